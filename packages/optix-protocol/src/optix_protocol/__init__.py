@@ -1,1 +1,77 @@
-"""optix-protocol."""
+"""The contract between optix and the agents it trains.
+
+Six methods make an agent (:class:`BaseAgent`); everything more is an optional capability. This package needs NumPy
+and nothing else, so that a backend can depend on it without depending on the loop.
+"""
+
+from optix_protocol.agent import BaseAgent
+from optix_protocol.capabilities import (
+    ActionDistribution,
+    ParamBound,
+    Policy,
+    PolicyMode,
+    SupportsActionDistribution,
+    SupportsHostPolicy,
+    SupportsParamBounds,
+    SupportsPolicy,
+    SupportsTeardown,
+    SupportsTrainingState,
+    capabilities_of,
+    is_on_policy,
+)
+from optix_protocol.contracts import (
+    ActionKind,
+    AlgorithmInfo,
+    Backend,
+    BaseEvaluator,
+    BaseOptimizer,
+    BasePipeline,
+    LoopCallback,
+)
+from optix_protocol.types import (
+    Array,
+    EpisodeData,
+    EvalMetrics,
+    HyperparamSet,
+    LoopState,
+    PolicySnapshot,
+    StateTree,
+    Verdict,
+)
+
+__version__ = "0.1.0"
+PROTOCOL_VERSION = "0.1"
+"""What a backend declares as ``protocol_version`` when it is built against this release."""
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "ActionDistribution",
+    "ActionKind",
+    "AlgorithmInfo",
+    "Array",
+    "Backend",
+    "BaseAgent",
+    "BaseEvaluator",
+    "BaseOptimizer",
+    "BasePipeline",
+    "EpisodeData",
+    "EvalMetrics",
+    "HyperparamSet",
+    "LoopCallback",
+    "LoopState",
+    "ParamBound",
+    "Policy",
+    "PolicyMode",
+    "PolicySnapshot",
+    "StateTree",
+    "SupportsActionDistribution",
+    "SupportsHostPolicy",
+    "SupportsParamBounds",
+    "SupportsPolicy",
+    "SupportsTeardown",
+    "SupportsTrainingState",
+    "Verdict",
+    "__version__",
+    "capabilities_of",
+    "is_on_policy",
+]

@@ -1,0 +1,150 @@
+"""Optional capabilities of an agent, each a small Protocol that the loop probes for.
+
+An agent opts in by having the method; there is nothing to register. ``capabilities_of(agent)`` lists what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from optix_protocol.types import Array, StateTree
+
+PolicyMode: TypeAlias = Literal["greedy", "sample"]
+
+
+class Policy(Protocol):
+    """A policy for acting, separate from the learner: own random numbers, own recurrent state, frozen normalisers."""
+
+    def act(self, observations: Array) -> Array:
+        """Choose one action ``[N, *act]`` for each of the ``N`` observations ``[N, *obs]``."""
+        ...
+
+    def reset(self, done: Array | None = None) -> None:
+        """Forget the recurrent state of the environments where ``done`` (bool ``[N]``) is True, or of all."""
+        ...
+
+
+@runtime_checkable
+class SupportsPolicy(Protocol):
+    """Evaluation without side effects on training."""
+
+    def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> Policy:
+        """Return a frozen copy of the current policy.
+
+        Args:
+            mode: ``"greedy"`` (the most probable or mean action) or ``"sample"`` (as in training).
+            num_envs: how many environments it will act on at once.
+            seed: seed of its own random numbers.
+
+        Returns:
+            A policy that later ``learn`` calls do not change, and whose use does not change the agent.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsTrainingState(Protocol):
+    """Exact resume and branching."""
+
+    def training_state(self) -> StateTree:
+        """Return everything that the future depends on: weights, optimiser, random numbers, normalisers, counters.
+
+        The arrays are copies; going on with training does not change them.
+        """
+        ...
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as if the agent were the one that returned ``state``, bit for bit."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamBound:
+    """Default search range of one hyperparameter.
+
+    Attributes:
+        low: smallest sensible value.
+        high: largest sensible value.
+        log: search in the logarithm.
+        integer: whole numbers only.
+        slow: acts over many windows (a discount, a buffer size): no short probe can judge it.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+    slow: bool = False
+
+
+@runtime_checkable
+class SupportsParamBounds(Protocol):
+    """A default search space."""
+
+    def param_bounds(self) -> Mapping[str, ParamBound]:
+        """Return the range of each tunable hyperparameter; names as in ``get_hyperparams().params``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionDistribution:
+    """The distribution over actions for a batch of observations.
+
+    Attributes:
+        log_probs: ``[B, A]`` log-probabilities of a discrete policy, or None.
+        mean: ``[B, D]`` means of a Gaussian policy (before any squashing), or None.
+        std: ``[B, D]`` standard deviations of a Gaussian policy, or None.
+    """
+
+    log_probs: Array | None = None
+    mean: Array | None = None
+    std: Array | None = None
+
+
+@runtime_checkable
+class SupportsActionDistribution(Protocol):
+    """The policy as a distribution, for entropy, KL between snapshots and ensembles."""
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return the distribution for observations ``[B, *obs]`` without side effects."""
+        ...
+
+
+@runtime_checkable
+class SupportsHostPolicy(Protocol):
+    """Small policies as plain NumPy, for fast acting and deployment without a framework."""
+
+    def host_policy(self) -> StateTree | None:
+        """Return the policy as arrays and settings that ``optix_core.policies`` can run, or None if it is no MLP."""
+        ...
+
+
+@runtime_checkable
+class SupportsTeardown(Protocol):
+    """Something to release at the end."""
+
+    def teardown(self) -> None:
+        """Release processes, files and device memory; called once when the run ends, however it ends."""
+        ...
+
+
+def is_on_policy(agent: Any) -> bool:
+    """Whether the agent learns only from the newest window (``agent.is_on_policy``, default True)."""
+    return bool(getattr(agent, "is_on_policy", True))
+
+
+CAPABILITIES: Mapping[str, type] = {
+    "policy": SupportsPolicy,
+    "training_state": SupportsTrainingState,
+    "param_bounds": SupportsParamBounds,
+    "action_distribution": SupportsActionDistribution,
+    "host_policy": SupportsHostPolicy,
+    "teardown": SupportsTeardown,
+}
+
+
+def capabilities_of(agent: object) -> frozenset[str]:
+    """Return the names of the capabilities that the agent has."""
+    return frozenset(name for name, protocol in CAPABILITIES.items() if isinstance(agent, protocol))

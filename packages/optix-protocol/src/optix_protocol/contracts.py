@@ -1,0 +1,162 @@
+"""The other contracts: pipelines, evaluators, optimisers of hyperparameters, callbacks, backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from optix_protocol.agent import BaseAgent
+from optix_protocol.types import EpisodeData, EvalMetrics, HyperparamSet, LoopState, PolicySnapshot
+
+ActionKind: TypeAlias = Literal["discrete", "multidiscrete", "box"]
+
+
+@runtime_checkable
+class BasePipeline(Protocol):
+    """Where windows come from: environments, a live feed, a data set.
+
+    The loop is single-threaded: it asks for a window, lets the agent learn from it, and says so with
+    ``policy_changed`` before it asks for the next.
+    """
+
+    def windows(self) -> Iterator[EpisodeData]:
+        """Yield windows for as long as the loop asks; end when the source is exhausted."""
+        ...
+
+    def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
+        """Stamp the windows collected from now on with these versions."""
+        ...
+
+    def close(self) -> None:
+        """Release environments, threads and files. Calling it twice is harmless."""
+        ...
+
+
+class BaseEvaluator(Protocol):
+    """Turns a window into a score. Write your own for a Sharpe ratio or a success rate."""
+
+    def score(self, episode_data: EpisodeData, train_diagnostics: Mapping[str, float]) -> EvalMetrics | None:
+        """Score a window, or return None if it holds no evidence (no episode ended in it)."""
+        ...
+
+    def combine(self, train: EvalMetrics | None, val: EvalMetrics | None) -> EvalMetrics | None:
+        """Join training and validation scores; with both, the primary score is the validation score."""
+        ...
+
+    def compare(self, a: EvalMetrics, b: EvalMetrics) -> float:
+        """Return a positive number if ``a`` is better than ``b``, negative if worse, 0 if equal."""
+        ...
+
+
+class BaseOptimizer(Protocol):
+    """Changes hyperparameters while the run goes on, from scores that belong to the values that earned them."""
+
+    def suggest(self, hyperparams: HyperparamSet, eval_metrics: EvalMetrics) -> HyperparamSet | None:
+        """Propose the next values, or None to leave them.
+
+        Args:
+            hyperparams: the values that trained the policy which earned the score.
+            eval_metrics: that score.
+        """
+        ...
+
+    def on_improvement(self, snapshot: PolicySnapshot) -> None:
+        """Hear of a new best policy."""
+        ...
+
+    def on_plateau(self, episode_id: int, state: LoopState) -> None:
+        """Hear that the score has stopped improving."""
+        ...
+
+    def is_probing(self) -> bool:
+        """Whether the current values are an experiment: such a score is no evidence about convergence."""
+        ...
+
+
+class LoopCallback:
+    """Hears what the loop does. Override what you need; an exception stops the run, with the run saved."""
+
+    def on_loop_start(self) -> None:
+        """The run begins."""
+
+    def on_loop_stop(self) -> None:
+        """The run has ended, however it ended; the agent holds the best confirmed weights."""
+
+    def on_episode_end(self, episode_id: int, eval_metrics: EvalMetrics) -> None:
+        """A window with at least one finished episode was scored; ``episode_id`` counts finished episodes."""
+
+    def on_improvement(self, snapshot: PolicySnapshot) -> None:
+        """A policy with a new best score was kept."""
+
+    def on_plateau(self, episode_id: int, state: LoopState) -> None:
+        """The scheduler saw no improvement."""
+
+    def on_dormant(self, episode_id: int) -> None:
+        """The scheduler found little left to gain."""
+
+    def on_degradation(self, episode_id: int, eval_metrics: EvalMetrics) -> None:
+        """A loss of performance was confirmed."""
+
+    def on_hyperparam_update(self, old: HyperparamSet, new: HyperparamSet) -> None:
+        """The hyperparameters changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmInfo:
+    """What a backend says of one of its algorithms, without importing its framework.
+
+    Attributes:
+        name: as users type it, lower case (``"ppo"``).
+        description: one line.
+        action_kinds: action spaces that it can act in.
+        on_policy: whether it learns only from the newest window.
+        default_hyperparams: names and default values; also the list of names that are accepted.
+    """
+
+    name: str
+    description: str
+    action_kinds: frozenset[ActionKind]
+    on_policy: bool
+    default_hyperparams: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What an entry point in the group ``optix.backends`` returns when called without arguments.
+
+    Creating it must be cheap: the framework is imported in ``make_agent`` at the earliest.
+    """
+
+    name: str
+    protocol_version: str
+    """Version of optix-protocol that it was built for, ``"0.1"``; another major version is refused."""
+
+    def algorithms(self) -> Mapping[str, AlgorithmInfo]:
+        """Return the algorithms by name."""
+        ...
+
+    def make_agent(
+        self,
+        algorithm: str,
+        *,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent:
+        """Build an agent.
+
+        Args:
+            algorithm: a key of ``algorithms()``.
+            observation_space: the single environment's ``gymnasium.Space``.
+            action_space: the single environment's ``gymnasium.Space``.
+            seed: seed of weights and exploration.
+            device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+            hyperparams: values that differ from the defaults (``hidden_sizes`` among them).
+
+        Raises:
+            ValueError: a space, an algorithm or a hyperparameter that it cannot serve, in one line.
+        """
+        ...
