@@ -1,0 +1,123 @@
+"""Statistics of autocorrelated learning curves: batch means, trend bounds, long-run variance.
+
+Everything works on *disjoint* windows. Rolling means would manufacture autocorrelation, and a naive
+standard error on autocorrelated scores rejects a true null hypothesis in 17-30 % of the cases instead of 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def student_t_quantile(probability: float, degrees_of_freedom: float) -> float:
+    """Return the quantile of Student's t distribution at ``probability``."""
+    from scipy.special import stdtrit  # scipy.stats would cost 0.5 s at import
+
+    return float(stdtrit(degrees_of_freedom, probability))
+
+
+def batch_means(values: ArrayLike, num_batches: int) -> FloatArray:
+    """Average ``values`` in ``num_batches`` contiguous batches of equal length.
+
+    The oldest values that do not fill a batch are left out, so that the newest always count.
+
+    Args:
+        values: Series of shape ``[n]``, oldest first, ``n >= num_batches``.
+        num_batches: Number of batches B.
+
+    Returns:
+        Array of shape ``[num_batches]``.
+
+    Raises:
+        ValueError: If there are fewer values than batches.
+
+    Source: Schmeiser (1982), "Batch size effects in the analysis of simulation output".
+    """
+    series = np.asarray(values, dtype=np.float64)
+    length = len(series) // num_batches
+    if length == 0:
+        raise ValueError(f"{len(series)} values cannot fill {num_batches} batches")
+    means: FloatArray = series[len(series) - length * num_batches :].reshape(num_batches, length).mean(axis=1)
+    return means
+
+
+def long_run_variance(values: ArrayLike, num_batches: int = 20) -> float:
+    r"""Estimate omega^2 = lim n Var(mean) of a series that may have a trend.
+
+    ``omega^2 = L mean((Y_{i+1} - Y_i)^2) / 2`` with batch means Y of length L: differences of neighbours
+    remove a slow trend (von Neumann 1941), batches absorb the autocorrelation.
+
+    Args:
+        values: Series of shape ``[n]``.
+        num_batches: Batches B; fewer are used when the series is shorter than that.
+
+    Returns:
+        Long-run variance in squared score units; 0 for a constant series or fewer than two values.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    batches = min(num_batches, len(series))
+    if batches < 2:
+        return 0.0
+    means = batch_means(series, batches)
+    return float(len(series) // batches * np.mean(np.diff(means) ** 2) / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Straight line through a window of a learning curve, with autocorrelation-robust confidence bounds.
+
+    Attributes:
+        slope: Score units per environment step.
+        lower: Lower confidence bound of the slope.
+        upper: Upper confidence bound of the slope.
+        level: Mean score of the window.
+    """
+
+    slope: float
+    lower: float
+    upper: float
+    level: float
+
+
+def trend_bounds(
+    steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts: tuple[int, ...] = (10, 20)
+) -> Trend:
+    """Bound the slope of ``scores`` over ``steps`` by regressions on batch means.
+
+    For every B an ordinary least-squares line is fitted through B batch means, whose residuals are nearly
+    independent; the bound is ``slope +- t_{B-2, 1-alpha} se`` and the widest of them wins.
+
+    Args:
+        steps: Cumulative environment steps of shape ``[n]``, increasing.
+        scores: Window scores of shape ``[n]``.
+        alpha: One-sided error of each bound.
+        batch_counts: Numbers of batches B; those above ``n`` are skipped.
+
+    Returns:
+        The trend; its slope comes from the largest B that fits.
+
+    Raises:
+        ValueError: If there are fewer windows than the smallest B.
+
+    Source: Schruben and Margolin (1978); Alexopoulos and Seila (1996) on batch means.
+    """
+    x_all, y_all = np.asarray(steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if len(y_all) < min(batch_counts):
+        raise ValueError(f"{len(y_all)} windows are too few for a trend, {min(batch_counts)} are needed")
+    slope, lower, upper = 0.0, math.inf, -math.inf
+    for num_batches in sorted(b for b in batch_counts if b <= len(y_all)):
+        x, y = batch_means(x_all, num_batches), batch_means(y_all, num_batches)
+        x, offset = x - x.mean(), y - y.mean()
+        spread = float(x @ x)
+        slope = float(x @ offset) / spread
+        residual = offset - slope * x
+        error = math.sqrt(float(residual @ residual) / (num_batches - 2) / spread)
+        half_width = student_t_quantile(1.0 - alpha, num_batches - 2) * error
+        lower, upper = min(lower, slope - half_width), max(upper, slope + half_width)
+    return Trend(slope=slope, lower=lower, upper=upper, level=float(y_all.mean()))
