@@ -138,15 +138,11 @@ class EpisodeData:
         """Raise ``ValueError`` with a line that says what to mend if shapes, dtypes or ends do not fit together."""
         shape = self.rewards.shape
         if len(shape) != 2:
-            raise ValueError(
-                f"rewards must be [T, N], got shape {shape}: stack time first, then environments."
-            )
+            raise ValueError(f"rewards must be [T, N], got shape {shape}: stack time first, then environments.")
         for name in ("terminated", "truncated", "valid"):
             flags = getattr(self, name)
             if flags.shape != shape or flags.dtype != np.bool_:
-                raise ValueError(
-                    f"{name} must be a bool array of shape {shape}, got {flags.dtype} {flags.shape}."
-                )
+                raise ValueError(f"{name} must be a bool array of shape {shape}, got {flags.dtype} {flags.shape}.")
         for name in ("observations", "actions"):
             if getattr(self, name).shape[:2] != shape:
                 raise ValueError(f"{name} must start with [T, N] = {shape}, got {getattr(self, name).shape}.")

@@ -125,8 +125,7 @@ class ConvergenceMonitor:
             )
         if env_steps <= self._assessment.env_steps:
             raise ValueError(
-                f"env_steps must increase from window to window, got {env_steps} "
-                f"after {self._assessment.env_steps}"
+                f"env_steps must increase from window to window, got {env_steps} after {self._assessment.env_steps}"
             )
         if episodes <= 0:
             return self._assessment
@@ -175,9 +174,7 @@ class ConvergenceMonitor:
         n = len(scores)
         window_steps = float(steps[-1]) / n
         alpha = self._look_alpha(env_steps)
-        horizon = max(
-            self.horizon_fraction * env_steps, self.min_horizon_fraction * (self.budget_env_steps or 0.0)
-        )
+        horizon = max(self.horizon_fraction * env_steps, self.min_horizon_fraction * (self.budget_env_steps or 0.0))
         baseline = self.baseline if self.baseline is not None else sum(self._head) / len(self._head)
 
         best = _best_smoothed(scores)
@@ -257,17 +254,13 @@ class ConvergenceMonitor:
     ) -> str:
         if verdict is Verdict.NO_SIGNAL:
             advice = (
-                "stopping: try more exploration, another reward or another algorithm"
-                if should_stop
-                else "going on"
+                "stopping: try more exploration, another reward or another algorithm" if should_stop else "going on"
             )
             return (
                 f"The score {trend.level:.4g} has not risen above the untrained level {baseline:.4g}: "
                 f"nothing was learned, which is not convergence; {advice}."
             )
-        share = (
-            f" ({100 * upper / score_range:.1f} % of the range {score_range:.4g})" if score_range > 0 else ""
-        )
+        share = f" ({100 * upper / score_range:.1f} % of the range {score_range:.4g})" if score_range > 0 else ""
         text = (
             f"{100 * (1 - self.alpha):g} % upper bound on the gain over the next {horizon:.0f} steps "
             f"is {upper:.3g}{share}"

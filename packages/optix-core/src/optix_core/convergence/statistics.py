@@ -85,9 +85,7 @@ class Trend:
     level: float
 
 
-def trend_bounds(
-    steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts: tuple[int, ...] = (10, 20)
-) -> Trend:
+def trend_bounds(steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts: tuple[int, ...] = (10, 20)) -> Trend:
     """Bound the slope of ``scores`` over ``steps`` by regressions on batch means.
 
     For every B an ordinary least-squares line is fitted through B batch means, whose residuals are nearly
