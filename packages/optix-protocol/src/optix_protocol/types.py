@@ -148,7 +148,8 @@ class EpisodeData:
                 raise ValueError(f"{name} must start with [T, N] = {shape}, got {getattr(self, name).shape}.")
         if self.last_observation.shape != self.observations.shape[1:]:
             raise ValueError(
-                f"last_observation must be [N, *obs] = {self.observations.shape[1:]}, got {self.last_observation.shape}."
+                f"last_observation must be [N, *obs] = {self.observations.shape[1:]}, "
+                f"got {self.last_observation.shape}."
             )
         if np.any(self.done & ~self.valid):
             raise ValueError(

@@ -1,0 +1,218 @@
+"""Making environments: by name, by factory or from an instance, one at a time or side by side."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from optix_core.errors import EnvError, suggest
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+EnvFactory: TypeAlias = "Callable[[], gym.Env[Any, Any]]"
+
+# SDL and pygame greet every user and look for a display; a training run wants neither.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+# Packages of environments that register themselves when imported, by the namespace of their ids.
+_NAMESPACES: Mapping[str, str] = {"ALE": "ale_py", "MinAtar": "minatar"}
+# Extras of optix-core, by what the error of a missing dependency mentions.
+_EXTRAS: Mapping[str, tuple[str, ...]] = {"box2d": ("box2d",), "mujoco": ("mujoco",), "atari": ("ale_py", "atari")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """How to make an environment, as often as wanted.
+
+    Attributes:
+        env_id: a Gymnasium id (``"CartPole-v1"``, ``"module:Name-v0"``), or None.
+        factory: makes one environment when there is no id, or None.
+        kwargs: arguments for ``gymnasium.make``.
+    """
+
+    env_id: str | None = None
+    factory: EnvFactory | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, env: EnvSpec | str | EnvFactory | gym.Env[Any, Any]) -> EnvSpec:
+        """Describe an environment given in any of the usual forms.
+
+        An instance is described by its registered specification; one that has none is served as it is, so only one
+        can exist at a time.
+        """
+        if isinstance(env, EnvSpec):
+            return env
+        if isinstance(env, str):
+            return cls(env_id=resolve_id(env))
+        import gymnasium as gym
+
+        if isinstance(env, gym.Env):
+            instance: gym.Env[Any, Any] = env
+            spec = instance.spec
+            if spec is not None and spec.entry_point is not None:
+                return cls(factory=lambda: gym.make(spec), env_id=None)
+            return cls(factory=lambda: instance)
+        if callable(env):
+            return cls(factory=env)
+        raise EnvError(f"{env!r} is no environment: pass an id, a gymnasium.Env or a function that makes one.")
+
+    @property
+    def name(self) -> str:
+        """The id, or the factory's name."""
+        return self.env_id or str(getattr(self.factory, "__name__", "custom environment"))
+
+    def make(self) -> gym.Env[Any, Any]:
+        """Make one environment; observations that are no array (Dict, Tuple, Discrete excepted) are flattened.
+
+        Raises:
+            EnvError: unknown id (with close matches), missing extra, or an environment that fails to start.
+        """
+        import gymnasium as gym
+
+        env: gym.Env[Any, Any]
+        if self.factory is not None:
+            env = self.factory()
+            if not isinstance(env, gym.Env):
+                raise EnvError(f"{self.name} returned {type(env).__name__}; it must return a gymnasium.Env.")
+        else:
+            assert self.env_id is not None
+            env = make_registered(self.env_id, self.kwargs)
+        if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
+            env = gym.wrappers.FlattenObservation(env)
+        return env
+
+    def make_vector(self, num_envs: int, *, asynchronous: bool = False) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Make ``num_envs`` environments side by side.
+
+        A native vectorised version is used where the id registers one with the same time limit (CartPole: up to 80
+        times the steps per second); otherwise the environments step in turn in this process, or with
+        ``asynchronous`` each in its own.
+        """
+        import gymnasium as gym
+        from gymnasium.vector import AutoresetMode
+
+        self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
+        if self.env_id is not None and not asynchronous and self._has_native_vector():
+            return gym.make_vec(
+                self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
+            )
+        factories: Sequence[EnvFactory] = [self.make] * num_envs
+        if asynchronous:
+            return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
+        return gym.vector.SyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def _has_native_vector(self) -> bool:
+        import gymnasium as gym
+
+        spec = gym.spec(str(self.env_id))
+        entry = spec.vector_entry_point
+        # The JAX versions keep their state on a device and are served by the JAX backend instead.
+        return bool(entry) and "phys2d" not in str(entry) and not spec.additional_wrappers
+
+    @cached_property
+    def _probe(self) -> tuple[Any, Any, int | None, float | None]:
+        env = self.make()
+        spec = env.spec
+        facts = (
+            env.observation_space,
+            env.action_space,
+            spec.max_episode_steps if spec else None,
+            spec.reward_threshold if spec else None,
+        )
+        if self.factory is None:
+            env.close()
+        return facts
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Space of one observation, after flattening."""
+        space: gym.Space[Any] = self._probe[0]
+        return space
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Space of one action."""
+        space: gym.Space[Any] = self._probe[1]
+        return space
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The registered time limit in environment steps, if any."""
+        return self._probe[2]
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """The return at which the registration calls the task solved, if any."""
+        return self._probe[3]
+
+
+def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
+    """``gymnasium.make`` with errors that say what to do.
+
+    Raises:
+        EnvError: unknown id, missing dependency, wrong arguments.
+    """
+    import gymnasium as gym
+
+    env_id = resolve_id(env_id)
+    try:
+        return gym.make(env_id, **dict(kwargs or {}))
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise EnvError(_missing_dependency(env_id, error)) from error
+    except gym.error.Error as error:
+        raise EnvError(f"Environment '{env_id}' cannot be made: {_one_line(error)}") from error
+    except TypeError as error:
+        raise EnvError(f"Environment '{env_id}' does not take these arguments: {_one_line(error)}") from error
+
+
+def resolve_id(env_id: str) -> str:
+    """Return the full registered id: imports the package behind its namespace and adds a missing version.
+
+    Raises:
+        EnvError: nothing of that name is registered (with close matches), or its package is not installed.
+    """
+    import gymnasium as gym
+    from gymnasium.envs.registration import find_highest_version, parse_env_id
+
+    if ":" in env_id:
+        module, _, env_id = env_id.partition(":")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise EnvError(f"Module '{module}' of environment '{env_id}' is not installed.") from error
+    package = _NAMESPACES.get(env_id.partition("/")[0])
+    if package:
+        if not importlib.util.find_spec(package):
+            raise EnvError(_missing_dependency(env_id, ModuleNotFoundError(package)))
+        gym.register_envs(importlib.import_module(package))
+    if env_id in gym.registry:
+        return env_id
+    try:
+        namespace, name, version = parse_env_id(env_id)
+        if version is None and find_highest_version(namespace, name) is not None:
+            return f"{env_id}-v{find_highest_version(namespace, name)}"
+    except gym.error.Error:
+        pass
+    hint = suggest(env_id, gym.registry) or " Any Gymnasium id will do, such as CartPole-v1."
+    raise EnvError(f"Unknown environment '{env_id}'.{hint}")
+
+
+def _missing_dependency(env_id: str, error: Exception) -> str:
+    text = str(error).lower()
+    for extra, signs in _EXTRAS.items():
+        if any(sign in text for sign in signs):
+            return (
+                f'{env_id} needs {extra}: pip install "optix-core[{extra}]" (in a clone: uv run --extra {extra} ...).'
+            )
+    return f"{env_id} needs a package that is not installed: {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

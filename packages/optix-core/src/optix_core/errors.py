@@ -1,0 +1,36 @@
+"""Errors that a user can act on: one or two lines that say what to do. The CLI prints them and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptixError(Exception):
+    """Base of all errors with a message for the user."""
+
+
+class ConfigError(OptixError, ValueError):
+    """A setting that does not exist or is out of range."""
+
+
+class EnvError(OptixError):
+    """An environment that cannot be made, cannot be used, or failed while running."""
+
+
+class AgentError(OptixError):
+    """An agent or backend that cannot be used, or failed while running."""
+
+
+class RunDirectoryError(OptixError):
+    """A run directory that is in use, not empty, incomplete, damaged, or on a full disk."""
+
+
+class MissingExtraError(OptixError, ImportError):
+    """An optional dependency that is not installed; the message names the command that installs it."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest of the known names, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
