@@ -34,11 +34,13 @@ class EnvSpec:
         env_id: a Gymnasium id (``"CartPole-v1"``, ``"module:Name-v0"``), or None.
         factory: makes one environment when there is no id, or None.
         kwargs: arguments for ``gymnasium.make``.
+        repeatable: whether ``make`` can give more than one; False for an instance without a registered specification.
     """
 
     env_id: str | None = None
     factory: EnvFactory | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    repeatable: bool = True
 
     @classmethod
     def of(cls, env: EnvSpec | str | EnvFactory | gym.Env[Any, Any]) -> EnvSpec:
@@ -58,7 +60,7 @@ class EnvSpec:
             spec = instance.spec
             if spec is not None and spec.entry_point is not None:
                 return cls(factory=lambda: gym.make(spec), env_id=None)
-            return cls(factory=lambda: instance)
+            return cls(factory=lambda: instance, repeatable=False)
         if callable(env):
             return cls(factory=env)
         raise EnvError(f"{env!r} is no environment: pass an id, a gymnasium.Env or a function that makes one.")

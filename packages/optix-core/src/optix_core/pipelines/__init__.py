@@ -1,0 +1,6 @@
+"""Where windows come from."""
+
+from optix_core.pipelines.batch import BatchPipeline
+from optix_core.pipelines.vector import VectorBatchPipeline
+
+__all__ = ["BatchPipeline", "VectorBatchPipeline"]

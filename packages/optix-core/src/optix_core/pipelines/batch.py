@@ -1,0 +1,50 @@
+"""Windows from a single environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
+from optix_protocol import Array, BaseAgent
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+class BatchPipeline(VectorBatchPipeline):
+    """Collects windows ``[T, 1]`` from one environment, stepped continuously: no reset between windows.
+
+    ``agent.act`` gets a single observation ``[*obs]`` and returns a single action.
+
+    Args:
+        env: a Gymnasium id, an environment, or a function that makes one.
+        agent: who acts.
+        window_size: environment steps per window.
+        seed: seeds the environment.
+        mode: as in :class:`VectorBatchPipeline`.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource,
+        agent: BaseAgent,
+        window_size: int = 2048,
+        *,
+        seed: int = 0,
+        mode: Literal["greedy", "sample"] | None = None,
+    ) -> None:
+        super().__init__(env, agent, n_envs=1, window_size=window_size, seed=seed, mode=mode)
+
+    def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+        """Make environments for evaluation; one that only exists as an instance is served as it is, alone."""
+        assert self.env_spec is not None
+        return self.env_spec.make_vector(num_envs if self.env_spec.repeatable else 1)
+
+    def _actor(self) -> Callable[[Array], Any]:
+        act = super()._actor()
+        if self._mode is not None:
+            return act
+        return lambda observations: np.asarray(act(observations[0]))[None]

@@ -1,0 +1,220 @@
+"""Windows from environments stepped side by side, with batched inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from optix_core.environments import EnvSpec
+from optix_core.errors import ConfigError, EnvError, OptixError
+from optix_core.pipelines.actions import action_encoder, check_actions
+from optix_core.seeding import derive_seed
+from optix_protocol import Array, BaseAgent, EpisodeData, Policy, SupportsPolicy
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+EnvSource: TypeAlias = "str | EnvSpec | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]"
+
+
+class VectorBatchPipeline:
+    """Collects windows ``[T, N]`` from ``N`` environments, without a reset between windows.
+
+    Time limits are kept apart from terminations, the true final observation of every episode is delivered, and the
+    reset rows of environments with next-step auto-reset are marked as not valid.
+
+    Args:
+        env: a Gymnasium id, a factory, a sequence of ``n_envs`` factories, or a ready ``gymnasium.vector.VectorEnv``.
+        agent: who acts; its ``act`` gets batches ``[N, *obs]``.
+        n_envs: number of environments ``N``; taken from ``env`` when that is a sequence or a vector environment.
+        window_size: rows ``T`` per window, in steps of each environment.
+        async_envs: step each environment in a process of its own (worth it above about 1 ms per step).
+        seed: seeds the environments, and the policy when ``mode`` is not None.
+        mode: None to act through ``agent.act`` (training); ``"greedy"`` or ``"sample"`` to act through
+            ``agent.make_policy`` without touching the agent (validation).
+
+    Raises:
+        EnvError: an environment that cannot be made, raises while stepping, or returns values that are not finite.
+        AgentError: actions of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        env: EnvSource | Sequence[Callable[[], gym.Env[Any, Any]]] | gym.vector.VectorEnv[Any, Any, Any],
+        agent: BaseAgent,
+        *,
+        n_envs: int = 8,
+        window_size: int = 128,
+        async_envs: bool = False,
+        seed: int = 0,
+        mode: Literal["greedy", "sample"] | None = None,
+    ) -> None:
+        from gymnasium.vector import AutoresetMode
+
+        if n_envs < 1 or window_size < 1:
+            raise ConfigError(f"n_envs and window_size must be at least 1, got {n_envs} and {window_size}.")
+        self.agent = agent
+        self.window_size = window_size
+        self.env_spec, self._envs = _open(env, n_envs, async_envs)
+        self.num_envs: int = self._envs.num_envs
+        autoreset = self._envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if autoreset == AutoresetMode.DISABLED:
+            raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
+        self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
+        self._encode = action_encoder(self._envs.single_action_space)
+        self._mode = mode
+        if mode is not None and not isinstance(agent, SupportsPolicy):
+            raise ConfigError(f"mode={mode!r} needs an agent with make_policy(); leave mode out to act through act().")
+        self._seed = seed
+        self._versions = (0, 0)
+        self._policy: Policy | None = None
+        self._observation: Array | None = None
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._running_return = np.zeros(self.num_envs)
+        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        self._num_env_steps = 0
+        self._closed = False
+
+    def windows(self) -> Iterator[EpisodeData]:
+        """Yield windows without end; a later call goes on where the last one stopped."""
+        while True:
+            yield self.collect()
+
+    def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
+        """Stamp coming windows with these versions and act with the new policy."""
+        self._versions = (policy_version, hyperparam_version)
+        self._policy = None
+
+    def collect(self) -> EpisodeData:
+        """Step every environment ``window_size`` times and return what happened."""
+        T, N = self.window_size, self.num_envs
+        act = self._actor()
+        observation = self._start() if self._observation is None else self._observation
+        observations = np.empty((T, *observation.shape), observation.dtype)
+        rewards = np.empty((T, N))
+        terminated = np.empty((T, N), dtype=bool)
+        truncated = np.empty((T, N), dtype=bool)
+        valid = np.ones((T, N), dtype=bool)
+        actions: Array | None = None
+        finals: list[Array] = []
+        ended = self._ended
+        for t in range(T):
+            observations[t] = observation
+            action = np.asarray(act(observation))
+            if actions is None:
+                check_actions(action, self._envs.single_action_space, N)
+                actions = np.empty((T, *action.shape), action.dtype)
+            actions[t] = action
+            if self._resets_on_next_step:
+                np.logical_not(ended, out=valid[t])
+            try:
+                observation, rewards[t], terminated[t], truncated[t], info = self._envs.step(self._encode(action))
+            except OptixError:
+                raise
+            except Exception as error:
+                steps = self._num_env_steps + t * N
+                raise EnvError(
+                    f"The environment raised {type(error).__name__} after {steps} steps: {error}".rstrip(": ")
+                ) from error
+            ended = terminated[t] | truncated[t]
+            if ended.any():
+                if self._resets_on_next_step:
+                    finals.append(observation[ended])
+                else:
+                    finals.append(np.stack(list(info["final_obs"][ended])))
+                if self._policy is not None:
+                    self._policy.reset(ended)
+        assert actions is not None
+        self._observation, self._ended = observation, ended
+        returns, lengths = self._finish_episodes(rewards, valid, terminated | truncated)
+        window = EpisodeData(
+            observations=observations,
+            actions=actions,
+            rewards=rewards.astype(np.float32),
+            terminated=terminated,
+            truncated=truncated,
+            valid=valid,
+            last_observation=observation.copy(),
+            final_observations=np.concatenate(finals) if finals else observation[:0].copy(),
+            episode_returns=returns,
+            episode_lengths=lengths,
+            policy_version=self._versions[0],
+            hyperparam_version=self._versions[1],
+        )
+        self._check_finite(window, actions)
+        self._num_env_steps += window.num_env_steps
+        return window
+
+    def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+        """Make environments of the same kind for evaluation, or None if this one cannot be made again."""
+        return self.env_spec.make_vector(num_envs) if self.env_spec is not None else None
+
+    def close(self) -> None:
+        """Close the environments; calling it twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._envs.close()
+
+    def _start(self) -> Array:
+        observation, _ = self._envs.reset(seed=derive_seed(self._seed, "env"))
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        return np.asarray(observation)
+
+    def _actor(self) -> Callable[[Array], Any]:
+        if self._mode is None:
+            return self.agent.act
+        if self._policy is None:
+            assert isinstance(self.agent, SupportsPolicy)
+            seed = derive_seed(self._seed, "policy", self._versions[0])
+            self._policy = self.agent.make_policy(self._mode, num_envs=self.num_envs, seed=seed)
+        return self._policy.act
+
+    def _finish_episodes(self, rewards: Array, valid: Array, done: Array) -> tuple[Array, Array]:
+        """Return the returns and lengths of the episodes that ended, in order of time, then environment."""
+        totals = np.cumsum(np.where(valid, rewards, 0.0), axis=0) + self._running_return
+        counts = np.cumsum(valid, axis=0) + self._running_length
+        times, envs = np.nonzero(done)
+        order = np.lexsort((times, envs))  # column by column, so that neighbours are successive ends of one environment
+        t, n = times[order], envs[order]
+        end_total, end_count = totals[t, n], counts[t, n]
+        first = np.ones(len(t), dtype=bool)
+        first[1:] = n[1:] != n[:-1]
+        returns, lengths = np.empty(len(t)), np.empty(len(t), dtype=np.int64)
+        returns[order] = end_total - np.where(first, 0.0, np.roll(end_total, 1))
+        lengths[order] = end_count - np.where(first, 0, np.roll(end_count, 1))
+        self._running_return, self._running_length = totals[-1].copy(), counts[-1].copy()
+        last = np.ones(len(t), dtype=bool)
+        last[:-1] = first[1:]
+        self._running_return[n[last]] -= end_total[last]
+        self._running_length[n[last]] -= end_count[last]
+        return returns, lengths
+
+    def _check_finite(self, window: EpisodeData, actions: Array) -> None:
+        for name, array in (("rewards", window.rewards), ("observations", window.observations)):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                t, n = np.argwhere(~np.isfinite(array))[0][:2]
+                step = self._num_env_steps + int(t) * self.num_envs
+                raise EnvError(
+                    f"The environment returned {name} that are NaN or infinite (environment {n}, near step {step}). "
+                    "Mend the environment, or clip or mask them in a wrapper."
+                )
+        check_actions(actions[-1], self._envs.single_action_space, self.num_envs)
+
+
+def _open(env: Any, n_envs: int, async_envs: bool) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
+    import gymnasium as gym
+
+    if isinstance(env, gym.vector.VectorEnv):
+        return None, env
+    if isinstance(env, Sequence) and not isinstance(env, str):
+        specs = [EnvSpec.of(source) for source in env]
+        mode = gym.vector.AutoresetMode.SAME_STEP
+        if async_envs:
+            return specs[0], gym.vector.AsyncVectorEnv(
+                [spec.make for spec in specs], autoreset_mode=mode, context="spawn"
+            )
+        return specs[0], gym.vector.SyncVectorEnv([spec.make for spec in specs], autoreset_mode=mode)
+    spec = EnvSpec.of(env)
+    return spec, spec.make_vector(n_envs, asynchronous=async_envs)
