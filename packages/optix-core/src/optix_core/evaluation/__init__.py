@@ -1,0 +1,39 @@
+"""How good a policy really is: whole episodes on fresh seeds, honest intervals, selection without flattery."""
+
+from optix_core.evaluation.evaluators import ReturnEvaluator
+from optix_core.evaluation.rollouts import PolicyFactory, Rollouts, evaluate, policy_factory, rollout
+from optix_core.evaluation.statistics import (
+    Interval,
+    PairedTest,
+    Profile,
+    Summary,
+    iqm,
+    mean,
+    normalise,
+    paired_test,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+    summarise,
+)
+
+__all__ = [
+    "Interval",
+    "PairedTest",
+    "PolicyFactory",
+    "Profile",
+    "ReturnEvaluator",
+    "Rollouts",
+    "Summary",
+    "evaluate",
+    "iqm",
+    "mean",
+    "normalise",
+    "paired_test",
+    "performance_profile",
+    "policy_factory",
+    "probability_of_improvement",
+    "rollout",
+    "stratified_bootstrap",
+    "summarise",
+]

@@ -1,0 +1,75 @@
+"""Turning a window into a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from optix_protocol import BaseEvaluator, EpisodeData, EvalMetrics
+
+
+class ReturnEvaluator(BaseEvaluator):
+    """The mean undiscounted return of the episodes that ended in the window.
+
+    Inherit from it and override :meth:`score` for another goal. A Sharpe ratio, annualised from daily rewards::
+
+        class SharpeEvaluator(ReturnEvaluator):
+            def score(self, episode_data, train_diagnostics):
+                daily = episode_data.flat(episode_data.rewards)
+                if len(daily) < 2 or daily.std() == 0:
+                    return None
+                sharpe = np.sqrt(252) * daily.mean() / daily.std(ddof=1)
+                return EvalMetrics(primary_score=float(sharpe), metrics={"days": len(daily)})
+    """
+
+    def score(self, episode_data: EpisodeData, train_diagnostics: Mapping[str, float]) -> EvalMetrics | None:
+        """Score a window by its finished episodes.
+
+        Args:
+            episode_data: the window; only its raw rewards count, never an intrinsic bonus.
+            train_diagnostics: not used here.
+
+        Returns:
+            The mean return, with ``return_std`` (sample standard deviation, 0 for a single episode),
+            ``episode_length`` (mean, in environment steps) and ``episodes`` as further metrics; None if no episode
+            ended in the window. A NaN reward makes the score NaN, for the loop to see.
+        """
+        del train_diagnostics
+        returns = np.asarray(episode_data.episode_returns, dtype=np.float64)
+        if len(returns) == 0:
+            return None
+        return EvalMetrics(
+            primary_score=float(returns.mean()),
+            metrics={
+                "episodes": float(len(returns)),
+                "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+                "episode_length": float(np.mean(episode_data.episode_lengths)),
+            },
+        )
+
+    def combine(self, train: EvalMetrics | None, val: EvalMetrics | None) -> EvalMetrics | None:
+        """Join both scores: validation wins wherever there is one.
+
+        Returns:
+            ``train`` if there is no validation score, ``val`` if there is no training score. With both: ``val``, its
+            ``generalization_gap`` being training minus validation score, and the training score among its metrics
+            as ``train_score``.
+        """
+        if train is None or val is None:
+            return val if val is not None else train
+        return replace(
+            val,
+            metrics={**val.metrics, "train_score": train.primary_score},
+            generalization_gap=train.primary_score - val.primary_score,
+        )
+
+    def compare(self, a: EvalMetrics, b: EvalMetrics) -> float:
+        """Return the primary score of ``a`` minus that of ``b``; a NaN score is worse than any other."""
+        difference = a.primary_score - b.primary_score
+        if not np.isnan(difference):
+            return difference
+        if a.primary_score == b.primary_score:  # inf - inf
+            return 0.0
+        return float(np.isnan(b.primary_score)) - float(np.isnan(a.primary_score))

@@ -1,0 +1,279 @@
+"""Whole episodes of a frozen policy, on seeds of their own: the only raw material of an honest score.
+
+Three rules keep the sample unbiased. The episodes to be played are fixed before the first step (counting whichever
+episodes happen to finish first would favour short ones). Every one of them is played to its end. The same seed
+starts the same episodes for every policy, so that two policies can be compared episode by episode.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optix_core.errors import EnvError
+from optix_core.seeding import derive_seed
+from optix_protocol import Array, BaseAgent, Policy, PolicyMode, SupportsPolicy
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from optix_core.environments import EnvSpec
+
+    VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+
+DEFAULT_MAX_EPISODE_STEPS = 100_000
+"""An episode longer than this is taken to be one that never ends."""
+
+
+class PolicyFactory(Protocol):
+    """Makes a policy for a number of environments; ``functools.partial(agent.make_policy, "greedy")`` is one."""
+
+    def __call__(self, *, num_envs: int, seed: int) -> Policy:
+        """Return a policy that acts on ``num_envs`` environments at once, with random numbers from ``seed``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """Finished episodes, in the order of their seeds: entry ``i`` is episode ``i`` of that seed for every policy.
+
+    Attributes:
+        returns: ``[E]`` float64, undiscounted sum of the raw rewards of each episode.
+        lengths: ``[E]`` int64, environment steps of each episode.
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes ``E``."""
+        return len(self.returns)
+
+    @property
+    def num_env_steps(self) -> int:
+        """Environment steps of all these episodes together."""
+        return int(self.lengths.sum())
+
+
+def evaluate(
+    agent: BaseAgent,
+    env_spec: EnvSpec,
+    *,
+    episodes: int,
+    seed: int,
+    mode: PolicyMode = "greedy",
+    max_envs: int = 128,
+    batched_act: bool = False,
+    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS,
+) -> Rollouts:
+    """Play ``episodes`` whole episodes with the agent's current policy in environments made for the purpose.
+
+    An agent with ``make_policy`` is not touched: a frozen copy acts. Any other agent acts itself, through ``act`` as
+    it explores, which consumes its random numbers; it plays one episode after the other, so that what it remembers
+    between calls stays in step.
+
+    Args:
+        agent: the agent.
+        env_spec: the environment.
+        episodes: how many episodes, at least 1.
+        seed: the same seed plays the same initial states; never reuse one across validation and confirmation.
+        mode: ``"greedy"`` or ``"sample"``; meaningless without ``make_policy``.
+        max_envs: upper limit of environments side by side.
+        batched_act: the agent lacks ``make_policy``, but its ``act`` takes a batch ``[N, *obs]``.
+        max_episode_steps: an episode that is longer raises.
+
+    Raises:
+        EnvError: an episode does not end, or its return is NaN or infinite.
+    """
+    one_at_a_time = not (isinstance(agent, SupportsPolicy) or batched_act)
+    vector_env = env_spec.make_vector(1 if one_at_a_time else max(1, min(episodes, max_envs)))
+    try:
+        return rollout(
+            policy_factory(agent, mode, batched_act=batched_act),
+            vector_env,
+            episodes=episodes,
+            seed=seed,
+            max_episode_steps=max_episode_steps,
+        )
+    finally:
+        vector_env.close()
+
+
+def rollout(
+    make_policy: PolicyFactory,
+    vector_env: VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS,
+) -> Rollouts:
+    """Play ``episodes`` whole episodes in environments that are handed in, and may be used again afterwards.
+
+    Environments that step in turn (``SyncVectorEnv``) take the next episode from a queue as soon as they finish one,
+    each episode from its own seed: no step is wasted, and episode ``i`` is the same however many environments there
+    are. Any other vector environment plays rounds of one episode per environment from one seed; what an
+    environment does after its episode has ended (under whatever autoreset mode) counts for nothing. There, episodes
+    are paired between policies as long as the number of environments is the same.
+
+    Args:
+        make_policy: makes the acting policy; see :func:`policy_factory`.
+        vector_env: ``N`` environments side by side; only the first ``min(N, episodes)`` are needed.
+        episodes: how many episodes, at least 1.
+        seed: fixes the initial states of all episodes, and the policy's random numbers.
+        max_episode_steps: an episode that is longer raises.
+
+    Returns:
+        The episodes in the order of their seeds. Actions outside a ``Box`` are clipped to it, as in training.
+
+    Raises:
+        ValueError: ``episodes`` is less than 1.
+        EnvError: an episode does not end, or its return is NaN or infinite.
+    """
+    from gymnasium.vector import SyncVectorEnv
+
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}.")
+    policy_seed = derive_seed(seed, "policy")
+    act = functools.partial(_clipped_actions, _box_bounds(vector_env.single_action_space))
+    if type(vector_env) is SyncVectorEnv:
+        envs = _distinct(vector_env.envs)[:episodes]
+        policy = make_policy(num_envs=len(envs), seed=policy_seed)
+        play = functools.partial(_play_queue, policy, envs, vector_env.single_observation_space)
+    else:
+        policy = make_policy(num_envs=vector_env.num_envs, seed=policy_seed)
+        play = functools.partial(_play_rounds, policy, vector_env)
+    returns, lengths = play(act, episodes, seed, max_episode_steps)
+    if not np.isfinite(returns).all():
+        broken = int(np.flatnonzero(~np.isfinite(returns))[0])
+        raise EnvError(f"The return of evaluation episode {broken} is {returns[broken]}: a reward was NaN or infinite.")
+    return Rollouts(returns=returns, lengths=lengths)
+
+
+def policy_factory(agent: BaseAgent, mode: PolicyMode = "greedy", *, batched_act: bool = False) -> PolicyFactory:
+    """Return what makes this agent's policies: its own ``make_policy``, or its ``act`` where it has none.
+
+    Args:
+        agent: the agent.
+        mode: ``"greedy"`` or ``"sample"``; an agent without ``make_policy`` always acts as it explores.
+        batched_act: such an agent's ``act`` takes a batch, so that it need not be called for each observation.
+    """
+    if isinstance(agent, SupportsPolicy):
+        return functools.partial(agent.make_policy, mode)
+    return functools.partial(_ActingAgent, agent, batched_act)
+
+
+class _ActingAgent:
+    """An agent without ``make_policy`` in the role of a policy."""
+
+    def __init__(self, agent: BaseAgent, batched: bool, *, num_envs: int, seed: int) -> None:
+        del num_envs, seed  # the agent keeps its own random numbers and serves any number of environments
+        self._agent = agent
+        self._batched = batched
+
+    def act(self, observations: Array) -> Array:
+        if self._batched:
+            return np.asarray(self._agent.act(observations))
+        return np.stack([np.asarray(self._agent.act(observation)) for observation in observations])
+
+    def reset(self, done: Array | None = None) -> None:
+        pass
+
+
+def _play_queue(
+    policy: Policy,
+    envs: Sequence[gym.Env[Any, Any]],
+    observation_space: gym.Space[Any],
+    act: Any,
+    episodes: int,
+    seed: int,
+    max_episode_steps: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Play from a queue of seeded episodes; environment ``i`` starts with episode ``i``."""
+    observations = np.zeros((len(envs), *(observation_space.shape or ())), dtype=observation_space.dtype)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    playing = dict(enumerate(range(len(envs))))  # environment -> episode
+    for slot, env in enumerate(envs):
+        observations[slot], _ = env.reset(seed=derive_seed(seed, slot))
+    next_episode = len(envs)
+    finished = np.zeros(len(envs), dtype=np.bool_)
+    policy.reset()
+    while playing:
+        actions = act(policy, observations)
+        for slot, episode in list(playing.items()):
+            observations[slot], reward, terminated, truncated, _ = envs[slot].step(actions[slot])
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if terminated or truncated:
+                finished[slot] = True
+                if next_episode < episodes:
+                    observations[slot], _ = envs[slot].reset(seed=derive_seed(seed, next_episode))
+                    playing[slot] = next_episode
+                    next_episode += 1
+                else:
+                    del playing[slot]
+            elif lengths[episode] >= max_episode_steps:
+                raise _endless(max_episode_steps)
+        if finished.any():
+            policy.reset(finished)
+            finished = np.zeros_like(finished)
+    return returns, lengths
+
+
+def _play_rounds(
+    policy: Policy, vector_env: VectorEnv, act: Any, episodes: int, seed: int, max_episode_steps: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Play rounds of one episode per environment; all environments of a round share one seed."""
+    from gymnasium.vector import AutoresetMode
+
+    num_envs = vector_env.num_envs
+    resets_by_hand = vector_env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
+    all_returns, all_lengths = [], []
+    for first in range(0, episodes, num_envs):
+        returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+        playing = np.arange(first, first + num_envs) < episodes
+        observations, _ = vector_env.reset(seed=derive_seed(seed, "round", first // num_envs))
+        policy.reset()
+        for _ in range(max_episode_steps):
+            observations, rewards, terminated, truncated, _ = vector_env.step(act(policy, observations))
+            np.add(returns, rewards, out=returns, where=playing)
+            lengths += playing
+            ended = np.logical_or(terminated, truncated)
+            playing &= ~ended
+            if not playing.any():
+                break
+            if resets_by_hand and ended.any():
+                observations, _ = vector_env.reset(options={"reset_mask": ended})
+        else:
+            raise _endless(max_episode_steps)
+        all_returns.append(returns)
+        all_lengths.append(lengths)
+    return np.concatenate(all_returns)[:episodes], np.concatenate(all_lengths)[:episodes]
+
+
+def _box_bounds(action_space: gym.Space[Any]) -> tuple[Array, Array] | None:
+    from gymnasium.spaces import Box
+
+    return (action_space.low, action_space.high) if isinstance(action_space, Box) else None
+
+
+def _clipped_actions(bounds: tuple[Array, Array] | None, policy: Policy, observations: Array) -> Array:
+    actions = policy.act(observations)
+    return actions if bounds is None else np.clip(actions, *bounds)
+
+
+def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
+    """Return each environment once: an instance that cannot be made twice may stand in several places."""
+    return list({id(env.unwrapped): env for env in envs}.values())
+
+
+def _endless(max_episode_steps: int) -> EnvError:
+    return EnvError(
+        f"An evaluation episode has not ended after {max_episode_steps} steps: give the environment a time limit "
+        "(gymnasium.wrappers.TimeLimit) or raise max_episode_steps."
+    )
