@@ -1,6 +1,15 @@
 """Knowing when training is done: bounds on the gain that is left, classic backoff, degradation tests."""
 
 from .assessment import Assessment
+from .backoff import BackoffScheduler
+from .degradation import Confirmation, DegradationTest, Screen
 from .monitor import ConvergenceMonitor
 
-__all__ = ["Assessment", "ConvergenceMonitor"]
+__all__ = [
+    "Assessment",
+    "BackoffScheduler",
+    "Confirmation",
+    "ConvergenceMonitor",
+    "DegradationTest",
+    "Screen",
+]

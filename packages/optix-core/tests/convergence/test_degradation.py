@@ -1,0 +1,109 @@
+"""Degradation: healthy plateaus are left alone, real damage is found within a few windows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from optix_core.convergence import DegradationTest
+from optix_core.convergence.degradation import drop_p_value, paired_p_value
+
+
+def ar1(rng, n: int, phi: float) -> np.ndarray:
+    noise = rng.standard_normal(n)
+    for i in range(1, n):
+        noise[i] = phi * noise[i - 1] + np.sqrt(1 - phi**2) * noise[i]
+    return noise
+
+
+def rollback_at(rng, levels: np.ndarray, sigma: float, phi: float = 0.0) -> tuple[int | None, int]:
+    """Play a whole run, confirmations included; returns (window of the first rollback, suspicions)."""
+    test, suspicions = DegradationTest(), 0
+    for i, score in enumerate(levels + sigma * ar1(rng, len(levels), phi)):
+        if not test.update(score).suspicious:
+            continue
+        suspicions += 1
+        for _ in range(2):
+            best = levels[: i + 1].max() + sigma * rng.standard_normal(test.num_pairs)
+            current = levels[i] + sigma * rng.standard_normal(test.num_pairs)
+            outcome = test.confirm(best, current)
+            if outcome.degraded:
+                return i, suspicions
+            if not outcome.replicate:
+                break
+    return None, suspicions
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5])
+@pytest.mark.parametrize("sigma", [5.0, 10.0])
+def test_no_false_rollback_on_200_healthy_plateaus(sigma, phi):
+    rng = np.random.default_rng(int(10 * sigma + 10 * phi))
+    levels = np.concatenate([np.linspace(0, 100, 30), np.full(170, 100.0)])
+    runs = [rollback_at(rng, levels, sigma, phi) for _ in range(200)]
+    assert all(window is None for window, _ in runs)
+    if not phi:
+        assert np.mean([suspicions for _, suspicions in runs]) < 1, "healthy runs must not pay for trials"
+
+
+@pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0])
+def test_a_drop_of_a_fifth_is_found_within_five_windows(sigma):
+    rng = np.random.default_rng(3)
+    levels = np.concatenate([np.linspace(0, 100, 30), np.full(70, 100.0), np.full(60, 80.0)])
+    windows = [rollback_at(rng, levels, sigma)[0] for _ in range(60)]
+    delays = [60 if window is None else window - 99 for window in windows]
+    assert np.median(delays) <= 5
+    assert np.mean(np.array(delays) < 60) > 0.9
+
+
+def test_levels_of_both_tests_are_nominal():
+    rng = np.random.default_rng(0)
+    paired = [paired_p_value(*rng.standard_normal((2, 10))) for _ in range(4000)]
+    screen = [drop_p_value(rng.standard_normal(20), rng.standard_normal(5)) for _ in range(4000)]
+    for p_values in (paired, screen):
+        assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 0.012
+
+
+def test_common_seeds_are_used_as_pairs():
+    rng = np.random.default_rng(1)
+    difficulty = 100 * rng.standard_normal(10)
+    assert paired_p_value(difficulty + 1 + 0.1 * rng.standard_normal(10), difficulty) < 1e-6
+
+
+def test_deterministic_scores():
+    test = DegradationTest()
+    for score in [*range(0, 500, 50), *[500.0] * 60]:
+        assert not test.update(score).suspicious
+    flags = [test.update(score).suspicious for score in [100.0] * 5]
+    assert any(flags)
+    first = test.confirm(np.full(10, 500.0), np.full(10, 100.0))
+    assert first.replicate
+    assert not first.degraded
+    second = test.confirm(np.full(10, 500.0), np.full(10, 100.0))
+    assert second.degraded
+    assert "rolling back" in second.explanation
+
+
+def test_a_drop_below_the_margin_is_never_degradation():
+    test = DegradationTest(margin=10.0)
+    assert not test.confirm(np.full(10, 105.0), np.full(10, 100.0)).replicate
+
+
+def test_state_survives_json_exactly():
+    rng = np.random.default_rng(2)
+    scores = np.concatenate([np.full(60, 100.0), np.full(20, 85.0)]) + 5 * rng.standard_normal(80)
+    one, two = DegradationTest(), DegradationTest()
+    for score in scores[:63]:
+        one.update(score)
+    one.confirm([100.0, 101.0, 102.0], [80.0, 82.0, 83.0])
+    two.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert [one.update(s) for s in scores[63:]] == [two.update(s) for s in scores[63:]]
+    assert one.confirm([9.0, 8.0], [1.0, 2.0]) == two.confirm([9.0, 8.0], [1.0, 2.0])
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="equal shapes"):
+        paired_p_value([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="diverged"):
+        DegradationTest().update(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        DegradationTest().confirm([1.0, np.inf], [1.0, 2.0])
