@@ -1,0 +1,251 @@
+"""Backends are found through entry points and loaded only when chosen.
+
+Listing reads metadata and imports nothing; one broken third-party backend never hides the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from optix_core.environments import EnvSpec
+from optix_core.errors import AgentError, ConfigError, suggest
+from optix_protocol import PROTOCOL_VERSION, ActionKind, AlgorithmInfo, Backend, BaseAgent
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+GROUP = "optix.backends"
+
+# What to install for a framework of ours that is not there.
+_FIRST_PARTY: Mapping[str, str] = {"torch": "optix-torch"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendListing:
+    """What is known of a backend without importing it.
+
+    Attributes:
+        name: name of the entry point.
+        package: distribution that provides it.
+        version: the distribution's version.
+        entry_point: where its factory is, ``"module:attribute"``.
+    """
+
+    name: str
+    package: str
+    version: str
+    entry_point: str
+
+
+def list_backends() -> list[BackendListing]:
+    """Return the installed backends in alphabetical order, from package metadata alone."""
+    return [
+        BackendListing(
+            name=point.name,
+            package=point.dist.name if point.dist else "?",
+            version=point.dist.version if point.dist else "?",
+            entry_point=point.value,
+        )
+        for point in sorted(_points().values(), key=lambda point: point.name)
+    ]
+
+
+def load_backend(name: str) -> Backend:
+    """Load one backend.
+
+    Raises:
+        AgentError: not installed, fails to import, is no backend, or was built for another major protocol version.
+    """
+    points = _points()
+    if name not in points:
+        if name in _FIRST_PARTY:
+            raise AgentError(f"Backend '{name}' is not installed: pip install {_FIRST_PARTY[name]}")
+        known = ", ".join(sorted(points)) or "none"
+        raise AgentError(f"No backend '{name}' is installed (installed: {known}).{suggest(name, points)}")
+    point = points[name]
+    try:
+        backend = point.load()()
+    except Exception as error:
+        raise AgentError(
+            f"Backend '{name}' ({point.value}) fails to load: {type(error).__name__}: {error}. Reinstall its package."
+        ) from error
+    if not isinstance(backend, Backend):
+        raise AgentError(
+            f"Backend '{name}' ({point.value}) lacks algorithms(), make_agent(), name or protocol_version."
+        )
+    check_protocol_version(name, backend.protocol_version)
+    return backend
+
+
+def check_protocol_version(name: str, version: str) -> None:
+    """Raise ``AgentError`` if a backend was built for an incompatible protocol.
+
+    Before 1.0 the minor version counts as the major one.
+    """
+    ours, theirs = _series(PROTOCOL_VERSION), _series(version)
+    if ours != theirs:
+        raise AgentError(
+            f"Backend '{name}' was built for optix-protocol {version}, installed is {PROTOCOL_VERSION}: "
+            f'pip install "optix-protocol=={version}.*" or a newer release of the backend.'
+        )
+
+
+def action_kind(space: gym.Space[Any]) -> ActionKind:
+    """Return the kind of an action space.
+
+    Raises:
+        ConfigError: a space that no algorithm can act in.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return "discrete"
+    if isinstance(space, spaces.MultiDiscrete):
+        return "multidiscrete"
+    if isinstance(space, spaces.Box):
+        return "box"
+    raise ConfigError(
+        f"Action space {space} is not supported: agents act in Discrete, MultiDiscrete and Box spaces. "
+        "Wrap the environment so that it has one of these."
+    )
+
+
+def choose_algorithm(backend: Backend, kind: ActionKind, *, deterministic: bool = False) -> str:
+    """Return the backend's usual choice: PPO for discrete actions, SAC for continuous, TD3 for deterministic ones.
+
+    Where the backend lacks it, the first of its algorithms that can act in the space.
+
+    Raises:
+        ConfigError: the backend has no algorithm for this kind of action.
+    """
+    fitting = {name: info for name, info in backend.algorithms().items() if kind in info.action_kinds}
+    wanted = ("td3" if deterministic else "sac") if kind == "box" else "ppo"
+    if not fitting:
+        raise ConfigError(f"Backend '{backend.name}' has no algorithm for {kind} actions; see `optix backends`.")
+    return wanted if wanted in fitting else next(iter(fitting))
+
+
+def algorithm_info(backend: Backend, algorithm: str, kind: ActionKind) -> AlgorithmInfo:
+    """Return an algorithm by name (any case).
+
+    Raises:
+        ConfigError: unknown name (with close matches), or one that cannot act in this kind of space.
+    """
+    algorithms = backend.algorithms()
+    name = algorithm.lower()
+    if name not in algorithms:
+        raise ConfigError(
+            f"Backend '{backend.name}' has no algorithm '{algorithm}' (it has: {', '.join(algorithms)})."
+            + suggest(name, algorithms)
+        )
+    info = algorithms[name]
+    if kind not in info.action_kinds:
+        others = [other for other, its in algorithms.items() if kind in its.action_kinds]
+        hint = f" Use {' or '.join(others)}." if others else ""
+        raise ConfigError(f"{name} cannot act in a space of kind {kind}.{hint}")
+    return info
+
+
+def make_agent(
+    *args: Any,
+    algorithm: str = "auto",
+    framework: str | None = None,
+    deterministic: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    **hyperparams: Any,
+) -> BaseAgent:
+    """Build an agent for an environment.
+
+    ``make_agent(env)`` chooses PPO for discrete and SAC for continuous actions (TD3 with ``deterministic=True``), or
+    what the backend has instead. ``make_agent("SAC", env)`` and ``algorithm="SAC"`` name it.
+
+    Args:
+        args: the environment (an id, an instance or a factory), optionally preceded by the algorithm's name.
+        algorithm: name in any case, or ``"auto"``.
+        framework: name of the backend; None takes the only one installed, torch first.
+        deterministic: prefer a deterministic policy for continuous actions.
+        seed: seed of weights and exploration.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        hyperparams: values that differ from the defaults, ``hidden_sizes=(64, 64)`` among them.
+
+    Returns:
+        An agent whose actions span the environment's real range.
+
+    Raises:
+        ConfigError: unknown algorithm or hyperparameter, unsupported action space.
+        AgentError: the backend is missing or broken.
+    """
+    if len(args) == 2:
+        algorithm, env = args
+    elif len(args) == 1:
+        (env,) = args
+    else:
+        raise ConfigError('Call make_agent(env) or make_agent("SAC", env).')
+    spec = EnvSpec.of(env)
+    return build_agent(
+        spec,
+        backend=load_backend(framework or default_backend()),
+        algorithm=algorithm,
+        deterministic=deterministic,
+        seed=seed,
+        device=device,
+        hyperparams=hyperparams,
+    )
+
+
+def build_agent(
+    spec: EnvSpec,
+    *,
+    backend: Backend,
+    algorithm: str = "auto",
+    deterministic: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    hyperparams: Mapping[str, Any],
+) -> BaseAgent:
+    """Build an agent from a loaded backend; arguments and errors as in :func:`make_agent`."""
+    kind = action_kind(spec.action_space)
+    if algorithm == "auto":
+        algorithm = choose_algorithm(backend, kind, deterministic=deterministic)
+    info = algorithm_info(backend, algorithm, kind)
+    unknown = sorted(set(hyperparams) - set(info.default_hyperparams))
+    if unknown:
+        raise ConfigError(
+            f"{info.name} has no hyperparameter '{unknown[0]}'.{suggest(unknown[0], info.default_hyperparams)}"
+        )
+    try:
+        return backend.make_agent(
+            info.name,
+            observation_space=spec.observation_space,
+            action_space=spec.action_space,
+            seed=seed,
+            device=device,
+            hyperparams=hyperparams,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def default_backend() -> str:
+    """Return the backend to use when none is named: torch if installed, otherwise the first by name.
+
+    Raises:
+        AgentError: none is installed.
+    """
+    names = sorted(_points())
+    if not names:
+        raise AgentError("No backend is installed: pip install optix-torch")
+    return "torch" if "torch" in names else names[0]
+
+
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _series(version: str) -> tuple[str, ...]:
+    major, *rest = version.split(".")
+    return (major,) if major != "0" else (major, *rest[:1])

@@ -1,0 +1,81 @@
+"""How far a run is and how far it may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optix_core.errors import ConfigError
+
+
+class StopReason(StrEnum):
+    """Why a run ended."""
+
+    CONVERGED = "converged"
+    """The upper bound on the remaining gain fell below the margin."""
+    NO_SIGNAL = "no_signal"
+    """The score never left the untrained level."""
+    BUDGET_ENV_STEPS = "budget_env_steps"
+    BUDGET_EPISODES = "budget_episodes"
+    BUDGET_SECONDS = "budget_seconds"
+    EXHAUSTED = "source_exhausted"
+    """The pipeline has no more windows."""
+    STOPPED = "stopped"
+    """``stop()`` was called."""
+    INTERRUPTED = "interrupted"
+    """Ctrl-C or a termination signal."""
+    DIVERGED = "diverged"
+    """Weights or losses became NaN or infinite and there was no safe policy to return to."""
+    ERROR = "error"
+    """The environment, the agent or a callback raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Counters of a run.
+
+    Attributes:
+        num_windows: windows collected.
+        num_env_steps: environment steps that were learned from.
+        num_episodes: episodes that ended while training.
+        elapsed_s: seconds since the run began.
+        window_env_steps: environment steps of the latest window.
+    """
+
+    num_windows: int = 0
+    num_env_steps: int = 0
+    num_episodes: int = 0
+    elapsed_s: float = 0.0
+    window_env_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits of a run; None is no limit.
+
+    Attributes:
+        max_env_steps: environment steps of training. The run ends before the window that would exceed it.
+        max_episodes: environment episodes that end while training.
+        max_seconds: wall-clock seconds of training; the final evaluation comes on top.
+    """
+
+    max_env_steps: int | None = None
+    max_episodes: int | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_env_steps", "max_episodes", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be positive or None, got {value}.")
+
+    def exceeded(self, progress: Progress) -> StopReason | None:
+        """Return which limit leaves no room for another window like the latest, if any."""
+        if self.max_env_steps is not None:
+            if progress.num_env_steps + progress.window_env_steps > self.max_env_steps:
+                return StopReason.BUDGET_ENV_STEPS
+        if self.max_episodes is not None and progress.num_episodes >= self.max_episodes:
+            return StopReason.BUDGET_EPISODES
+        if self.max_seconds is not None and progress.elapsed_s >= self.max_seconds:
+            return StopReason.BUDGET_SECONDS
+        return None

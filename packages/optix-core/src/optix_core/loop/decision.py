@@ -1,0 +1,134 @@
+"""The decision: a pure function of the evidence.
+
+No I/O, no clock, no random numbers. The journal keeps the evidence of every window, so each decision can be replayed
+and explained afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_protocol import Verdict
+
+
+class Action(StrEnum):
+    """What the loop does next."""
+
+    CONTINUE = "continue"
+    CHECKPOINT = "checkpoint"
+    TUNE = "tune"
+    ROLLBACK = "rollback"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the decision may depend on.
+
+    Attributes:
+        progress: counters, the window just collected included.
+        budget: limits of the run.
+        verdict: the scheduler's verdict.
+        should_stop: whether the scheduler would end the run.
+        explanation: the scheduler's sentence with its numbers.
+        snapshot_due: the policy that collected this window is worth keeping.
+        tuning_due: a tuner is present and this window's score belongs to the current hyperparameters.
+        damage: what is broken (NaN in losses or weights), or None.
+        degradation: the sentence of a confirmed degradation, or None.
+        can_roll_back: there is an earlier policy to return to.
+        stop_request: a stop asked for from outside, or None.
+    """
+
+    progress: Progress
+    budget: Budget
+    verdict: Verdict = Verdict.UNDECIDED
+    should_stop: bool = False
+    explanation: str = ""
+    snapshot_due: bool = False
+    tuning_due: bool = False
+    damage: str | None = None
+    degradation: str | None = None
+    can_roll_back: bool = False
+    stop_request: StopReason | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values without the constant budget and without times."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("progress", "budget")}
+        progress = asdict(self.progress)
+        del progress["elapsed_s"]
+        return {**progress, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, budget: Budget, elapsed_s: float) -> Evidence:
+        """Rebuild the evidence from a journal entry, the run's budget and the entry's time."""
+        names = {f.name for f in fields(Progress)}
+        progress = Progress(elapsed_s=elapsed_s, **{k: v for k, v in values.items() if k in names})
+        rest = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        rest["verdict"] = Verdict(rest["verdict"])
+        if rest.get("stop_request") is not None:
+            rest["stop_request"] = StopReason(rest["stop_request"])
+        return cls(progress=progress, budget=budget, **rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to do now.
+
+    Attributes:
+        action: the one thing that decides how the run goes on.
+        checkpoint: keep the policy that collected this window, before anything else.
+        learn: learn from this window.
+        stop_reason: why the run ends, when ``action`` is STOP.
+        why: one sentence in plain words.
+    """
+
+    action: Action
+    checkpoint: bool
+    learn: bool
+    stop_reason: StopReason | None = None
+    why: str
+
+
+_BUDGET_WORDS: Mapping[StopReason, str] = {
+    StopReason.BUDGET_ENV_STEPS: "the budget of environment steps is used up",
+    StopReason.BUDGET_EPISODES: "the budget of episodes is used up",
+    StopReason.BUDGET_SECONDS: "the time is used up",
+    StopReason.STOPPED: "stop() was called",
+    StopReason.INTERRUPTED: "it was interrupted",
+    StopReason.EXHAUSTED: "the source of data is exhausted",
+}
+
+
+def decide(evidence: Evidence) -> Decision:
+    """Decide what to do after a window.
+
+    Order of precedence: a damaged policy, a request from outside, a confirmed degradation, the scheduler's proof that
+    little is left to gain, the budgets, tuning.
+    """
+    keep = evidence.snapshot_due and evidence.damage is None
+    if evidence.damage is not None:
+        if evidence.can_roll_back and evidence.stop_request is None:
+            return Decision(action=Action.ROLLBACK, checkpoint=False, learn=False, why=evidence.damage)
+        return Decision(
+            action=Action.STOP, checkpoint=False, learn=False, stop_reason=StopReason.DIVERGED, why=evidence.damage
+        )
+    if evidence.stop_request is not None:
+        why = f"Stopping: {_BUDGET_WORDS[evidence.stop_request]}."
+        return Decision(action=Action.STOP, checkpoint=keep, learn=False, stop_reason=evidence.stop_request, why=why)
+    if evidence.degradation is not None and evidence.can_roll_back:
+        return Decision(action=Action.ROLLBACK, checkpoint=False, learn=False, why=evidence.degradation)
+    if evidence.should_stop:
+        reason = StopReason.NO_SIGNAL if evidence.verdict is Verdict.NO_SIGNAL else StopReason.CONVERGED
+        return Decision(action=Action.STOP, checkpoint=keep, learn=False, stop_reason=reason, why=evidence.explanation)
+    exceeded = evidence.budget.exceeded(evidence.progress)
+    if exceeded is not None:
+        why = f"Stopping: {_BUDGET_WORDS[exceeded]}. {evidence.explanation}".strip()
+        return Decision(action=Action.STOP, checkpoint=keep, learn=True, stop_reason=exceeded, why=why)
+    if evidence.tuning_due:
+        return Decision(action=Action.TUNE, checkpoint=keep, learn=True, why=evidence.explanation)
+    action = Action.CHECKPOINT if keep else Action.CONTINUE
+    return Decision(action=action, checkpoint=keep, learn=True, why=evidence.explanation)
