@@ -71,9 +71,9 @@ class Budget:
 
     def exceeded(self, progress: Progress) -> StopReason | None:
         """Return which limit leaves no room for another window like the latest, if any."""
-        if self.max_env_steps is not None:
-            if progress.num_env_steps + progress.window_env_steps > self.max_env_steps:
-                return StopReason.BUDGET_ENV_STEPS
+        needed = progress.num_env_steps + progress.window_env_steps
+        if self.max_env_steps is not None and needed > self.max_env_steps:
+            return StopReason.BUDGET_ENV_STEPS
         if self.max_episodes is not None and progress.num_episodes >= self.max_episodes:
             return StopReason.BUDGET_EPISODES
         if self.max_seconds is not None and progress.elapsed_s >= self.max_seconds:

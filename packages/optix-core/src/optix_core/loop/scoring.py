@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def time_slices(window: EpisodeData, env_steps: int) -> Iterator[EpisodeData]:
         return
     ends = window.ends[:, 0]
     bounds = np.linspace(0, T, min(pieces, T) + 1).round().astype(int)
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         rows, episodes = slice(start, stop), slice(*np.searchsorted(ends, [start, stop]))
         yield replace(
             window,
@@ -68,3 +69,91 @@ class ScoreSmoother:
         """The smoothed score, NaN before the first."""
         width = min(max(3, self._count // 20), len(self._recent))
         return float(np.mean(list(self._recent)[-width:])) if width else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePoint:
+    """Episodes that one policy finished while training.
+
+    Attributes:
+        policy_version: the policy that collected the window.
+        num_env_steps: training steps at the end of the window.
+        score: mean score.
+        episodes: how many episodes it averages.
+        return_std: their sample standard deviation, 0 for a single one.
+    """
+
+    policy_version: int
+    num_env_steps: int
+    score: float
+    episodes: int
+    return_std: float
+
+
+class ScoreHistory:
+    """The scores of a whole run in bounded memory: neighbours are merged when there are too many.
+
+    Args:
+        limit: points kept at most between mergers are twice this number.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._points: list[ScorePoint] = []
+
+    def add(self, point: ScorePoint) -> None:
+        """Take in the score of a window."""
+        self._points.append(point)
+        if len(self._points) >= 2 * self._limit:
+            self._points = _halve(self._points, keep=set())
+
+    def points(self, *, keep: set[int], at_most: int = 200) -> list[ScorePoint]:
+        """Return the history with about ``at_most`` points; those of the policy versions in ``keep`` stay single."""
+        points = list(self._points)
+        while len(points) > at_most + len(keep):
+            merged = _halve(points, keep=keep)
+            if len(merged) == len(points):
+                break
+            points = merged
+        return points
+
+    def state_dict(self) -> list[list[float]]:
+        """Return the points as JSON-able values."""
+        return [[p.policy_version, p.num_env_steps, p.score, p.episodes, p.return_std] for p in self._points]
+
+    def load_state_dict(self, state: Sequence[Sequence[float]]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._points = [
+            ScorePoint(
+                policy_version=int(version),
+                num_env_steps=int(steps),
+                score=score,
+                episodes=int(episodes),
+                return_std=std,
+            )
+            for version, steps, score, episodes, std in state
+        ]
+
+
+def _halve(points: Sequence[ScorePoint], *, keep: set[int]) -> list[ScorePoint]:
+    """Merge pairs of neighbours, leaving those of the policy versions in ``keep`` alone."""
+    merged: list[ScorePoint] = []
+    waiting: ScorePoint | None = None
+    for point in points:
+        if point.policy_version in keep:
+            merged.extend([waiting, point] if waiting else [point])
+            waiting = None
+        elif waiting is None:
+            waiting = point
+        else:
+            merged.append(_join(waiting, point))
+            waiting = None
+    return [*merged, waiting] if waiting else merged
+
+
+def _join(a: ScorePoint, b: ScorePoint) -> ScorePoint:
+    """Pool two groups of episodes: the mean and the standard deviation of all of them together."""
+    episodes = a.episodes + b.episodes
+    score = (a.episodes * a.score + b.episodes * b.score) / episodes
+    squares = sum((p.episodes - 1) * p.return_std**2 + p.episodes * (p.score - score) ** 2 for p in (a, b))
+    return replace(b, score=score, episodes=episodes, return_std=float(np.sqrt(squares / max(1, episodes - 1))))

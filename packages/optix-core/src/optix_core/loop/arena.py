@@ -1,0 +1,76 @@
+"""Where policies are compared: the agent, its kept policies, and environments that training never touches."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
+from optix_protocol import BaseAgent, SupportsPolicy
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+MAX_ENVS = 128
+"""Most evaluation environments side by side."""
+
+
+class Arena:
+    """Plays whole episodes greedily and keeps the bill.
+
+    Args:
+        agent: the agent; with ``make_policy`` a frozen copy of its policy plays, otherwise its own ``act``.
+        make_env: makes ``n`` environments for evaluation, or returns None where that is impossible.
+
+    Attributes:
+        num_env_steps: environment steps played so far.
+    """
+
+    def __init__(self, agent: BaseAgent, make_env: Callable[[int], gym.vector.VectorEnv[Any, Any, Any] | None]) -> None:
+        self.agent = agent
+        self.num_env_steps = 0
+        self._make_env = make_env
+        self._envs: dict[int, gym.vector.VectorEnv[Any, Any, Any]] = {}
+
+    def play(self, episodes: int, seed: int) -> Rollouts | None:
+        """Play the agent's current policy, or return None without environments for evaluation.
+
+        The same ``episodes`` and ``seed`` start the same episodes for every policy.
+        """
+        size = min(episodes, MAX_ENVS) if isinstance(self.agent, SupportsPolicy) else 1
+        if size not in self._envs:
+            env = self._make_env(size)
+            if env is None:
+                return None
+            self._envs[size] = env
+        outcome = rollout(policy_factory(self.agent), self._envs[size], episodes=episodes, seed=seed)
+        self.num_env_steps += outcome.num_env_steps
+        return outcome
+
+    def returns(self, episodes: int, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the returns of :meth:`play`, empty without environments."""
+        outcome = self.play(episodes, seed)
+        return np.empty(0) if outcome is None else outcome.returns
+
+    @contextmanager
+    def borrowed(self, load: Callable[[], None]) -> Iterator[None]:
+        """Let the agent act with other weights inside the block, and with its present ones again afterwards."""
+        with tempfile.TemporaryDirectory(prefix="optix-") as folder:
+            present = Path(folder) / "weights.safetensors"
+            self.agent.save_weights(present)
+            try:
+                load()
+                yield
+            finally:
+                self.agent.load_weights(present)
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs.values():
+            env.close()
+        self._envs.clear()

@@ -1,0 +1,229 @@
+"""The memory of a run: turns windows into evidence. No files, no clock, no agent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from optix_core.convergence import Assessment, DegradationTest, Screen
+from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_core.loop.decision import Evidence
+from optix_core.loop.diagnostics import DiagnosticsWatch, Symptom
+from optix_core.loop.scoring import ScoreHistory, ScorePoint, ScoreSmoother, time_slices
+from optix_protocol import BaseEvaluator, EpisodeData, EvalMetrics, LoopState, Verdict
+
+MAX_ROLLBACKS_WITHOUT_GAIN = 3
+"""After so many returns to the same best policy, going back again would only repeat the past."""
+
+
+class Scheduler(Protocol):
+    """What judges the scores: :class:`ConvergenceMonitor` or :class:`BackoffScheduler`."""
+
+    def update(self, score: float, env_steps: int, *, episodes: int = 1) -> Assessment:
+        """Take in the score of a window that ended at ``env_steps``."""
+        ...
+
+    @property
+    def assessment(self) -> Assessment:
+        """The latest assessment."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state as JSON-able values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a window told.
+
+    Attributes:
+        metrics: its score, or None if no episode ended in it.
+        assessment: the scheduler's view after it.
+        screen: the first stage of the degradation test, or None if it was not made.
+        level: smoothed score.
+        looked: the scheduler tested the evidence at this window.
+    """
+
+    metrics: EvalMetrics | None
+    assessment: Assessment
+    screen: Screen | None
+    level: float
+    looked: bool
+
+
+@dataclass(kw_only=True)
+class LoopController:
+    """Counts, scores and judges.
+
+    Args:
+        scheduler: judges the scores.
+        evaluator: turns windows into scores.
+        budget: limits of the run.
+        score_window_env_steps: windows are cut into pieces of about this size for the scheduler; None scores whole
+            windows.
+        degradation: the two-stage test, or None to leave it out.
+    """
+
+    scheduler: Scheduler
+    evaluator: BaseEvaluator
+    budget: Budget
+    score_window_env_steps: int | None = 2048
+    degradation: DegradationTest | None = None
+    diagnostics: DiagnosticsWatch = field(default_factory=DiagnosticsWatch)
+    progress: Progress = field(default_factory=Progress)
+    history: ScoreHistory = field(default_factory=ScoreHistory)
+    best_level: float = -math.inf
+    rollbacks_without_gain: int = 0
+    _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
+    _next_snapshot: int = 0
+    _pool_floor: float = -math.inf
+
+    @property
+    def assessment(self) -> Assessment:
+        """The scheduler's latest view."""
+        return self.scheduler.assessment
+
+    @property
+    def level(self) -> float:
+        """The smoothed score, NaN before the first."""
+        return self._smoother.level
+
+    @property
+    def state(self) -> LoopState:
+        """How closely the run is watched."""
+        own = getattr(self.scheduler, "state", None)
+        if isinstance(own, LoopState):
+            return own
+        if self.assessment.should_stop:
+            return LoopState.DORMANT
+        return LoopState.COOLING if self.assessment.verdict is Verdict.CONVERGED else LoopState.ACTIVE
+
+    @property
+    def interval(self) -> int:
+        """Windows between evaluations that cost something."""
+        return int(getattr(self.scheduler, "interval", 1))
+
+    def observe(
+        self,
+        window: EpisodeData,
+        diagnostics: Mapping[str, float],
+        *,
+        elapsed_s: float,
+        validation: EvalMetrics | None = None,
+        validate_only: bool = False,
+        is_evidence: bool = True,
+    ) -> Observation:
+        """Count and score a window.
+
+        Args:
+            window: the window.
+            diagnostics: what the latest ``learn`` returned.
+            elapsed_s: seconds since the run began.
+            validation: the validation score of the same policy, if it was measured.
+            validate_only: scores without validation are no evidence, because the run has a validation pipeline.
+            is_evidence: False while hyperparameters are being probed.
+        """
+        before = self.progress
+        self.progress = Progress(
+            num_windows=before.num_windows + 1,
+            num_env_steps=before.num_env_steps + window.num_env_steps,
+            num_episodes=before.num_episodes + len(window.episode_returns),
+            elapsed_s=elapsed_s,
+            window_env_steps=window.num_env_steps,
+        )
+        whole = self._score(window, diagnostics)
+        metrics = self.evaluator.combine(whole, validation) if validation is not None or not validate_only else None
+        if metrics is not None:
+            self.history.add(
+                ScorePoint(
+                    policy_version=window.policy_version,
+                    num_env_steps=self.progress.num_env_steps,
+                    score=metrics.primary_score,
+                    episodes=int(metrics.metrics.get("episodes", 1)),
+                    return_std=metrics.metrics.get("return_std", 0.0),
+                )
+            )
+        screen: Screen | None = None
+        looked = False
+        pieces = [window] if validate_only or self.score_window_env_steps is None else None
+        end = before.num_env_steps
+        for piece in pieces or time_slices(window, self.score_window_env_steps or window.num_env_steps):
+            end += piece.num_env_steps
+            score = metrics if pieces is not None else self._score(piece, diagnostics)
+            if score is None:
+                continue
+            self._smoother.update(score.primary_score)
+            if self.degradation is not None:
+                latest = self.degradation.update(score.primary_score)
+                screen = latest if screen is None or latest.suspicious else screen
+            if is_evidence and end > self.assessment.env_steps:
+                episodes = max(1, len(piece.episode_returns))
+                looked |= self.scheduler.update(score.primary_score, end, episodes=episodes).looked
+        return Observation(metrics=metrics, assessment=self.assessment, screen=screen, level=self.level, looked=looked)
+
+    def evidence(
+        self,
+        *,
+        snapshot_due: bool = False,
+        tuning_due: bool = False,
+        damage: str | None = None,
+        degradation: str | None = None,
+        has_snapshot: bool = False,
+        stop_request: StopReason | None = None,
+    ) -> Evidence:
+        """Gather what the decision may depend on."""
+        assessment = self.assessment
+        return Evidence(
+            progress=self.progress,
+            budget=self.budget,
+            verdict=assessment.verdict,
+            should_stop=assessment.should_stop,
+            explanation=assessment.explanation,
+            snapshot_due=snapshot_due,
+            tuning_due=tuning_due,
+            damage=damage,
+            degradation=degradation,
+            can_roll_back=has_snapshot and self.rollbacks_without_gain < MAX_ROLLBACKS_WITHOUT_GAIN,
+            stop_request=stop_request,
+        )
+
+    def snapshot_due(self) -> bool:
+        """Whether the policy that collected the latest window may be among the best and enough windows have passed.
+
+        Snapshots grow rarer with the age of the run (one per 2 % of it), so that their number is logarithmic.
+        """
+        return (
+            math.isfinite(self.level)
+            and self.progress.num_windows >= self._next_snapshot
+            and self.level >= self._pool_floor
+        )
+
+    def snapshot_taken(self, score: float, *, pool_floor: float) -> bool:
+        """Note a kept policy and the lowest score that the full pool still accepts; return whether it is a new best."""
+        windows = self.progress.num_windows
+        self._next_snapshot = windows + max(1, math.ceil(0.02 * windows))
+        self._pool_floor = pool_floor
+        improved = score > self.best_level
+        if improved:
+            self.best_level = score
+            self.rollbacks_without_gain = 0
+        return improved
+
+    def rolled_back(self) -> None:
+        """Note a return to the best policy."""
+        self.rollbacks_without_gain += 1
+
+    def symptoms(self, diagnostics: Mapping[str, float]) -> list[Symptom]:
+        """Return what the diagnostics of the latest ``learn`` say about its health."""
+        return self.diagnostics.update(diagnostics)
+
+    def _score(self, window: EpisodeData, diagnostics: Mapping[str, float]) -> EvalMetrics | None:
+        metrics = self.evaluator.score(window, diagnostics)
+        return None if metrics is None else replace(metrics, episode_id=self.progress.num_episodes)

@@ -1,0 +1,146 @@
+"""The end of a run: which of the kept policies is the best, and how good is it really."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optix_core.checkpoints import CheckpointRegistry
+from optix_core.errors import OptixError
+from optix_core.evaluation.rollouts import Rollouts
+from optix_core.evaluation.selection import Candidate, Selection, select
+from optix_core.evaluation.statistics import summarise
+from optix_core.loop.arena import Arena
+from optix_core.loop.scoring import ScoreHistory
+from optix_core.seeding import derive_seed
+from optix_protocol import PolicySnapshot
+
+SELECTION_SHARE = 0.1
+"""The rounds of the selection may cost at most this share of the training steps."""
+
+HURRIED_EPISODES = 20
+"""Episodes of the confirmation when somebody is waiting for the run to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalPolicy:
+    """The policy that a run ends with.
+
+    Attributes:
+        snapshot: which one; its weights are in the agent.
+        confirmed: summary of its returns on untouched seeds, or None if it could not be played.
+        rounds: what was played to choose it, JSON-able.
+        reason: why the choice ended, in plain words.
+    """
+
+    snapshot: PolicySnapshot
+    confirmed: dict[str, float] | None
+    rounds: list[dict[str, Any]]
+    reason: str
+
+
+def choose_final_policy(
+    registry: CheckpointRegistry,
+    arena: Arena,
+    *,
+    history: ScoreHistory,
+    train_env_steps: int,
+    seed: int,
+    confirm_episodes: int,
+    by_score: bool,
+    in_a_hurry: bool,
+    can_play: bool,
+) -> FinalPolicy | None:
+    """Choose among the kept policies, load the choice into the agent and measure it on untouched seeds.
+
+    Args:
+        registry: the kept policies.
+        arena: plays episodes.
+        history: all training scores of the run; they tell about the kept policies' neighbours.
+        train_env_steps: the selection may cost a tenth of them.
+        seed: the run's seed; selection and confirmation have streams of their own.
+        confirm_episodes: episodes of the confirmation.
+        by_score: the kept scores are the user's own or come from validation: take the best of them as it is.
+        in_a_hurry: take the best score without rounds and confirm it briefly.
+        can_play: False when the environment is broken: take the best score, unconfirmed.
+
+    Returns:
+        The choice, or None if nothing was kept.
+    """
+    snapshots = registry.list()
+    best = registry.best
+    if best is None:
+        return None
+    if not can_play or in_a_hurry or by_score or len(snapshots) == 1:
+        registry.load(arena.agent, best.snapshot_id)
+        confirmed = None
+        if can_play:
+            episodes = min(confirm_episodes, HURRIED_EPISODES) if in_a_hurry else confirm_episodes
+            outcome = arena.play(episodes, derive_seed(seed, "confirmation"))
+            confirmed = _summary(outcome) if outcome is not None else None
+        return FinalPolicy(snapshot=best, confirmed=confirmed, rounds=[], reason="the best score")
+
+    def play(snapshot_id: int, episodes: int, play_seed: int) -> Rollouts:
+        registry.load(arena.agent, snapshot_id)
+        outcome = arena.play(episodes, play_seed)
+        if outcome is None:
+            raise _NoArenaError
+        return outcome
+
+    try:
+        selection = select(
+            _candidates(snapshots, history),
+            play,
+            seed=seed,
+            confirm_episodes=confirm_episodes,
+            max_eval_env_steps=int(SELECTION_SHARE * train_env_steps),
+        )
+    except _NoArenaError:
+        registry.load(arena.agent, best.snapshot_id)
+        return FinalPolicy(snapshot=best, confirmed=None, rounds=[], reason="the best score")
+    chosen = registry.load(arena.agent, selection.key)
+    return FinalPolicy(
+        snapshot=chosen,
+        confirmed=_summary(selection.confirmed),
+        rounds=_rounds(selection),
+        reason=selection.reason,
+    )
+
+
+class _NoArenaError(OptixError):
+    """There are no environments to evaluate in."""
+
+
+def _candidates(snapshots: Sequence[PolicySnapshot], history: ScoreHistory) -> list[Candidate[int]]:
+    """Join the kept policies with the scores that they and their neighbours earned."""
+    keys = {snapshot.policy_version: snapshot.snapshot_id for snapshot in snapshots}
+    candidates = [
+        Candidate(
+            key=keys.pop(point.policy_version, None),
+            score=point.score,
+            episodes=point.episodes,
+            return_std=point.return_std,
+            num_env_steps=point.num_env_steps,
+        )
+        for point in history.points(keep=set(keys))
+    ]
+    # A policy that no window has scored (the very last one) inherits the smoothed score that it was kept with.
+    steps = max((candidate.num_env_steps for candidate in candidates), default=0)
+    for version, snapshot_id in sorted(keys.items()):
+        snapshot = next(s for s in snapshots if s.snapshot_id == snapshot_id)
+        steps += 1
+        candidates.append(Candidate(key=snapshot_id, score=snapshot.eval_metrics.primary_score, num_env_steps=steps))
+        del version
+    return candidates
+
+
+def _summary(rollouts: Rollouts) -> dict[str, float]:
+    return {name: float(value) for name, value in summarise(rollouts.returns).items()}  # type: ignore[arg-type]
+
+
+def _rounds(selection: Selection[int]) -> list[dict[str, Any]]:
+    return [
+        {"snapshots": list(round_.keys), "episodes": round_.episodes, "means": list(round_.means)}
+        for round_ in selection.rounds
+    ]

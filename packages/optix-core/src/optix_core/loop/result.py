@@ -1,0 +1,84 @@
+"""The outcome of a run, as ``run()`` returns it and ``result.json`` keeps it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from optix_core.convergence import Assessment
+
+_PACKAGES = ("optix-protocol", "optix-core", "optix-torch", "numpy", "gymnasium", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run reached and why it ended.
+
+    Attributes:
+        env_id: the environment's id or name.
+        backend: the backend of the agent, or the module of a user's own.
+        algorithm: the algorithm's name, or the class of a user's own agent.
+        seed: the seed of everything.
+        verdict: what the evidence said at the end.
+        stop_reason: why the run ended.
+        why: the same in one sentence with its numbers.
+        train_env_steps: environment steps learned from.
+        eval_env_steps: environment steps of every evaluation: validation, selection, confirmation.
+        search_env_steps: environment steps of a trial search.
+        wall_seconds: from start to end.
+        env_steps_per_second: training steps per second of training, the final evaluation left out.
+        confirmed_return: ``mean``, ``iqm``, ``ci_low``, ``ci_high`` (95 %, of the mean) and ``episodes`` of the best
+            policy, acting greedily on seeds that nothing else has seen; None if it could not be measured.
+        gain_bound: ``horizon_env_steps``, ``upper`` and ``fraction_of_range`` of the last look, or None.
+        best_snapshot: the policy that is in the agent now: ``id``, ``path``, ``train_env_steps``, ``score``; or None.
+        error: the message of what stopped the run, or None.
+        versions: of the packages.
+    """
+
+    env_id: str
+    backend: str
+    algorithm: str
+    seed: int
+    verdict: str
+    stop_reason: str
+    why: str
+    train_env_steps: int
+    eval_env_steps: int
+    search_env_steps: int = 0
+    wall_seconds: float
+    env_steps_per_second: float
+    confirmed_return: Mapping[str, float] | None
+    gain_bound: Mapping[str, float | None] | None
+    best_snapshot: Mapping[str, Any] | None
+    error: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return asdict(self)
+
+
+def gain_bound(assessment: Assessment) -> dict[str, float | None] | None:
+    """Return the bound of the last look, or None before the first."""
+    if assessment.horizon_env_steps == 0:
+        return None
+    values = assessment.to_dict()
+    return {
+        "horizon_env_steps": values["horizon_env_steps"],
+        "upper": values["upper_gain"],
+        "fraction_of_range": values["fraction_of_range"],
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of what the run used."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,258 @@
+"""The public face of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optix_core.checkpoints import RunDirectory
+from optix_core.convergence import ConvergenceMonitor, DegradationTest
+from optix_core.errors import ConfigError, OptixError
+from optix_core.evaluation.evaluators import ReturnEvaluator
+from optix_core.loop.arena import Arena
+from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_core.loop.callbacks import CallbackList
+from optix_core.loop.controller import LoopController, Scheduler
+from optix_core.loop.final import FinalPolicy
+from optix_core.loop.interrupts import graceful_interrupts
+from optix_core.loop.journal import Journal
+from optix_core.loop.result import RunResult, gain_bound, installed_versions
+from optix_core.loop.run import Run
+from optix_protocol import (
+    BaseAgent,
+    BaseEvaluator,
+    BaseOptimizer,
+    BasePipeline,
+    LoopCallback,
+    LoopState,
+    PolicySnapshot,
+    SupportsTeardown,
+)
+
+_SIX_METHODS = ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights")
+
+
+class RLOptimizer:
+    """Trains an agent until it can say why it stops.
+
+    Args:
+        agent: anything with the six methods of :class:`optix_protocol.BaseAgent`.
+        pipeline: where its windows come from.
+        val_pipeline: a second pipeline that only acts; its scores then drive the verdict and the choice of snapshots.
+        evaluator: turns windows into scores; mean episode return by default.
+        optimizer: changes hyperparameters while the run goes on; none by default.
+        scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default.
+        checkpoint_dir: the run directory; a temporary one, removed at the end, when None.
+        max_snapshots: how many policies are kept; the best of them is found by the final selection.
+        checkpoint_score_fn: scores a policy for keeping, instead of the smoothed training score.
+        rollback_on_degradation: return to the best policy when a loss of performance is confirmed on fresh episodes.
+        callbacks: hear what happens; see :class:`optix_protocol.LoopCallback`.
+        max_episodes: budget of training episodes.
+        max_env_steps: budget of training steps.
+        max_seconds: budget of training time in seconds.
+        seed: drives evaluation, selection and confirmation; seeds of agent and pipeline are given to them.
+        verbose: print a line per look at the evidence.
+        resume: continue the run in ``checkpoint_dir`` instead of refusing a directory that is not empty.
+        confirm_episodes: fresh episodes on which the final policy is measured.
+        config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+        RunDirectoryError: the run directory is not empty, in use, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        agent: BaseAgent,
+        pipeline: BasePipeline,
+        *,
+        val_pipeline: BasePipeline | None = None,
+        evaluator: BaseEvaluator | None = None,
+        optimizer: BaseOptimizer | None = None,
+        scheduler: Scheduler | None = None,
+        checkpoint_dir: str | Path | None = None,
+        max_snapshots: int = 16,
+        checkpoint_score_fn: Callable[[BaseAgent], float] | None = None,
+        rollback_on_degradation: bool = False,
+        callbacks: Iterable[LoopCallback] = (),
+        max_episodes: int | None = None,
+        max_env_steps: int | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+        verbose: bool = False,
+        resume: bool = False,
+        confirm_episodes: int = 100,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if max_snapshots < 1 or confirm_episodes < 2:
+            raise ConfigError("max_snapshots must be at least 1 and confirm_episodes at least 2.")
+        missing = [name for name in _SIX_METHODS if not callable(getattr(agent, name, None))]
+        if missing:
+            raise ConfigError(f"{type(agent).__name__} is no agent: it lacks {', '.join(missing)}.")
+        self.agent = agent
+        self.pipeline = pipeline
+        self.val_pipeline = val_pipeline
+        self.optimizer = optimizer
+        self.checkpoint_dir = checkpoint_dir
+        self.max_snapshots = max_snapshots
+        self.checkpoint_score_fn = checkpoint_score_fn
+        self.seed = seed
+        self.verbose = verbose
+        self.resume = resume
+        self.confirm_episodes = confirm_episodes
+        self.config = dict(config or {})
+        budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
+        evaluator = evaluator or ReturnEvaluator()
+        self.controller = LoopController(
+            scheduler=scheduler or ConvergenceMonitor(budget_env_steps=max_env_steps),
+            evaluator=evaluator,
+            budget=budget,
+            score_window_env_steps=2048 if type(evaluator) is ReturnEvaluator else None,
+            degradation=DegradationTest() if rollback_on_degradation else None,
+        )
+        self.result: RunResult | None = None
+        self._callbacks = CallbackList(callbacks)
+        self._run: Run | None = None
+
+    def add_callback(self, callback: LoopCallback) -> None:
+        """Let another callback hear what happens."""
+        self._callbacks.callbacks.append(callback)
+
+    def stop(self) -> None:
+        """Ask the run to end after the window in hand; safe to call from a callback or another thread."""
+        if self._run is not None:
+            self._run.stop_requested = True
+
+    @property
+    def state(self) -> LoopState:
+        """How closely the scheduler watches the run."""
+        return self.controller.state
+
+    @property
+    def progress(self) -> Progress:
+        """Counters of the run."""
+        return self.controller.progress
+
+    @property
+    def best_snapshot(self) -> PolicySnapshot | None:
+        """The best policy kept so far, by its smoothed score; after the run, the one that was confirmed."""
+        return self._run.best if self._run is not None else None
+
+    def run(self) -> RunResult:
+        """Train until there is a reason to stop.
+
+        Returns:
+            What was reached. The agent holds the best confirmed policy, however the run ended.
+
+        Raises:
+            OptixError: the environment or the agent failed; the run is saved first.
+            Exception: what a callback raised; likewise.
+        """
+        with ExitStack() as stack:
+            stack.callback(self.pipeline.close)
+            if self.checkpoint_dir is None:
+                run_dir = stack.enter_context(RunDirectory.temporary())
+            else:
+                run_dir = stack.enter_context(RunDirectory.create(self.checkpoint_dir, resume=self.resume))
+            journal = stack.enter_context(Journal(run_dir.events_path))
+            registry = stack.enter_context(run_dir.registry(self.max_snapshots))
+            arena = Arena(self.agent, getattr(self.pipeline, "make_eval_env", lambda _: None))
+            stack.callback(arena.close)
+            run = self._run = Run(
+                agent=self.agent,
+                pipeline=self.pipeline,
+                val_pipeline=self.val_pipeline,
+                optimizer=self.optimizer,
+                controller=self.controller,
+                callbacks=self._callbacks,
+                registry=registry,
+                journal=journal,
+                arena=arena,
+                interrupt=stack.enter_context(graceful_interrupts()),
+                checkpoint_score_fn=self.checkpoint_score_fn,
+                max_snapshots=self.max_snapshots,
+                seed=self.seed,
+                confirm_episodes=self.confirm_episodes,
+                report=print if self.verbose else None,
+            )
+            described = self._describe()
+            run_dir.write_config({**described, **self.config, "versions": installed_versions()})
+            journal.append("run_started", **described, budget=asdict(self.controller.budget))
+            failure: Exception | None = None
+            try:
+                self._callbacks.on_loop_start()
+                reason, why = run.train()
+            except KeyboardInterrupt:
+                reason, why = StopReason.INTERRUPTED, "Stopping: it was interrupted."
+            except Exception as error:
+                failure, reason = error, StopReason.ERROR
+                why = f"Stopping: {error if isinstance(error, OptixError) else repr(error)}"
+                journal.append("error", message=why)
+            trained_s = run.elapsed_s
+            final = run.finish(reason)
+            self.result = self._summarise(run, reason, why, final, trained_s, failure)
+            journal.append("run_finished", **_timeless(self.result.to_dict()))
+            run_dir.write_result(self.result.to_dict())
+            if failure is not None:
+                raise failure
+            self._callbacks.on_loop_stop()
+            if isinstance(self.agent, SupportsTeardown):
+                self.agent.teardown()
+            return self.result
+
+    def _summarise(
+        self,
+        run: Run,
+        reason: StopReason,
+        why: str,
+        final: FinalPolicy | None,
+        trained_s: float,
+        failure: Exception | None,
+    ) -> RunResult:
+        described = self._describe()
+        best = None
+        if final is not None:
+            best = {
+                "id": final.snapshot.snapshot_id,
+                "path": final.snapshot.weights,
+                "train_env_steps": final.snapshot.num_env_steps,
+                "score": final.snapshot.eval_metrics.primary_score,
+            }
+        return RunResult(
+            env_id=described["env_id"],
+            backend=described["backend"],
+            algorithm=described["algorithm"],
+            seed=self.seed,
+            verdict=self.controller.assessment.verdict.value,
+            stop_reason=reason.value,
+            why=why,
+            train_env_steps=run.progress.num_env_steps,
+            eval_env_steps=run.arena.num_env_steps + run.validation_steps,
+            wall_seconds=round(run.elapsed_s, 3),
+            env_steps_per_second=round(run.progress.num_env_steps / max(trained_s, 1e-9), 1),
+            confirmed_return=final.confirmed if final is not None else None,
+            gain_bound=gain_bound(self.controller.assessment),
+            best_snapshot=best,
+            error=None if failure is None else str(failure) or repr(failure),
+            versions=installed_versions(),
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        """What run this is, as ``run.json`` and the journal begin."""
+        spec = getattr(self.pipeline, "env_spec", None)
+        kind = type(self.agent)
+        defaults = {
+            "env_id": spec.name if spec is not None else type(self.pipeline).__name__,
+            "backend": kind.__module__.partition(".")[0],
+            "algorithm": str(getattr(self.agent, "algorithm", kind.__name__)),
+        }
+        named = {key: self.config.get(key, value) for key, value in defaults.items()}
+        return {**named, "seed": self.seed, "hyperparams": dict(self.agent.get_hyperparams().params)}
+
+
+def _timeless(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what differs between two equal runs."""
+    return {k: v for k, v in values.items() if k not in ("wall_seconds", "env_steps_per_second", "versions")}

@@ -1,0 +1,362 @@
+"""One run of the loop: the straight line from a window to a decision, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from optix_core.checkpoints import CheckpointRegistry
+from optix_core.loop.arena import Arena
+from optix_core.loop.budget import Progress, StopReason
+from optix_core.loop.callbacks import CallbackList
+from optix_core.loop.controller import LoopController, Observation
+from optix_core.loop.decision import Action, Decision, Evidence, decide
+from optix_core.loop.final import FinalPolicy, choose_final_policy
+from optix_core.loop.interrupts import Interrupt
+from optix_core.loop.journal import Journal
+from optix_core.seeding import derive_seed
+from optix_protocol import (
+    BaseAgent,
+    BaseOptimizer,
+    BasePipeline,
+    EpisodeData,
+    EvalMetrics,
+    HyperparamSet,
+    LoopState,
+    PolicySnapshot,
+    StateTree,
+    SupportsTrainingState,
+    Verdict,
+    is_on_policy,
+)
+
+VALIDATION_SHARE = 0.1
+"""Validation may cost at most this share of the training steps."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything that one run needs and changes.
+
+    Attributes:
+        agent: who learns.
+        pipeline: where its windows come from.
+        val_pipeline: where its validation windows come from, or None.
+        optimizer: changes its hyperparameters, or None.
+        controller: counts, scores and judges.
+        callbacks: hear what happens.
+        registry: keeps policies.
+        journal: keeps what happened.
+        arena: plays evaluation episodes.
+        interrupt: whether somebody pressed Ctrl-C.
+        checkpoint_score_fn: scores a policy for keeping, or None.
+        max_snapshots: how many policies the registry keeps.
+        seed: of evaluation, selection and confirmation.
+        confirm_episodes: fresh episodes for the final policy.
+        report: gets a line of text at every look, or None.
+        stop_requested: set it to end the run after the window in hand.
+        best: the best policy kept so far.
+    """
+
+    agent: BaseAgent
+    pipeline: BasePipeline
+    val_pipeline: BasePipeline | None
+    optimizer: BaseOptimizer | None
+    controller: LoopController
+    callbacks: CallbackList
+    registry: CheckpointRegistry
+    journal: Journal
+    arena: Arena
+    interrupt: Interrupt
+    checkpoint_score_fn: Callable[[BaseAgent], float] | None
+    max_snapshots: int
+    seed: int
+    confirm_episodes: int
+    report: Callable[[str], None] | None = None
+    stop_requested: bool = False
+    best: PolicySnapshot | None = None
+    validation_steps: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _safe_state: StateTree | None = None
+    _diagnostics: dict[str, float] = field(default_factory=dict)
+    _policy_version: int = 0
+    _hyperparam_version: int = 0
+    _windows_since_validation: int = 0
+    _num_confirmations: int = 0
+
+    @property
+    def progress(self) -> Progress:
+        """Counters of the run."""
+        return self.controller.progress
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._started
+
+    # ---------------------------------------------------------------- the line
+
+    def train(self) -> tuple[StopReason, str]:
+        """Go round until a decision stops it; return why."""
+        windows = iter(self.pipeline.windows())
+        self._announce_policy()
+        while True:
+            window = next(windows, None)
+            if window is None:
+                return StopReason.EXHAUSTED, "Stopping: the source of data is exhausted."
+            observation = self._observe(window)
+            evidence = self._gather(observation, window)
+            decision = decide(evidence)
+            self._record(evidence, decision, observation, window)
+            if decision.checkpoint:
+                self._keep_policy()
+            if decision.action is Action.ROLLBACK:
+                self._roll_back(decision.why)
+                continue
+            if decision.action is Action.TUNE:
+                self._tune(observation)
+            if decision.learn:
+                damage = self._learn(window)
+                if damage is not None:
+                    decision = decide(replace(evidence, damage=damage, snapshot_due=False))
+                    self.journal.append("damage", message=damage, action=decision.action)
+                    if decision.action is Action.ROLLBACK:
+                        self._roll_back(decision.why)
+                        continue
+            if decision.action is Action.STOP:
+                assert decision.stop_reason is not None
+                return decision.stop_reason, decision.why
+
+    def _observe(self, window: EpisodeData) -> Observation:
+        return self.controller.observe(
+            window,
+            self._diagnostics,
+            elapsed_s=self.elapsed_s,
+            validation=self._validate(window),
+            validate_only=self.val_pipeline is not None,
+            is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
+        )
+
+    def _gather(self, observation: Observation, window: EpisodeData) -> Evidence:
+        request = None
+        if self.interrupt.requested:
+            request = StopReason.INTERRUPTED
+        elif self.stop_requested:
+            request = StopReason.STOPPED
+        suspicious = observation.screen is not None and observation.screen.suspicious and self.best is not None
+        return self.controller.evidence(
+            snapshot_due=self.controller.snapshot_due(),
+            tuning_due=(
+                self.optimizer is not None
+                and observation.metrics is not None
+                and window.hyperparam_version == self._hyperparam_version
+            ),
+            degradation=self._confirm_degradation() if suspicious and request is None else None,
+            has_snapshot=self.best is not None,
+            stop_request=request,
+        )
+
+    def _learn(self, window: EpisodeData) -> str | None:
+        """Learn from a window; return what broke, if anything."""
+        self._diagnostics = {name: float(value) for name, value in self.agent.learn(window).items()}
+        self._policy_version += 1
+        self._announce_policy()
+        damage = None
+        for symptom in self.controller.symptoms(self._diagnostics):
+            self.journal.append("symptom", symptom=symptom.kind, severity=symptom.severity, message=symptom.message)
+            if symptom.severity == "fatal":
+                damage = symptom.message
+        return damage
+
+    # ------------------------------------------------------------- its actions
+
+    def _validate(self, window: EpisodeData) -> EvalMetrics | None:
+        """Measure the policy on the validation pipeline when it is due and within its share of the steps."""
+        if self.val_pipeline is None:
+            return None
+        self._windows_since_validation += 1
+        pipeline: Any = self.val_pipeline
+        cost = getattr(pipeline, "window_size", window.num_steps) * getattr(pipeline, "num_envs", 1)
+        trained = self.progress.num_env_steps + window.num_env_steps
+        due = self._windows_since_validation >= self.controller.interval
+        if not due or self.validation_steps + cost > VALIDATION_SHARE * trained:
+            return None
+        held_out = next(iter(self.val_pipeline.windows()), None)
+        if held_out is None:
+            return None
+        self._windows_since_validation = 0
+        self.validation_steps += held_out.num_env_steps
+        return self.controller.evaluator.score(held_out, {})
+
+    def _keep_policy(self) -> None:
+        """Keep the policy that collected the latest window, with the score that it earned."""
+        score = self.controller.level
+        if self.checkpoint_score_fn is not None:
+            score = float(self.checkpoint_score_fn(self.agent))
+        metrics = EvalMetrics(primary_score=score, episode_id=self.progress.num_episodes)
+        snapshot = self.registry.save(
+            self.agent,
+            eval_metrics=metrics,
+            hyperparams=self.agent.get_hyperparams(),
+            policy_version=self._policy_version,
+            num_env_steps=self.progress.num_env_steps,
+        )
+        kept = self.registry.list()
+        floor = min(s.eval_metrics.primary_score for s in kept) if len(kept) >= self.max_snapshots else -math.inf
+        if self.checkpoint_score_fn is not None:
+            floor = -math.inf
+        improved = self.controller.snapshot_taken(score, pool_floor=floor)
+        self.journal.append("snapshot", snapshot=snapshot.snapshot_id, score=score, best=improved)
+        if improved:
+            self.best = snapshot
+            if is_on_policy(self.agent) and isinstance(self.agent, SupportsTrainingState):
+                self._safe_state = self.agent.training_state()
+            self.callbacks.on_improvement(snapshot)
+            if self.optimizer is not None:
+                self.optimizer.on_improvement(snapshot)
+
+    def _confirm_degradation(self) -> str | None:
+        """Second stage: play the best and the present policy on the same fresh episodes."""
+        test, best = self.controller.degradation, self.best
+        assert test is not None and best is not None
+        while True:
+            self._num_confirmations += 1
+            seed = derive_seed(self.seed, "degradation", self._num_confirmations)
+            present = self.arena.returns(test.num_pairs, seed)
+            if len(present) == 0:
+                return None
+            with self.arena.borrowed(lambda: self.registry.load(self.agent, best.snapshot_id)):
+                earlier = self.arena.returns(test.num_pairs, seed)
+            confirmation = test.confirm(earlier, present)
+            self.journal.append(
+                "degradation_test",
+                drop=confirmation.drop,
+                p_value=confirmation.p_value,
+                degraded=confirmation.degraded,
+                message=confirmation.explanation,
+            )
+            if confirmation.degraded:
+                metrics = EvalMetrics(primary_score=float(present.mean()), episode_id=self.progress.num_episodes)
+                self.callbacks.on_degradation(self.progress.num_episodes, metrics)
+                return confirmation.explanation
+            if not confirmation.replicate:
+                return None
+
+    def _roll_back(self, why: str) -> None:
+        """Return to the best policy: the exact training state where the agent has one, its weights otherwise."""
+        assert self.best is not None
+        if self._safe_state is not None:
+            assert isinstance(self.agent, SupportsTrainingState)
+            self.agent.restore_training_state(self._safe_state)
+        else:
+            self.registry.load(self.agent, self.best.snapshot_id)
+        self._policy_version += 1
+        self._diagnostics = {}
+        self._announce_policy()
+        self.controller.rolled_back()
+        self.journal.append("rollback", snapshot=self.best.snapshot_id, exact=self._safe_state is not None, message=why)
+
+    def _tune(self, observation: Observation) -> None:
+        """Let the tuner change the hyperparameters, from a score that belongs to the present ones."""
+        assert self.optimizer is not None and observation.metrics is not None
+        old = self.agent.get_hyperparams()
+        new = self.optimizer.suggest(old, observation.metrics)
+        if new is None or dict(new.params) == dict(old.params):
+            return
+        self.agent.set_hyperparams(new)
+        self._hyperparam_version += 1
+        changed = {k: v for k, v in new.params.items() if old.params.get(k) != v}
+        self.journal.append("hyperparams", changed=changed, version=self._hyperparam_version)
+        self.callbacks.on_hyperparam_update(old, HyperparamSet(params={**old.params, **new.params}))
+
+    def _record(self, evidence: Evidence, decision: Decision, seen: Observation, window: EpisodeData) -> None:
+        """Write the window into the journal and tell the callbacks."""
+        assessment = seen.assessment
+        self.journal.append(
+            "window",
+            evidence=evidence.to_dict(),
+            decision={"action": decision.action, "checkpoint": decision.checkpoint, "learn": decision.learn},
+            stop_reason=decision.stop_reason,
+            score=seen.metrics.primary_score if seen.metrics else None,
+            gap=seen.metrics.generalization_gap if seen.metrics else None,
+            level=seen.level,
+            looked=seen.looked,
+            upper_gain=assessment.upper_gain,
+            horizon_env_steps=assessment.horizon_env_steps,
+            margin=assessment.margin,
+            score_range=assessment.score_range,
+            policy_version=window.policy_version,
+            hyperparam_version=window.hyperparam_version,
+            diagnostics=self._diagnostics,
+        )
+        if seen.metrics is not None:
+            self.callbacks.on_episode_end(self.progress.num_episodes, seen.metrics)
+            if self.report is not None and (seen.looked or decision.action is Action.STOP):
+                self.report(self._line(seen))
+        if seen.looked and assessment.verdict is not Verdict.IMPROVING:
+            self.callbacks.on_plateau(self.progress.num_episodes, self.controller.state)
+            if self.optimizer is not None:
+                self.optimizer.on_plateau(self.progress.num_episodes, self.controller.state)
+            if self.controller.state is LoopState.DORMANT:
+                self.callbacks.on_dormant(self.progress.num_episodes)
+
+    def _announce_policy(self) -> None:
+        for pipeline in (self.pipeline, self.val_pipeline):
+            if pipeline is not None:
+                pipeline.policy_changed(
+                    policy_version=self._policy_version, hyperparam_version=self._hyperparam_version
+                )
+
+    # ------------------------------------------------------------------ the end
+
+    def finish(self, reason: StopReason) -> FinalPolicy | None:
+        """Select and confirm the final policy and load it into the agent."""
+        if reason not in (StopReason.ERROR, StopReason.DIVERGED) and self.controller.assessment.n_windows:
+            self._keep_last_policy(reason)
+        choose = partial(
+            choose_final_policy,
+            self.registry,
+            self.arena,
+            history=self.controller.history,
+            train_env_steps=self.progress.num_env_steps,
+            seed=self.seed,
+            confirm_episodes=self.confirm_episodes,
+            by_score=self.checkpoint_score_fn is not None or self.val_pipeline is not None,
+            in_a_hurry=reason is StopReason.INTERRUPTED,
+        )
+        self.interrupt.patient = False
+        try:
+            final = choose(can_play=reason is not StopReason.ERROR)
+        except KeyboardInterrupt:
+            final = choose(can_play=False)
+        if final is not None:
+            self.best = final.snapshot
+            self.journal.append("selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id)
+            if final.confirmed is not None:
+                self.journal.append("confirmed", **final.confirmed)
+        return final
+
+    def _keep_last_policy(self, reason: StopReason) -> None:
+        """The newest policy is a candidate too, even if no window has scored it yet."""
+        if reason is StopReason.INTERRUPTED and self.best is not None:
+            return
+        if not math.isfinite(self.controller.level):
+            return
+        versions = {snapshot.policy_version for snapshot in self.registry.list()}
+        if self._policy_version not in versions:
+            self._keep_policy()
+
+    def _line(self, seen: Observation) -> str:
+        """One line of verbose output."""
+        assessment = seen.assessment
+        score = seen.metrics.primary_score if seen.metrics else math.nan
+        bound = f"gain <= {assessment.upper_gain:.4g}" if math.isfinite(assessment.upper_gain) else "gain unknown"
+        return (
+            f"episode {self.progress.num_episodes:>7}  steps {self.progress.num_env_steps:>9}  score {score:>9.4g}  "
+            f"smoothed {seen.level:>9.4g}  {self.controller.state.value:<8} interval {self.controller.interval:<3} "
+            f"{assessment.verdict.value:<10} {bound}"
+        )

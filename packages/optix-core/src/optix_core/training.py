@@ -1,0 +1,268 @@
+"""From a few settings to a run: what ``optix train`` does, for use from Python too."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from optix_core.backends import (
+    action_kind,
+    algorithm_info,
+    build_agent,
+    choose_algorithm,
+    default_backend,
+    load_backend,
+)
+from optix_core.convergence import ConvergenceMonitor
+from optix_core.defaults import recipe
+from optix_core.environments import EnvSpec
+from optix_core.errors import ConfigError
+from optix_core.loop.result import RunResult
+from optix_core.loop.rl_optimizer import RLOptimizer
+from optix_core.pipelines import VectorBatchPipeline
+from optix_core.seeding import derive_seed
+from optix_protocol import BaseAgent, LoopCallback
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What a user asks for; everything that is None is chosen.
+
+    Attributes:
+        env_id: a Gymnasium id.
+        backend: name of the backend, or None for the one installed (torch first).
+        algorithm: name in any case, or ``"auto"``.
+        seed: drives everything.
+        n_envs: environments side by side.
+        max_env_steps: budget of training steps.
+        max_seconds: budget of training time in seconds.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        overrides: hyperparameters of the algorithm and settings of the loop (:class:`LoopSettings`) by name.
+    """
+
+    env_id: str
+    backend: str | None = None
+    algorithm: str = "auto"
+    seed: int = 0
+    n_envs: int | None = None
+    max_env_steps: int | None = None
+    max_seconds: float | None = None
+    device: str = "cpu"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """Settings of the loop that ``--set`` can change.
+
+    Attributes:
+        window_size: steps of each environment per window.
+        max_snapshots: policies kept.
+        confirm_episodes: fresh episodes that measure the final policy.
+        rollback_on_degradation: return to the best policy when a loss is confirmed.
+        margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
+        margin_fraction: the same as a fraction of the range of scores seen.
+        alpha: probability of a false stop.
+    """
+
+    window_size: int = 256
+    max_snapshots: int = 16
+    confirm_episodes: int = 100
+    rollback_on_degradation: bool = True
+    margin: float | None = None
+    margin_fraction: float = 0.05
+    alpha: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """A run with every choice made: exactly what ``run.json`` holds.
+
+    Attributes:
+        env_id: full id of the environment.
+        backend: name of the backend.
+        algorithm: name of the algorithm.
+        seed: drives everything.
+        device: where the networks live.
+        n_envs: environments side by side.
+        max_env_steps: budget of training steps.
+        max_seconds: budget of training time in seconds, or None.
+        hyperparams: what differs from the algorithm's defaults, family defaults included.
+        loop: settings of the loop.
+        defaults_from: the family whose defaults were used.
+    """
+
+    env_id: str
+    backend: str
+    algorithm: str
+    seed: int
+    device: str
+    n_envs: int
+    max_env_steps: int | None
+    max_seconds: float | None
+    hyperparams: Mapping[str, Any]
+    loop: LoopSettings
+    defaults_from: str
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> TrainPlan:
+        """Make every choice and check all that can be checked before anything is written.
+
+        Raises:
+            ConfigError: an unknown algorithm or key, a value out of range, an unsupported action space.
+            EnvError: an environment that cannot be made.
+            AgentError: a backend that is missing or broken.
+        """
+        spec = EnvSpec.of(config.env_id)
+        backend = load_backend(config.backend or default_backend())
+        kind = action_kind(spec.action_space)
+        algorithm = choose_algorithm(backend, kind) if config.algorithm == "auto" else config.algorithm
+        info = algorithm_info(backend, algorithm, kind)
+        family = recipe(info.name, str(spec.env_id))
+        loop_names = {f.name for f in fields(LoopSettings)}
+        known = loop_names | set(info.default_hyperparams)
+        for name in config.overrides:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
+                raise ConfigError(f"Unknown key '{name}'. {hint}")
+        loop = {k: v for k, v in config.overrides.items() if k in loop_names}
+        hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams}
+        hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
+        n_envs = config.n_envs or family.n_envs
+        budget = config.max_env_steps or family.max_env_steps
+        window_size = min(int(loop.pop("window_size", family.window_size)), max(1, budget // n_envs))
+        plan = cls(
+            env_id=str(spec.env_id),
+            backend=backend.name,
+            algorithm=info.name,
+            seed=config.seed,
+            device=config.device,
+            n_envs=n_envs,
+            max_env_steps=budget,
+            max_seconds=config.max_seconds,
+            hyperparams=hyperparams,
+            loop=_loop_settings({**loop, "window_size": window_size}),
+            defaults_from=family.pattern,
+        )
+        plan.make_agent()
+        plan.make_scheduler()
+        return plan
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainPlan:
+        """Rebuild a plan from a ``run.json``.
+
+        Raises:
+            ConfigError: something is missing: the run was not started by ``optix train``.
+        """
+        try:
+            known = {f.name: values[f.name] for f in fields(cls)}
+        except KeyError as error:
+            raise ConfigError(f"run.json has no {error}: this run was not started by `optix train`.") from error
+        return cls(**{**known, "loop": _loop_settings(known["loop"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return asdict(self)
+
+    @property
+    def env_spec(self) -> EnvSpec:
+        """The environment."""
+        return EnvSpec(env_id=self.env_id)
+
+    def make_agent(self) -> BaseAgent:
+        """Build the untrained agent."""
+        return build_agent(
+            EnvSpec.of(self.env_id),
+            backend=load_backend(self.backend),
+            algorithm=self.algorithm,
+            seed=derive_seed(self.seed, "agent"),
+            device=self.device,
+            hyperparams=self.hyperparams,
+        )
+
+    def make_scheduler(self) -> ConvergenceMonitor:
+        """Build the monitor."""
+        try:
+            return ConvergenceMonitor(
+                budget_env_steps=self.max_env_steps,
+                margin=self.loop.margin,
+                margin_fraction=self.loop.margin_fraction,
+                alpha=self.loop.alpha,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def build(self, out: str | Path | None, *, callbacks: Iterable[LoopCallback] = (), **kwargs: Any) -> RLOptimizer:
+        """Build the loop; ``run()`` starts it.
+
+        Args:
+            out: the run directory, or None for a temporary one.
+            callbacks: hear what happens.
+            kwargs: further arguments of :class:`RLOptimizer`.
+        """
+        agent = self.make_agent()
+        pipeline = VectorBatchPipeline(
+            self.env_id,
+            agent,
+            n_envs=self.n_envs,
+            window_size=self.loop.window_size,
+            seed=derive_seed(self.seed, "train"),
+        )
+        return RLOptimizer(
+            agent,
+            pipeline,
+            scheduler=self.make_scheduler(),
+            checkpoint_dir=out,
+            max_snapshots=self.loop.max_snapshots,
+            confirm_episodes=self.loop.confirm_episodes,
+            rollback_on_degradation=self.loop.rollback_on_degradation,
+            callbacks=callbacks,
+            max_env_steps=self.max_env_steps,
+            max_seconds=self.max_seconds,
+            seed=self.seed,
+            config=self.to_dict(),
+            **kwargs,
+        )
+
+
+def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:
+    """Train until there is a reason to stop, and return what was reached."""
+    return TrainPlan.of(config).build(out, callbacks=callbacks).run()
+
+
+def parse_value(text: str) -> Any:
+    """Read the value of a ``key=value`` override: a number, true, false, null, a list, or else a string."""
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
+    known = {f.name for f in fields(LoopSettings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"Unknown setting of the loop '{unknown[0]}'. Known: {', '.join(sorted(known))}.")
+    settings = LoopSettings(**values)
+    wrong = [
+        name
+        for name in ("window_size", "max_snapshots", "confirm_episodes")
+        if not isinstance(getattr(settings, name), int) or getattr(settings, name) < 1
+    ]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} must be a positive whole number, got {getattr(settings, wrong[0])!r}.")
+    if not isinstance(settings.rollback_on_degradation, bool):
+        raise ConfigError(f"rollback_on_degradation must be true or false, got {settings.rollback_on_degradation!r}.")
+    return settings
