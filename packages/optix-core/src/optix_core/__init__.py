@@ -1,1 +1,101 @@
-"""optix-core."""
+"""The autonomous training loop: it collects, learns, evaluates honestly, keeps the best policy, stops with a reason.
+
+The public names load when they are first used, so that importing the package stays quick and imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optix_core.backends import list_backends, load_backend, make_agent
+    from optix_core.checkpoints import CheckpointRegistry, RunDirectory, read_events
+    from optix_core.convergence import Assessment, BackoffScheduler, ConvergenceMonitor, DegradationTest
+    from optix_core.environments import EnvSpec
+    from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
+    from optix_core.evaluation import ReturnEvaluator, evaluate
+    from optix_core.loop import Action, Budget, Decision, Evidence, Progress, RLOptimizer, RunResult, StopReason, decide
+    from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
+    from optix_core.training import TrainConfig, TrainPlan, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "optix_core.backends": ("list_backends", "load_backend", "make_agent"),
+    "optix_core.checkpoints": ("CheckpointRegistry", "RunDirectory", "read_events"),
+    "optix_core.convergence": ("Assessment", "BackoffScheduler", "ConvergenceMonitor", "DegradationTest"),
+    "optix_core.environments": ("EnvSpec",),
+    "optix_core.errors": (
+        "AgentError",
+        "ConfigError",
+        "EnvError",
+        "MissingExtraError",
+        "OptixError",
+        "RunDirectoryError",
+    ),
+    "optix_core.evaluation": ("ReturnEvaluator", "evaluate"),
+    "optix_core.loop": (
+        "Action",
+        "Budget",
+        "Decision",
+        "Evidence",
+        "Progress",
+        "RLOptimizer",
+        "RunResult",
+        "StopReason",
+        "decide",
+    ),
+    "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
+    "optix_core.training": ("TrainConfig", "TrainPlan", "train"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Action",
+    "AgentError",
+    "Assessment",
+    "BackoffScheduler",
+    "BatchPipeline",
+    "Budget",
+    "CheckpointRegistry",
+    "ConfigError",
+    "ConvergenceMonitor",
+    "Decision",
+    "DegradationTest",
+    "EnvError",
+    "EnvSpec",
+    "Evidence",
+    "MissingExtraError",
+    "OptixError",
+    "Progress",
+    "RLOptimizer",
+    "ReturnEvaluator",
+    "RunDirectory",
+    "RunDirectoryError",
+    "RunResult",
+    "StopReason",
+    "TrainConfig",
+    "TrainPlan",
+    "VectorBatchPipeline",
+    "__version__",
+    "decide",
+    "evaluate",
+    "list_backends",
+    "load_backend",
+    "make_agent",
+    "read_events",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'optix_core' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
 """The loop: collect, learn, score, decide, remember."""
 
+from optix_core.checkpoints.journal import Journal, read_events
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.decision import Action, Decision, Evidence, decide
-from optix_core.loop.journal import Journal, read_events
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 

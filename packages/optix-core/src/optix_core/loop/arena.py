@@ -58,7 +58,7 @@ class Arena:
         return np.empty(0) if outcome is None else outcome.returns
 
     @contextmanager
-    def borrowed(self, load: Callable[[], None]) -> Iterator[None]:
+    def borrowed(self, load: Callable[[], object]) -> Iterator[None]:
         """Let the agent act with other weights inside the block, and with its present ones again afterwards."""
         with tempfile.TemporaryDirectory(prefix="optix-") as folder:
             present = Path(folder) / "weights.safetensors"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from optix_core.checkpoints import RunDirectory
@@ -18,7 +19,6 @@ from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Scheduler
 from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
-from optix_core.loop.journal import Journal
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
 from optix_protocol import (
@@ -87,8 +87,8 @@ class RLOptimizer:
         confirm_episodes: int = 100,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if max_snapshots < 1 or confirm_episodes < 2:
-            raise ConfigError("max_snapshots must be at least 1 and confirm_episodes at least 2.")
+        if max_snapshots < 2 or confirm_episodes < 2:
+            raise ConfigError("max_snapshots and confirm_episodes must be at least 2.")
         missing = [name for name in _SIX_METHODS if not callable(getattr(agent, name, None))]
         if missing:
             raise ConfigError(f"{type(agent).__name__} is no agent: it lacks {', '.join(missing)}.")
@@ -153,12 +153,12 @@ class RLOptimizer:
         """
         with ExitStack() as stack:
             stack.callback(self.pipeline.close)
-            if self.checkpoint_dir is None:
-                run_dir = stack.enter_context(RunDirectory.temporary())
-            else:
-                run_dir = stack.enter_context(RunDirectory.create(self.checkpoint_dir, resume=self.resume))
-            journal = stack.enter_context(Journal(run_dir.events_path))
-            registry = stack.enter_context(run_dir.registry(self.max_snapshots))
+            path = self.checkpoint_dir or Path(stack.enter_context(TemporaryDirectory(prefix="optix-"))) / "run"
+            run_dir = stack.enter_context(
+                RunDirectory.create(path, resume=self.resume, max_snapshots=self.max_snapshots)
+            )
+            journal = run_dir.journal
+            assert journal is not None
             arena = Arena(self.agent, getattr(self.pipeline, "make_eval_env", lambda _: None))
             stack.callback(arena.close)
             run = self._run = Run(
@@ -168,7 +168,7 @@ class RLOptimizer:
                 optimizer=self.optimizer,
                 controller=self.controller,
                 callbacks=self._callbacks,
-                registry=registry,
+                registry=run_dir.registry,
                 journal=journal,
                 arena=arena,
                 interrupt=stack.enter_context(graceful_interrupts()),
@@ -179,7 +179,7 @@ class RLOptimizer:
                 report=print if self.verbose else None,
             )
             described = self._describe()
-            run_dir.write_config({**described, **self.config, "versions": installed_versions()})
+            run_dir.write_run({**described, **self.config, "versions": installed_versions()})
             journal.append("run_started", **described, budget=asdict(self.controller.budget))
             failure: Exception | None = None
             try:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from optix_core.checkpoints import CheckpointRegistry
+from optix_core.checkpoints.journal import Journal
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -17,7 +18,6 @@ from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.interrupts import Interrupt
-from optix_core.loop.journal import Journal
 from optix_core.seeding import derive_seed
 from optix_protocol import (
     BaseAgent,
