@@ -1,0 +1,509 @@
+"""Snapshots of the policy: ``snapshots/<n>/`` with the weights and ``snapshot.json``, whole or not there at all.
+
+The agent writes its weights into a temporary directory while training waits; flushing, hashing and the rename that
+makes the snapshot visible happen in a :class:`~optix_core.checkpoints.writer.BackgroundWriter`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from optix_core.checkpoints._records import (
+    BEST_NAME,
+    RECORD_NAME,
+    Record,
+    describe,
+    parse_snapshot,
+    read_best,
+    read_record,
+    sealed,
+)
+from optix_core.checkpoints._weights import average_weights, load_weights, write_weights
+from optix_core.checkpoints.documents import atomic_write_json, dump_document
+from optix_core.checkpoints.files import (
+    DamagedFileError,
+    FileSeal,
+    Problem,
+    numbered_directories,
+    publish_directory,
+    remove_directory,
+    remove_orphans,
+    temporary_path,
+    write_error,
+)
+from optix_core.checkpoints.lock import DirectoryLock
+from optix_core.checkpoints.writer import BackgroundWriter
+from optix_core.errors import RunDirectoryError
+from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet, PolicySnapshot, StateTree
+
+SNAPSHOTS_NAME = "snapshots"
+_Snapshots: TypeAlias = list[PolicySnapshot]  # inside the class, ``list`` is a method
+_Records: TypeAlias = list[Record]
+_Errors: TypeAlias = list[RunDirectoryError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What a check of every file found.
+
+    Attributes:
+        num_checked: snapshots (or other units) that were read in full.
+        problems: those that are damaged.
+    """
+
+    num_checked: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.problems
+
+
+class CheckpointRegistry:
+    """Keeps the snapshots of one run: the best always, the others by score.
+
+    Everything a method returns reflects all earlier calls at once, although files follow a few milliseconds later. A
+    save that failed in the background (a full disk) disappears from the list and is reported by :meth:`pop_errors`,
+    or else raised by the next :meth:`save`, :meth:`flush` or :meth:`close`; the loop may catch it and go on.
+
+    Attributes:
+        path: the ``snapshots`` directory.
+        problems: what was skipped or cleaned up when the registry was opened.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: str | os.PathLike[str],
+        max_snapshots: int = 16,
+        *,
+        resume: bool = False,
+        read_only: bool = False,
+        writer: BackgroundWriter | None = None,
+    ) -> None:
+        """Open the snapshots of a run directory.
+
+        Args:
+            checkpoint_dir: the run directory; snapshots lie in its ``snapshots``.
+            max_snapshots: how many are kept, the best and the newest included; at least 2.
+            resume: go on with the snapshots that are there.
+            read_only: only look: no lock, no cleaning, no saving; a run may be writing meanwhile.
+            writer: given by a :class:`~optix_core.checkpoints.run_dir.RunDirectory`, which holds the lock.
+
+        Raises:
+            RunDirectoryError: it holds snapshots and neither ``resume`` nor ``read_only`` is set, or it is in use.
+        """
+        if max_snapshots < 2:
+            raise ValueError(f"max_snapshots must be at least 2, got {max_snapshots}.")
+        self.path = Path(checkpoint_dir) / SNAPSHOTS_NAME
+        self._max_snapshots = max_snapshots
+        self._read_only = read_only
+        self._records: dict[int, Record] = {}
+        self._marked: int | None = None
+        self._protected: frozenset[int] = frozenset()
+        self._deferred: set[int] = set()
+        self._failed: deque[tuple[int, _Records]] = deque()
+        self._lock: DirectoryLock | None = None
+        self.problems: tuple[Problem, ...] = ()
+        if not read_only:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise write_error(f"create {str(self.path)!a}", error) from error
+            self._lock = DirectoryLock(checkpoint_dir) if writer is None else None
+        try:
+            self._open(resume or read_only)
+        except BaseException:
+            if self._lock:
+                self._lock.release()
+            raise
+        self._owns_writer = writer is None
+        self._writer = writer or BackgroundWriter()
+
+    def _open(self, may_hold_snapshots: bool) -> None:
+        """Recovery scan: index what is intact, name what is not, remove what is half-written."""
+        directories = numbered_directories(self.path)
+        if directories and not may_hold_snapshots:
+            raise RunDirectoryError(
+                f"{str(self.path)!a} holds {len(directories)} snapshots: choose another directory, or resume=True."
+            )
+        problems = [] if self._read_only else remove_orphans(self.path)
+        self._next_id = max(directories, default=0) + 1
+        for snapshot_id, directory in directories.items():
+            try:
+                self._records[snapshot_id] = read_record(directory, snapshot_id)
+            except DamagedFileError as error:
+                problems.append(self._problem(error))
+        try:
+            self._marked = read_best(self.path, self._records)
+        except DamagedFileError as error:
+            problems.append(self._problem(error))
+        self.problems = tuple(problems)
+
+    # ------------------------------------------------------------------ saving
+
+    def save(
+        self,
+        source: BaseAgent | Callable[[Path], None],
+        *,
+        eval_metrics: EvalMetrics,
+        hyperparams: HyperparamSet,
+        policy_version: int = 0,
+        num_env_steps: int = 0,
+    ) -> PolicySnapshot:
+        """Keep the policy as it is now.
+
+        If there are more than ``max_snapshots`` then, the one with the lowest score is dropped, never the best and
+        never this one.
+
+        Args:
+            source: the agent, or a function that writes the weights to the path it is given.
+            eval_metrics: the score that this very policy earned.
+            hyperparams: the hyperparameters that trained it.
+            policy_version: number of ``learn`` calls that it had seen.
+            num_env_steps: environment steps that it had been trained on.
+
+        Returns:
+            The snapshot.
+
+        Raises:
+            RunDirectoryError: the disk is full or refuses, now or in an earlier save; what was saved before is intact.
+            AgentError: ``save_weights`` did not write the one file that it was asked for.
+        """
+        self._settle(writing=True)
+        self._writer.raise_errors()
+        snapshot_id = self._next_id
+        target = self.path / str(snapshot_id)
+        temporary = temporary_path(target)
+        try:
+            temporary.mkdir()
+            weights = write_weights(source, temporary)
+            snapshot = PolicySnapshot(
+                snapshot_id=snapshot_id,
+                weights=f"{SNAPSHOTS_NAME}/{snapshot_id}/{weights.name}",
+                eval_metrics=eval_metrics,
+                hyperparams=hyperparams,
+                policy_version=policy_version,
+                num_env_steps=num_env_steps,
+            )
+            description = describe(snapshot)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise write_error(f"save snapshot {snapshot_id}", error) from error
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._next_id += 1
+        self._records[snapshot_id] = record = Record(snapshot=snapshot)
+        victims = self._prune(newest=snapshot_id)
+        doomed = [i for i in (victim.snapshot.snapshot_id for victim in victims) if i not in self._protected]
+        self._deferred.update(victim.snapshot.snapshot_id for victim in victims)
+        self._deferred.difference_update(doomed)
+
+        def publish() -> None:
+            record.seal = FileSeal.of(weights)
+            (temporary / RECORD_NAME).write_bytes(dump_document(sealed(description, record.seal)))
+            publish_directory(temporary, target)
+            self._delete(doomed)
+
+        def undo() -> None:
+            self._failed.append((snapshot_id, victims))
+            shutil.rmtree(temporary, ignore_errors=True)
+
+        self._writer.submit(f"save snapshot {snapshot_id}", publish, undo=undo)
+        return snapshot
+
+    def _prune(self, *, newest: int) -> _Records:
+        """Take the lowest scores out of the index, the older of equals first."""
+        victims: _Records = []
+        while len(self._records) > self._max_snapshots:
+            candidates = self._records.keys() - {newest, self._best_id()}
+            worst = min(candidates, key=lambda i: (self._records[i].score, i))
+            victims.append(self._records.pop(worst))
+        return victims
+
+    def _delete(self, snapshot_ids: Iterable[int]) -> None:
+        for snapshot_id in snapshot_ids:
+            directory = self.path / str(snapshot_id)
+            if directory.exists():
+                remove_directory(directory)
+
+    def _settle(self, *, writing: bool = False) -> None:
+        """Take failed saves out of the index, here and not in the writer's thread, so that it needs no lock."""
+        if writing and self._read_only:
+            raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
+        while self._failed:
+            snapshot_id, victims = self._failed.popleft()
+            self._records.pop(snapshot_id, None)
+            for victim in victims:
+                self._records[victim.snapshot.snapshot_id] = victim
+                self._deferred.discard(victim.snapshot.snapshot_id)
+
+    def _wait(self) -> None:
+        self._writer.wait()
+        self._settle()
+
+    def update_metrics(self, snapshot_id: int, eval_metrics: EvalMetrics) -> PolicySnapshot:
+        """Replace the score of a snapshot, after a better measurement of the same weights.
+
+        Raises:
+            RunDirectoryError: there is no such snapshot.
+        """
+        self._settle(writing=True)
+        record = self._get(snapshot_id)
+        record.snapshot = replace(record.snapshot, eval_metrics=eval_metrics)
+        self._rewrite(record)
+        return record.snapshot
+
+    def _rewrite(self, record: Record) -> None:
+        description = describe(record.snapshot)
+        path = self.path / str(record.snapshot.snapshot_id) / RECORD_NAME
+
+        def rewrite() -> None:
+            if record.seal is not None and path.parent.exists():
+                atomic_write_json(path, sealed(description, record.seal))
+
+        self._writer.submit(f"update snapshot {record.snapshot.snapshot_id}", rewrite)
+
+    def mark_best(self, snapshot_id: int | None) -> None:
+        """Say which snapshot is the best, whatever the scores; None lets the highest score decide again.
+
+        Raises:
+            RunDirectoryError: there is no such snapshot.
+        """
+        self._settle(writing=True)
+        if snapshot_id is not None:
+            self._get(snapshot_id)
+        self._mark(snapshot_id)
+
+    def _mark(self, snapshot_id: int | None) -> None:
+        self._marked = snapshot_id
+        path = self.path / BEST_NAME
+        self._writer.submit("mark the best snapshot", lambda: atomic_write_json(path, {"snapshot_id": snapshot_id}))
+
+    # ------------------------------------------------------------------ reading
+
+    def list(self) -> _Snapshots:
+        """Return the snapshots in the order in which they were saved."""
+        self._settle()
+        return [self._records[i].snapshot for i in sorted(self._records)]
+
+    @property
+    def best(self) -> PolicySnapshot | None:
+        """The marked snapshot, or else the one with the highest score (the earliest of equals), or None."""
+        self._settle()
+        best = self._best_id()
+        return None if best is None else self._records[best].snapshot
+
+    def _best_id(self) -> int | None:
+        if self._marked in self._records:
+            return self._marked
+        return max(self._records, key=lambda i: (self._records[i].score, -i), default=None)
+
+    def load(self, agent: BaseAgent, snapshot_id: int) -> PolicySnapshot:
+        """Give the agent the weights of a snapshot.
+
+        Raises:
+            DamagedFileError: the weights are not the ones that were saved; the agent is untouched.
+            RunDirectoryError: there is no such snapshot.
+            AgentError: the weights are intact, but do not fit this agent.
+        """
+        self._wait()
+        record = self._get(snapshot_id)
+        load_weights(agent, self._check(record), f"Snapshot {snapshot_id} does")
+        return record.snapshot
+
+    def load_best(self, agent: BaseAgent) -> PolicySnapshot:
+        """Give the agent the best intact weights, passing over damaged ones, which :attr:`problems` then names.
+
+        Raises:
+            RunDirectoryError: there is no intact snapshot.
+            AgentError: the weights are intact, but do not fit this agent.
+        """
+        self._wait()
+        while (best := self._best_id()) is not None:
+            try:
+                return self.load(agent, best)
+            except DamagedFileError as error:
+                self._set_aside(best, error)
+        raise RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
+
+    def load_ensemble(self, agent: BaseAgent, top_k: int) -> _Snapshots:
+        """Give the agent the average of the weights of the best ``top_k`` intact snapshots of this run.
+
+        Floating-point arrays are averaged; everything else (counters) comes from the best one. Sensible along one
+        training run, where weights stay in one basin (Izmailov et al. 2018, arXiv:1803.05407).
+
+        Returns:
+            The snapshots that were averaged, best first.
+
+        Raises:
+            RunDirectoryError: there is no intact snapshot, or the weights are no safetensors or differ in shape.
+            AgentError: the average does not fit this agent.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        self._wait()
+        chosen: _Records = []
+        while len(chosen) < top_k:
+            used = {record.snapshot.snapshot_id for record in chosen}
+            rest = [i for i in self._records if i not in used]
+            if not rest:
+                break
+            snapshot_id = max(rest, key=lambda i: (i == self._best_id(), self._records[i].score, -i))
+            try:
+                self._check(self._records[snapshot_id])
+                chosen.append(self._records[snapshot_id])
+            except DamagedFileError as error:
+                self._set_aside(snapshot_id, error)
+        if not chosen:
+            raise RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
+        average_weights(agent, [self._file(record) for record in chosen])
+        return [record.snapshot for record in chosen]
+
+    def weights_path(self, snapshot_id: int) -> Path:
+        """Return the path of intact weights, for tools that read them without an agent.
+
+        Raises:
+            RunDirectoryError: there is no such snapshot, or it is damaged.
+        """
+        self._wait()
+        return self._check(self._get(snapshot_id))
+
+    def verify(self) -> VerifyReport:
+        """Read every file in full and compare it with its checksum."""
+        self._wait()
+        directories = numbered_directories(self.path)
+        problems = []
+        for snapshot_id, directory in directories.items():
+            try:
+                self._check(read_record(directory, snapshot_id))
+            except DamagedFileError as error:
+                problems.append(self._problem(error))
+        return VerifyReport(num_checked=len(directories), problems=tuple(problems))
+
+    def _get(self, snapshot_id: int) -> Record:
+        try:
+            return self._records[snapshot_id]
+        except KeyError:
+            known = ", ".join(str(i) for i in sorted(self._records)) or "none"
+            raise RunDirectoryError(
+                f"There is no snapshot {snapshot_id} in {str(self.path)!a} (kept: {known})."
+            ) from None
+
+    def _file(self, record: Record) -> Path:
+        return self.path / str(record.snapshot.snapshot_id) / Path(record.snapshot.weights).name
+
+    def _check(self, record: Record) -> Path:
+        path = self._file(record)
+        if record.seal is None:
+            raise DamagedFileError(path, "it was not saved")
+        record.seal.check(path)
+        return path
+
+    def _set_aside(self, snapshot_id: int, error: DamagedFileError) -> None:
+        del self._records[snapshot_id]
+        self.problems += (self._problem(error),)
+
+    def _problem(self, error: DamagedFileError) -> Problem:
+        return Problem(path=error.path.relative_to(self.path.parent).as_posix(), reason=error.reason)
+
+    # ------------------------------------------------------------------ exact resume
+
+    def state(self) -> dict[str, Any]:
+        """Return which snapshots there are and what is known of them, to be kept with a saved training state."""
+        self._settle()
+        snapshots = [describe(self._records[i].snapshot) for i in sorted(self._records)]
+        return {"next_id": self._next_id, "marked": self._marked, "snapshots": snapshots}
+
+    def restore_state(self, state: StateTree) -> None:
+        """Go back to the moment of a saved state: forget later snapshots, later scores and later marks.
+
+        The run that goes on from there writes them again. :attr:`problems` names snapshots of the state that are gone.
+
+        Raises:
+            RunDirectoryError: the state is not one of :meth:`state`.
+        """
+        self._wait()
+        self._settle(writing=True)
+        try:
+            listed = {snapshot.snapshot_id: snapshot for snapshot in map(self._parse, state["snapshots"])}
+            next_id, marked = int(state["next_id"]), state["marked"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"The saved state does not describe the snapshots of a run: {error}.") from error
+        on_disk = self._records | {i: record for i, record in self._on_disk().items() if i not in self._records}
+        self._records = {i: on_disk[i] for i in listed if i in on_disk}
+        lost = [Problem(path=f"{SNAPSHOTS_NAME}/{i}", reason="missing or damaged") for i in listed if i not in on_disk]
+        self.problems += tuple(lost)
+        for snapshot_id, record in self._records.items():
+            if record.snapshot != listed[snapshot_id]:
+                record.snapshot = listed[snapshot_id]
+                self._rewrite(record)
+        self._next_id = next_id
+        later = [i for i in numbered_directories(self.path) if i not in listed]
+        self._deferred.clear()
+        self._protected = frozenset(listed)
+        self._writer.submit("remove later snapshots", lambda: self._delete(later))
+        self._mark(marked if marked in self._records else None)
+
+    def protect(self, snapshot_ids: Iterable[int]) -> None:
+        """Keep the files of these snapshots even when they are pruned, because a saved state lists them.
+
+        Replaces the earlier selection, whose files are deleted if they were pruned meanwhile.
+        """
+        self._settle(writing=True)
+        self._protected = frozenset(snapshot_ids)
+        doomed = self._deferred - self._protected
+        self._deferred -= doomed
+        self._writer.submit("remove pruned snapshots", lambda: self._delete(sorted(doomed)))
+
+    def _parse(self, description: Any) -> PolicySnapshot:
+        return parse_snapshot(description, directory=SNAPSHOTS_NAME)
+
+    def _on_disk(self) -> dict[int, Record]:
+        found = {}
+        for snapshot_id, directory in numbered_directories(self.path).items():
+            with contextlib.suppress(DamagedFileError):
+                found[snapshot_id] = read_record(directory, snapshot_id)
+        return found
+
+    # ------------------------------------------------------------------ life cycle
+
+    def pop_errors(self) -> _Errors:
+        """Return what failed in the background since the last call, and forget it."""
+        return self._writer.pop_errors()
+
+    def flush(self) -> None:
+        """Wait until everything is on disk; raise the first error that nobody has taken."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish writing, and free a directory that it locked; raise the first error that nobody has taken."""
+        if not self._owns_writer:
+            self._writer.flush()
+            return
+        try:
+            self._writer.close()
+        finally:
+            if self._lock:
+                self._lock.release()
+
+    def __enter__(self) -> CheckpointRegistry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except RunDirectoryError:
+            if error is None:  # never hide what went wrong first
+                raise

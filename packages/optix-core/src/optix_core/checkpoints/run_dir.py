@@ -1,0 +1,348 @@
+"""The directory of a run: who may write in it, what is in it, and how it comes back after a crash."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from optix_core.checkpoints.documents import atomic_write_json, read_json
+from optix_core.checkpoints.files import (
+    TEMPORARY_PREFIX,
+    DamagedFileError,
+    Problem,
+    numbered_directories,
+    printable,
+    remove_orphans,
+    sync_file,
+    write_error,
+)
+from optix_core.checkpoints.journal import Journal, read_events
+from optix_core.checkpoints.lock import LOCK_NAME, DirectoryLock
+from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry, VerifyReport
+from optix_core.checkpoints.runs import (
+    EVENTS_NAME,
+    REPORT_NAME,
+    RESULT_NAME,
+    RUN_NAME,
+    RunStatus,
+    is_run_directory,
+    read_optional,
+    summarise_run,
+)
+from optix_core.checkpoints.state import KEPT_STATES, STATE_NAME, StateStore
+from optix_core.checkpoints.tree import load_tree
+from optix_core.checkpoints.writer import BackgroundWriter
+from optix_core.errors import RunDirectoryError
+from optix_protocol import StateTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """Where a run can go on.
+
+    Attributes:
+        tree: what :meth:`RunDirectory.save_state` was given.
+        num_events: events that the journal held then.
+        snapshots: what the registry held then.
+    """
+
+    tree: dict[str, Any]
+    num_events: int
+    snapshots: dict[str, Any]
+
+
+class RunDirectory:
+    """``run.json``, ``events.jsonl``, ``snapshots/``, ``state/``, ``result.json`` and ``report.html`` of one run.
+
+    Make one with :meth:`create` (to write) or :meth:`open` (to read). One background writer serves snapshots and
+    states in order, so that a state is visible only when every snapshot before it is.
+
+    Attributes:
+        path: the directory.
+        resumed: whether it held a run when it was opened.
+        registry: its snapshots.
+    """
+
+    def __init__(self, path: Path, *, lock: DirectoryLock | None, max_snapshots: int = 2) -> None:
+        """Use :meth:`create` or :meth:`open`."""
+        self.path = path
+        self.resumed = is_run_directory(path)
+        self._lock = lock
+        self._problems = remove_orphans(path) if lock else []
+        if lock is not None and not lock.supported:
+            reason = "this file system knows no locks: start no second run on this directory"
+            self._problems.append(Problem(path=LOCK_NAME, reason=reason))
+        self._writer = BackgroundWriter()
+        self._states = StateStore(self.state_path, self._writer, read_only=lock is None)
+        self._listed: deque[frozenset[int]] = deque(maxlen=KEPT_STATES)
+        self.registry = CheckpointRegistry(
+            path, max_snapshots, resume=True, read_only=lock is None, writer=self._writer
+        )
+        self._journal = Journal(self.events_path) if lock else None
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, resume: bool = False, max_snapshots: int = 16) -> RunDirectory:
+        """Open a directory for writing, locked against other writers.
+
+        Args:
+            path: a new or empty directory, or with ``resume`` one that holds a run.
+            resume: go on with the run that is there, if there is one.
+            max_snapshots: how many snapshots are kept, at least 2.
+
+        Raises:
+            RunDirectoryError: it is in use, not empty (without ``resume``), holds something that is no run (with
+                ``resume``), or cannot be written. Nothing was written then.
+        """
+        directory = Path(path)
+        _require_usable(directory, resume=resume)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(f"create {str(directory)!a}", error) from error
+        lock = DirectoryLock(directory)
+        try:
+            _require_usable(directory, resume=resume)  # again, now that nobody else can write
+            return cls(directory, lock=lock, max_snapshots=max_snapshots)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """Open a run for reading, also while it is being written; nothing in it is changed.
+
+        Raises:
+            RunDirectoryError: there is no run.
+        """
+        directory = Path(path)
+        if not is_run_directory(directory):
+            raise RunDirectoryError(f"{str(directory)!a} holds no run: `optix runs` lists those that there are.")
+        return cls(directory, lock=None)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, open for appending; :func:`~optix_core.checkpoints.journal.read_events` reads it.
+
+        Raises:
+            RunDirectoryError: the run was opened for reading only.
+        """
+        if self._journal is None:
+            raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
+        return self._journal
+
+    @property
+    def run_path(self) -> Path:
+        """``run.json``: full configuration, versions, seed."""
+        return self.path / RUN_NAME
+
+    @property
+    def events_path(self) -> Path:
+        """``events.jsonl``: the journal."""
+        return self.path / EVENTS_NAME
+
+    @property
+    def snapshots_path(self) -> Path:
+        """``snapshots/``."""
+        return self.path / SNAPSHOTS_NAME
+
+    @property
+    def state_path(self) -> Path:
+        """``state/``: exact training state."""
+        return self.path / STATE_NAME
+
+    @property
+    def result_path(self) -> Path:
+        """``result.json``."""
+        return self.path / RESULT_NAME
+
+    @property
+    def report_path(self) -> Path:
+        """``report.html``."""
+        return self.path / REPORT_NAME
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that was damaged, half-written or missing so far, and was skipped."""
+        events = self._journal.problems if self._journal else ()
+        journal = tuple(Problem(path=EVENTS_NAME, reason=reason) for reason in events)
+        return (*self._problems, *journal, *self.registry.problems, *self._states.problems)
+
+    @property
+    def status(self) -> RunStatus:
+        """What became of the run, for a reader."""
+        return summarise_run(self.path).status
+
+    # ------------------------------------------------------------------ documents
+
+    def write_run(self, run: Mapping[str, Any]) -> None:
+        """Write ``run.json``.
+
+        Raises:
+            RunDirectoryError: the disk is full or refuses.
+        """
+        atomic_write_json(self.run_path, run)
+
+    def read_run(self) -> dict[str, Any]:
+        """Read ``run.json``.
+
+        Raises:
+            DamagedFileError: it is missing or damaged.
+        """
+        return read_json(self.run_path)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json`` once everything before it is on disk; the run is finished then.
+
+        Raises:
+            RunDirectoryError: the disk is full or refuses.
+        """
+        self._writer.wait()
+        self.journal.sync()
+        atomic_write_json(self.result_path, result)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Read ``result.json``; None if the run has not finished.
+
+        Raises:
+            DamagedFileError: it is damaged.
+        """
+        return read_optional(self.result_path)
+
+    def discard_result(self) -> None:
+        """Remove ``result.json``, because a finished run goes on."""
+        self.result_path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ exact resume
+
+    def save_state(self, tree: StateTree) -> None:
+        """Keep everything that the future of the run depends on; the newest two states are kept.
+
+        With it go the length of the journal and the list of snapshots, so that :meth:`rewind` finds all three as they
+        are now. Pruned snapshots stay on disk as long as a state lists them.
+
+        Args:
+            tree: the state of agent, loop and environments; may change again as soon as this returns.
+
+        Raises:
+            TypeError: a leaf that cannot be kept exactly.
+            RunDirectoryError: the disk is full or refuses; earlier states are intact.
+        """
+        snapshots = self.registry.state()
+        state = {"num_events": self.journal.num_events, "snapshots": snapshots, "tree": tree}
+        self._states.save(state, before_publish=self._sync_events)
+        self._listed.append(frozenset(entry["snapshot_id"] for entry in snapshots["snapshots"]))
+        self.registry.protect(frozenset().union(*self._listed))
+
+    def _sync_events(self) -> None:
+        sync_file(self.events_path)
+
+    def load_state(self) -> SavedState | None:
+        """Return the newest intact state, or None if there is none; :attr:`problems` names those passed over."""
+        for state in self._states.load_all():
+            tree, num_events, snapshots = (state.get(name) for name in ("tree", "num_events", "snapshots"))
+            if isinstance(tree, dict) and type(num_events) is int and isinstance(snapshots, dict):
+                return SavedState(tree=tree, num_events=num_events, snapshots=snapshots)
+        return None
+
+    def rewind(self, state: SavedState | None) -> None:
+        """Take journal and snapshots back to a saved state, or to the very beginning; what came later is dropped.
+
+        A run that goes on from there repeats it, bit for bit if the agent can.
+
+        Raises:
+            RunDirectoryError: the journal has lost events that the state builds on, or the state is none of a run.
+        """
+        self.journal.close()
+        self._journal = Journal(self.events_path, keep_events=state.num_events if state else 0)
+        if state is None:
+            self._states.clear()
+            self._listed.clear()
+            self.registry.restore_state({"next_id": 1, "marked": None, "snapshots": []})
+        else:
+            self.registry.restore_state(state.snapshots)
+            self._listed.append(frozenset(snapshot.snapshot_id for snapshot in self.registry.list()))
+
+    # ------------------------------------------------------------------ life cycle
+
+    def verify(self) -> VerifyReport:
+        """Read every file of the run in full and report what is damaged."""
+        self._writer.wait()
+
+        snapshots = self.registry.verify()
+        problems = list(snapshots.problems)
+        num_checked = snapshots.num_checked
+        for path in (self.run_path, self.result_path):
+            try:
+                num_checked += read_optional(path) is not None
+            except DamagedFileError as error:
+                problems.append(Problem(path=path.name, reason=error.reason))
+        for number, directory in numbered_directories(self.state_path).items():
+            num_checked += 1
+            try:
+                load_tree(directory)
+            except DamagedFileError as error:
+                problems.append(Problem(path=f"{STATE_NAME}/{number}/{error.path.name}", reason=error.reason))
+        try:
+            _, damaged = read_events(self.events_path)
+            problems += [Problem(path=EVENTS_NAME, reason=reason) for reason in damaged]
+        except DamagedFileError as error:
+            problems.append(Problem(path=EVENTS_NAME, reason=error.reason))
+        return VerifyReport(num_checked=num_checked + 1, problems=tuple(problems))
+
+    def pop_errors(self) -> list[RunDirectoryError]:
+        """Return what failed in the background since the last call, and forget it."""
+        return self._writer.pop_errors()
+
+    def flush(self) -> None:
+        """Wait until everything is on disk; raise the first error that nobody has taken."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish writing and free the directory; raise the first error that nobody has taken."""
+        try:
+            if self._journal:
+                self._journal.close()
+            self._writer.close()
+        finally:
+            if self._lock:
+                self._lock.release()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except RunDirectoryError:
+            if error is None:  # never hide what went wrong first
+                raise
+
+
+def _require_usable(directory: Path, *, resume: bool) -> None:
+    try:
+        names = os.listdir(directory)  # noqa: PTH208
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise RunDirectoryError(f"{str(directory)!a} is a file: choose another directory.") from None
+    except OSError as error:
+        raise write_error(f"read {str(directory)!a}", error) from error
+    names = [name for name in names if name != LOCK_NAME and not name.startswith(TEMPORARY_PREFIX)]
+    if not names:
+        return
+    if is_run_directory(directory):
+        if not resume:
+            raise RunDirectoryError(
+                f"{str(directory)!a} holds a run already: choose another directory, or resume that run."
+            )
+    else:
+        raise RunDirectoryError(
+            f"{str(directory)!a} is not empty and holds no run ({printable(min(names))}): choose another directory."
+        )

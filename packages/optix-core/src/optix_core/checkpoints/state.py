@@ -1,0 +1,92 @@
+"""Saved training states: ``state/<n>/``, the newest two, so that damage to one leaves the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from optix_core.checkpoints.files import (
+    DamagedFileError,
+    Problem,
+    numbered_directories,
+    publish_directory,
+    remove_directory,
+    remove_orphans,
+    temporary_path,
+    write_error,
+)
+from optix_core.checkpoints.tree import load_tree, seal_tree, write_tree
+from optix_core.checkpoints.writer import BackgroundWriter
+from optix_protocol import StateTree
+
+STATE_NAME = "state"
+KEPT_STATES = 2
+
+
+class StateStore:
+    """Generations of one tree. The caller holds the lock of the directory.
+
+    Attributes:
+        path: the ``state`` directory.
+        problems: what was skipped or cleaned up so far.
+    """
+
+    def __init__(self, path: Path, writer: BackgroundWriter, *, read_only: bool = False) -> None:
+        self.path = path
+        self._writer = writer
+        self.problems: tuple[Problem, ...] = () if read_only else tuple(remove_orphans(path))
+        self._next = max(numbered_directories(path), default=0) + 1
+
+    def save(self, tree: StateTree, *, before_publish: Callable[[], None] = lambda: None) -> None:
+        """Keep a tree; its arrays may change again as soon as this returns.
+
+        Args:
+            tree: as for :func:`~optix_core.checkpoints.tree.save_tree`.
+            before_publish: runs in the background before the state becomes visible.
+
+        Raises:
+            TypeError: a leaf that cannot be kept exactly.
+            RunDirectoryError: the disk is full or refuses; earlier states are intact. Failures in the background are
+                handed over by the writer.
+        """
+        target = self.path / str(self._next)
+        temporary = temporary_path(target)
+        try:
+            temporary.mkdir(parents=True)
+            encoded = write_tree(temporary, tree)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise write_error("save the training state", error) from error
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._next += 1
+
+        def publish() -> None:
+            seal_tree(temporary, encoded)
+            before_publish()
+            publish_directory(temporary, target)
+            for old in list(numbered_directories(self.path).values())[:-KEPT_STATES]:
+                remove_directory(old)
+
+        self._writer.submit(
+            "save the training state", publish, undo=lambda: shutil.rmtree(temporary, ignore_errors=True)
+        )
+
+    def load_all(self) -> Iterator[dict[str, Any]]:
+        """Yield the intact trees, newest first; :attr:`problems` names damaged ones that were passed over."""
+        self._writer.wait()
+        for number, directory in sorted(numbered_directories(self.path).items(), reverse=True):
+            try:
+                yield load_tree(directory)
+            except DamagedFileError as error:
+                name = f"{STATE_NAME}/{number}/{error.path.name}"
+                self.problems += (Problem(path=name, reason=error.reason),)
+
+    def clear(self) -> None:
+        """Delete every state."""
+        self._writer.wait()
+        for directory in numbered_directories(self.path).values():
+            remove_directory(directory)
