@@ -1,0 +1,131 @@
+"""Running statistics that put observations and rewards on a common scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optix_protocol import Array, StateTree
+
+
+class RunningMeanStd:
+    """Mean and variance of everything seen so far, merged batch by batch (Chan, Golub and LeVeque 1983).
+
+    Attributes:
+        mean: ``[*shape]`` float64.
+        var: ``[*shape]`` float64, the population variance; 1 before the first batch.
+        count: samples seen.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.mean: Array = np.zeros(shape)
+        self.var: Array = np.ones(shape)
+        self.count = 0
+
+    def update(self, batch: Array) -> None:
+        """Take in samples ``[B, *shape]``; an empty batch changes nothing."""
+        size = len(batch)
+        if not size:
+            return
+        mean = batch.mean(axis=0, dtype=np.float64)
+        var = batch.var(axis=0, dtype=np.float64)
+        total = self.count + size
+        delta = mean - self.mean
+        self.var = (self.var * self.count + var * size + delta**2 * self.count * size / total) / total
+        self.mean = self.mean + delta * (size / total)
+        self.count = total
+
+    def state(self) -> dict[str, Array]:
+        """Return a copy as arrays, for a file."""
+        return {"mean": np.array(self.mean), "var": np.array(self.var), "count": np.array(self.count)}
+
+    def restore(self, state: StateTree) -> None:
+        """Become the statistics that :meth:`state` returned."""
+        self.mean, self.var = np.array(state["mean"]), np.array(state["var"])
+        self.count = int(state["count"])
+
+
+class ObsNormalizer:
+    """Observations shifted and scaled to mean 0 and variance 1, clipped.
+
+    Args:
+        shape: shape of one observation.
+        clip: largest absolute value that leaves the normaliser.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        self.stats = RunningMeanStd(shape)
+        self.clip = clip
+        self.epsilon = epsilon
+        self._refresh()
+
+    def __call__(self, observations: Array) -> Array:
+        """Return ``[B, *shape]`` float32; the statistics stay as they are."""
+        scaled = (observations - self._shift) * self._scale
+        return np.clip(scaled, -self.clip, self.clip, out=scaled)
+
+    def update(self, observations: Array) -> None:
+        """Take observations ``[B, *shape]`` into the statistics."""
+        self.stats.update(observations)
+        self._refresh()
+
+    def state(self) -> dict[str, Array]:
+        """Return the statistics as arrays."""
+        return self.stats.state()
+
+    def restore(self, state: StateTree) -> None:
+        """Become the normaliser whose :meth:`state` this is."""
+        self.stats.restore(state)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._shift = self.stats.mean.astype(np.float32)
+        self._scale = (1.0 / np.sqrt(self.stats.var + self.epsilon)).astype(np.float32)
+
+
+class RewardNormalizer:
+    """Rewards divided by the standard deviation of the discounted return (Engstrom et al. 2020), clipped.
+
+    The running return starts anew at every episode end and is carried from window to window.
+
+    Args:
+        gamma: discount of the running return; may be changed later.
+        clip: largest absolute reward that leaves the normaliser.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, *, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        self.gamma = gamma
+        self.clip = clip
+        self.epsilon = epsilon
+        self.stats = RunningMeanStd()
+        self._running: Array = np.zeros(0)
+
+    def __call__(self, rewards: Array, done: Array, valid: Array) -> Array:
+        """Take in a window ``[T, N]`` and return its rewards normalised, in their own dtype.
+
+        Args:
+            rewards: ``[T, N]`` raw rewards.
+            done: ``[T, N]`` bool, an episode ended here.
+            valid: ``[T, N]`` bool; other rows leave running returns and statistics alone.
+        """
+        if self._running.shape != rewards.shape[1:]:
+            self._running = np.zeros(rewards.shape[1:])
+        returns = np.empty(rewards.shape)
+        for t in range(len(rewards)):
+            self._running = np.where(valid[t], self.gamma * self._running + rewards[t], self._running)
+            returns[t] = self._running
+            self._running = np.where(done[t], 0.0, self._running)
+        self.stats.update(returns[valid])
+        scaled = rewards / np.sqrt(self.stats.var + self.epsilon)
+        normalised: Array = np.clip(scaled, -self.clip, self.clip).astype(rewards.dtype)
+        return normalised
+
+    def state(self) -> dict[str, Array]:
+        """Return statistics and running returns as arrays."""
+        return {**self.stats.state(), "running": self._running.copy()}
+
+    def restore(self, state: StateTree) -> None:
+        """Become the normaliser whose :meth:`state` this is."""
+        self.stats.restore(state)
+        self._running = np.array(state["running"])

@@ -1,0 +1,170 @@
+"""From a network's outputs to actions: the distributions that policies end in, in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from optix_protocol import ActionDistribution, Array, StateTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical:
+    """Discrete actions by their logits.
+
+    Attributes:
+        start: the smallest action (``gymnasium.spaces.Discrete.start``).
+    """
+
+    start: int = 0
+
+    def greedy(self, logits: Array) -> Array:
+        """Return the most probable action ``[N]`` for logits ``[N, A]``."""
+        actions: Array = logits.argmax(axis=1)
+        return actions + self.start if self.start else actions
+
+    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N]`` for logits ``[N, A]`` by the exponential race (the Gumbel-max trick, one log less)."""
+        noise = rng.standard_exponential(logits.shape, dtype=np.float32)
+        np.log(noise, out=noise)
+        return self.greedy(np.subtract(logits, noise, out=noise))
+
+    def distribution(self, logits: Array) -> ActionDistribution:
+        """Return log-probabilities ``[N, A]``."""
+        return ActionDistribution(log_probs=_log_softmax(logits))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {"kind": "categorical", "start": self.start}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiCategorical:
+    """Several independent discrete actions, their logits side by side.
+
+    Attributes:
+        nvec: number of choices of each.
+        start: the smallest action of each.
+    """
+
+    nvec: tuple[int, ...]
+    start: tuple[int, ...]
+
+    def greedy(self, logits: Array) -> Array:
+        """Return the most probable actions ``[N, len(nvec)]`` for logits ``[N, sum(nvec)]``."""
+        columns = [part.argmax(axis=1) + low for part, low in zip(self._split(logits), self.start, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N, len(nvec)]``."""
+        noise = rng.standard_exponential(logits.shape, dtype=np.float32)
+        return self.greedy(logits - np.log(noise, out=noise))
+
+    def distribution(self, logits: Array) -> ActionDistribution:
+        """Return the log-probabilities ``[N, sum(nvec)]``, normalised within each action."""
+        return ActionDistribution(log_probs=np.concatenate([_log_softmax(p) for p in self._split(logits)], axis=1))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {"kind": "multi_categorical", "nvec": np.array(self.nvec), "start": np.array(self.start)}
+
+    def _split(self, logits: Array) -> list[Array]:
+        return np.split(logits, np.cumsum(self.nvec)[:-1], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalGaussian:
+    """Continuous actions: a Gaussian with its own spread per dimension, in units where the range is -1 to 1.
+
+    ``action = centre + scale (mean + exp(log_std) noise)``, where an unbounded dimension has centre 0 and scale 1.
+
+    Attributes:
+        low: ``[D]`` smallest actions, ``-inf`` where there is none.
+        high: ``[D]`` largest actions, ``inf`` where there is none.
+        shape: shape of one action; ``D`` is its size.
+        log_std: ``[D]`` logarithm of the standard deviation, in units of ``scale``; may be a view on live parameters.
+        clip: clip to the range. A learner keeps what its distribution drew and leaves clipping to the environment's
+            border.
+    """
+
+    low: Array
+    high: Array
+    shape: tuple[int, ...]
+    log_std: Array
+    clip: bool = True
+
+    @cached_property
+    def affine(self) -> tuple[Array, Array]:
+        """Centre and scale ``[D]`` float32."""
+        return range_map(self.low, self.high)
+
+    def greedy(self, mean: Array) -> Array:
+        """Return the mean actions ``[N, *shape]`` for means ``[N, D]``."""
+        return self._to_range(mean)
+
+    def sample(self, mean: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N, *shape]`` for means ``[N, D]``."""
+        noise = rng.standard_normal(mean.shape, dtype=np.float32)
+        noise *= np.exp(self.log_std)
+        noise += mean
+        return self._to_range(noise)
+
+    def distribution(self, mean: Array) -> ActionDistribution:
+        """Return means and standard deviations ``[N, D]`` in the action space's units, before clipping."""
+        centre, scale = self.affine
+        std = np.broadcast_to(scale * np.exp(self.log_std), mean.shape)
+        return ActionDistribution(mean=centre + scale * mean, std=std.astype(np.float32))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {
+            "kind": "diagonal_gaussian",
+            "low": self.low.copy(),
+            "high": self.high.copy(),
+            "shape": np.array(self.shape, np.int64),
+            "log_std": self.log_std.copy(),
+        }
+
+    def _to_range(self, unit: Array) -> Array:
+        centre, scale = self.affine
+        actions: Array = unit * scale + centre
+        if self.clip:
+            np.clip(actions, self.low, self.high, out=actions)
+        return actions.reshape(-1, *self.shape)
+
+
+Head: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
+
+
+def range_map(low: Array, high: Array) -> tuple[Array, Array]:
+    """Return centre and half width ``[D]`` float32 of a range; 0 and 1 where it has no bound on one side."""
+    bounded = np.isfinite(low) & np.isfinite(high)
+    width = np.subtract(high, low, where=bounded, out=np.full(np.shape(low), 2.0))
+    middle = np.add(high, low, where=bounded, out=np.zeros(np.shape(low)))
+    return (middle / 2).astype(np.float32), (width / 2).astype(np.float32)
+
+
+def head_from_tree(tree: StateTree) -> Head:
+    """Return the head whose ``tree()`` this is.
+
+    Raises:
+        ValueError: a kind that this version does not know.
+    """
+    kind = tree["kind"]
+    if kind == "categorical":
+        return Categorical(start=int(tree["start"]))
+    if kind == "multi_categorical":
+        return MultiCategorical(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])))
+    if kind == "diagonal_gaussian":
+        shape = tuple(map(int, tree["shape"]))
+        return DiagonalGaussian(low=tree["low"], high=tree["high"], shape=shape, log_std=tree["log_std"])
+    raise ValueError(f"Unknown policy head '{kind}'; update optix-core.")
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probs

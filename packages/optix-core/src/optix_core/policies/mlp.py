@@ -1,0 +1,105 @@
+"""Multilayer perceptrons in NumPy, for acting without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from optix_protocol import Array, StateTree
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0.0, out=x)
+
+
+def _tanh(x: Array) -> Array:
+    y: Array = np.tanh(x, out=x)
+    return y
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        y: Array = 1.0 / (1.0 + np.exp(-x))
+    return y
+
+
+def _elu(x: Array) -> Array:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+def _silu(x: Array) -> Array:
+    y: Array = x * _sigmoid(x)
+    return y
+
+
+def _identity(x: Array) -> Array:
+    return x
+
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "identity": _identity,
+    "relu": _relu,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "elu": _elu,
+    "silu": _silu,
+}
+"""Activation functions by name; they may work in place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    """A chain of dense layers, ``x <- activation(x W + b)``.
+
+    NumPy's matrix products start BLAS threads once ``N * in * out`` passes about 260,000; set
+    ``OPENBLAS_NUM_THREADS=1`` before NumPy is imported where that hurts (it does on busy machines).
+
+    Attributes:
+        weights: ``[in, out]`` of each layer, float32.
+        biases: ``[out]`` of each layer, float32.
+        activations: a key of :data:`ACTIVATIONS` for each layer.
+    """
+
+    weights: Sequence[Array]
+    biases: Sequence[Array]
+    activations: Sequence[str]
+
+    def __call__(self, x: Array) -> Array:
+        """Return ``[N, out]`` for rows ``[N, in]``."""
+        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+            x = x @ weight
+            x += bias
+            x = ACTIVATIONS[activation](x)
+        return x
+
+    def tree(self) -> dict[str, Any]:
+        """Return copies of layers and settings for a file: ``{"0": {"weight", "bias", "activation"}, ...}``."""
+        layers = zip(self.weights, self.biases, self.activations, strict=True)
+        return {
+            str(i): {"weight": np.array(weight, order="C"), "bias": bias.copy(), "activation": activation}
+            for i, (weight, bias, activation) in enumerate(layers)
+        }
+
+    @classmethod
+    def from_tree(cls, tree: StateTree) -> MLP:
+        """Return the network whose :meth:`tree` this is.
+
+        Raises:
+            ValueError: layers that do not fit together, or an unknown activation.
+        """
+        layers = [tree[str(i)] for i in range(len(tree))]
+        for before, after in pairwise(layers):
+            if before["weight"].shape[1] != after["weight"].shape[0]:
+                raise ValueError(f"Layers do not fit: {before['weight'].shape} before {after['weight'].shape}.")
+        unknown = {layer["activation"] for layer in layers} - ACTIVATIONS.keys()
+        if unknown:
+            raise ValueError(f"Unknown activation '{unknown.pop()}'; known: {', '.join(ACTIVATIONS)}.")
+        return cls(
+            weights=[layer["weight"] for layer in layers],
+            biases=[layer["bias"] for layer in layers],
+            activations=[layer["activation"] for layer in layers],
+        )

@@ -1,0 +1,98 @@
+"""A policy put together from an encoder, a normaliser, a network and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optix_core.data.normalizers import ObsNormalizer
+from optix_core.policies.encoders import Encoder, encoder_from_tree
+from optix_core.policies.heads import Head, head_from_tree
+from optix_core.policies.mlp import MLP
+from optix_protocol import ActionDistribution, Array, PolicyMode, StateTree
+
+_FORMAT = 1
+
+
+class NetworkPolicy:
+    """Acts through a feed-forward network, whatever computes it (NumPy, or a framework behind a function).
+
+    Args:
+        encoder: turns observations into rows.
+        network: maps rows ``[N, D]`` float32 to outputs ``[N, out]``.
+        head: turns outputs into actions.
+        normalizer: applied to the rows, or None.
+        mode: ``"greedy"`` or ``"sample"``.
+        rng: random numbers for sampling.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        network: Callable[[Array], Array],
+        head: Head,
+        normalizer: ObsNormalizer | None = None,
+        mode: PolicyMode,
+        rng: np.random.Generator,
+    ) -> None:
+        self._encoder = encoder
+        self._network = network
+        self._head = head
+        self._normalizer = normalizer
+        self._mode = mode
+        self._rng = rng
+
+    def act(self, observations: Array) -> Array:
+        """Choose one action ``[N, *act]`` for each observation ``[N, *obs]``."""
+        outputs = self.outputs(observations)
+        return self._head.greedy(outputs) if self._mode == "greedy" else self._head.sample(outputs, self._rng)
+
+    def reset(self, done: Array | None = None) -> None:
+        """Do nothing: the policy remembers nothing."""
+
+    def outputs(self, observations: Array) -> Array:
+        """Return the network's outputs ``[N, out]`` for observations ``[N, *obs]``."""
+        rows = self._encoder(observations)
+        return self._network(rows if self._normalizer is None else self._normalizer(rows))
+
+    def distribution(self, observations: Array) -> ActionDistribution:
+        """Return the distribution over actions for observations ``[N, *obs]``."""
+        return self._head.distribution(self.outputs(observations))
+
+
+def policy_tree(encoder: Encoder, mlp: MLP, head: Head, normalizer: ObsNormalizer | None) -> dict[str, Any]:
+    """Return a policy as arrays and JSON scalars, what an agent's ``host_policy()`` gives out.
+
+    The network's input is ``clip((rows - mean) / sqrt(var + epsilon), -clip, clip)`` where there is a normaliser.
+    """
+    tree: dict[str, Any] = {"format": _FORMAT, "encoder": encoder.tree(), "layers": mlp.tree(), "head": head.tree()}
+    if normalizer is not None:
+        settings = {"clip": normalizer.clip, "epsilon": normalizer.epsilon}
+        tree["normalizer"] = {**normalizer.state(), **settings}
+    return tree
+
+
+def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int = 0) -> NetworkPolicy:
+    """Return the policy whose :func:`policy_tree` this is, in plain NumPy.
+
+    Raises:
+        ValueError: written by a newer version, or damaged.
+    """
+    if tree.get("format") != _FORMAT:
+        raise ValueError(f"Policy format {tree.get('format')} is not {_FORMAT}; update optix-core.")
+    normalizer = None
+    if "normalizer" in tree:
+        stored = tree["normalizer"]
+        normalizer = ObsNormalizer(stored["mean"].shape, clip=stored["clip"], epsilon=stored["epsilon"])
+        normalizer.restore(stored)
+    return NetworkPolicy(
+        encoder=encoder_from_tree(tree["encoder"]),
+        network=MLP.from_tree(tree["layers"]),
+        head=head_from_tree(tree["head"]),
+        normalizer=normalizer,
+        mode=mode,
+        rng=np.random.default_rng(seed),
+    )
