@@ -1,0 +1,27 @@
+"""The checks, one module per group. Their docstrings are the rules of the contract, in the order in which they run."""
+
+from optix_protocol.conformance.checks import (
+    acting,
+    agent,
+    bootstrapping,
+    distribution,
+    extras,
+    hyperparams,
+    learning,
+    policy,
+    training_state,
+    weights,
+)
+
+MODULES = (
+    agent,
+    acting,
+    learning,
+    bootstrapping,
+    hyperparams,
+    weights,
+    policy,
+    training_state,
+    distribution,
+    extras,
+)

@@ -1,0 +1,68 @@
+"""Checks of the small capabilities: parameter bounds, host policy, teardown."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from optix_protocol.capabilities import ParamBound
+from optix_protocol.conformance._trees import first_difference, leaves, problem, stored
+from optix_protocol.conformance.check import check
+from optix_protocol.conformance.subject import Subject, require, skip
+
+
+@check("param_bounds", requires="param_bounds")
+def check_param_bounds_make_sense(subject: Subject) -> None:
+    """Each bound names a hyperparameter, is a range, and holds the default."""
+    agent = subject.fresh()
+    bounds, params = agent.param_bounds(), agent.get_hyperparams().params
+    require(len(bounds) > 0, "param_bounds is empty: name a range for what is worth tuning, or drop the method.")
+    for name, bound in bounds.items():
+        require(name in params, f"param_bounds names {name!r}, which get_hyperparams does not know.")
+        require(isinstance(bound, ParamBound), f"the bound of {name} is a {type(bound).__name__}, not a ParamBound.")
+        require(
+            math.isfinite(bound.low) and math.isfinite(bound.high) and bound.low < bound.high,
+            f"the bound of {name} is {bound.low} .. {bound.high}: low must be below high, both finite.",
+        )
+        require(not bound.log or bound.low > 0, f"the bound of {name} is logarithmic, so low must be above 0.")
+        require(
+            not bound.integer or (float(bound.low).is_integer() and float(bound.high).is_integer()),
+            f"the bound of {name} is for integers, but {bound.low} .. {bound.high} are not.",
+        )
+        value = params[name]
+        require(
+            isinstance(value, (int, float)) and bound.low <= value <= bound.high,
+            f"the default {name} = {value!r} lies outside its bound {bound.low} .. {bound.high}.",
+        )
+
+
+@check("host_policy", requires="host_policy")
+def check_host_policy_is_plain(subject: Subject) -> None:
+    """A host policy is a tree of finite arrays and JSON scalars, and a copy."""
+    agent = subject.learned_from(subject.window())
+    tree = agent.host_policy()
+    if tree is None:
+        skip("host_policy returned None: the policy is no small MLP")
+    found = problem(tree)
+    require(found is None, f"the host policy cannot be stored: {found}.")
+    arrays = {path: leaf for path, leaf in leaves(tree) if isinstance(leaf, np.ndarray)}
+    require(arrays, "the host policy holds no array: it must hold the weights.")
+    for path, array in arrays.items():
+        require(np.all(np.isfinite(array)), f"{path} of the host policy holds NaN or infinity.")
+    before = stored(tree)
+    subject.learned_hard(agent)
+    changed = first_difference(before, stored(tree))
+    require(changed is None, f"{changed} of a returned host policy changed when learning went on: return copies.")
+    require(
+        first_difference(before, stored(agent.host_policy())) is not None,
+        "host_policy is the same after learning: return the current weights.",
+    )
+
+
+@check("teardown", requires="teardown")
+def check_teardown_twice(subject: Subject) -> None:
+    """Teardown may be called twice, and on an agent that never learned."""
+    for agent in (subject.fresh(), subject.learned_from(subject.window())):
+        agent.teardown()
+        agent.teardown()

@@ -1,0 +1,321 @@
+"""A complete agent in plain NumPy that passes every check: an example to read, and the yardstick of the kit itself.
+
+Advantage actor-critic with linear features (Sutton & Barto 2018, section 13.5) and generalised advantage estimation
+(Schulman et al. 2016, https://arxiv.org/abs/1506.02438, equation 16).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from optix_protocol.capabilities import ActionDistribution, ParamBound, PolicyMode
+from optix_protocol.conformance.cases import action_kind
+from optix_protocol.contracts import AlgorithmInfo
+from optix_protocol.types import Array, EpisodeData, HyperparamSet, StateTree
+
+DEFAULT_HYPERPARAMS: Mapping[str, Any] = {"learning_rate": 0.1, "gamma": 0.99, "gae_lambda": 0.95}
+
+
+class _Head(Protocol):
+    """How the network's outputs ``[B, K]`` become actions ``[B, *act]``."""
+
+    num_outputs: int
+
+    def greedy(self, outputs: Array) -> Array: ...
+
+    def sample(self, outputs: Array, rng: np.random.Generator) -> Array: ...
+
+    def score(self, outputs: Array, actions: Array) -> Array:
+        """Gradient of the log-probability of the actions with respect to the outputs, ``[B, K]``."""
+        ...
+
+
+class _CategoricalHead:
+    """One softmax per action dimension, side by side in the outputs; a discrete space has one dimension."""
+
+    def __init__(self, space: Any) -> None:
+        self.shape: tuple[int, ...] = tuple(space.shape)
+        self.sizes = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", 0))).astype(int)
+        self.start = np.broadcast_to(getattr(space, "start", 0), self.sizes.shape)
+        self.num_outputs = int(self.sizes.sum())
+
+    def log_probs(self, outputs: Array) -> list[Array]:
+        logits = np.split(outputs, np.cumsum(self.sizes)[:-1], axis=1)
+        shifted = [x - x.max(1, keepdims=True) for x in logits]
+        return [x - np.log(np.exp(x).sum(1, keepdims=True)) for x in shifted]
+
+    def _actions(self, choices: list[Array]) -> Array:
+        actions: Array = (np.stack(choices, axis=1) + self.start).reshape(-1, *self.shape)
+        return actions
+
+    def greedy(self, outputs: Array) -> Array:
+        return self._actions([x.argmax(1) for x in self.log_probs(outputs)])
+
+    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+        """Gumbel-max: the argmax of log-probabilities plus Gumbel noise is a draw from them."""
+        return self._actions([(x + rng.gumbel(size=x.shape)).argmax(1) for x in self.log_probs(outputs)])
+
+    def score(self, outputs: Array, actions: Array) -> Array:
+        choices = actions.reshape(len(outputs), -1) - self.start
+        parts = zip(self.log_probs(outputs), choices.T, self.sizes, strict=True)
+        return np.concatenate([np.eye(size)[choice] - np.exp(x) for x, choice, size in parts], axis=1)
+
+
+class _GaussianHead:
+    """``low + (high - low) * (tanh(u) + 1) / 2`` with ``u`` normal around the outputs, deviation fixed."""
+
+    std = 0.5
+
+    def __init__(self, space: Any) -> None:
+        self.shape: tuple[int, ...] = tuple(space.shape)
+        self.low, self.high = np.asarray(space.low), np.asarray(space.high)
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
+            raise ValueError("the action space has an infinite bound: wrap the environment to give it a finite range.")
+        self.num_outputs = int(np.prod(self.shape))
+
+    def greedy(self, outputs: Array) -> Array:
+        unit = (np.tanh(outputs) + 1.0) / 2.0
+        actions = self.low + (self.high - self.low) * unit.reshape(-1, *self.shape)
+        clipped: Array = np.clip(actions.astype(self.low.dtype), self.low, self.high)
+        return clipped
+
+    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+        return self.greedy(outputs + self.std * rng.normal(size=outputs.shape))
+
+    def score(self, outputs: Array, actions: Array) -> Array:
+        unit = 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
+        before_squashing = np.arctanh(np.clip(unit, -1 + 1e-6, 1 - 1e-6)).reshape(outputs.shape)
+        score: Array = (before_squashing - outputs) / self.std**2
+        return score
+
+
+def _features(observations: Array, weights: Mapping[str, Array]) -> Array:
+    """Normalise, clip to 5 deviations, flatten, append a one: ``[..., *obs]`` to ``[..., D + 1]``."""
+    lead = observations.shape[: observations.ndim - weights["mean"].ndim]
+    normal = (observations - weights["mean"]) / np.sqrt(weights["variance"] + 1e-8)
+    flat = np.clip(normal, -5.0, 5.0).reshape(*lead, -1)
+    return np.concatenate([flat, np.ones((*lead, 1))], axis=-1)
+
+
+class ReferencePolicy:
+    """A frozen copy of the actor with random numbers of its own."""
+
+    def __init__(self, head: _Head, weights: Mapping[str, Array], mode: PolicyMode, seed: int) -> None:
+        self._head = head
+        self._weights = {name: array.copy() for name, array in weights.items()}
+        self._mode = mode
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observations: Array) -> Array:
+        """Choose one action ``[N, *act]`` per observation ``[N, *obs]``."""
+        outputs = _features(observations, self._weights) @ self._weights["actor"]
+        return self._head.greedy(outputs) if self._mode == "greedy" else self._head.sample(outputs, self._rng)
+
+    def reset(self, done: Array | None = None) -> None:
+        """Forget nothing: the policy has no memory."""
+
+
+class ReferenceAgent:
+    """Linear advantage actor-critic for discrete, multi-discrete and bounded continuous actions.
+
+    Args:
+        observation_space: a Box space.
+        action_space: a Discrete, MultiDiscrete or bounded Box space.
+        seed: seed of weights and exploration.
+        hyperparams: values that differ from :data:`DEFAULT_HYPERPARAMS`.
+
+    Raises:
+        ValueError: an unsupported space or an unknown hyperparameter.
+    """
+
+    is_on_policy = True
+
+    def __init__(
+        self, *, observation_space: Any, action_space: Any, seed: int = 0, hyperparams: Mapping[str, Any] | None = None
+    ) -> None:
+        if action_kind(action_space) == "box":
+            self._head: _Head = _GaussianHead(action_space)
+        else:
+            self._head = _CategoricalHead(action_space)
+        self._rng = np.random.default_rng(seed)
+        shape = tuple(observation_space.shape)
+        num_features = int(np.prod(shape)) + 1
+        self._weights: dict[str, Array] = {
+            "actor": self._rng.normal(0.0, 0.01, (num_features, self._head.num_outputs)),
+            "critic": np.zeros(num_features),
+            "mean": np.zeros(shape),
+            "variance": np.ones(shape),
+            "count": np.zeros(1),
+        }
+        self._hyperparams = dict(DEFAULT_HYPERPARAMS)
+        self.set_hyperparams(HyperparamSet(params=hyperparams or {}))
+
+    # --- the six methods ------------------------------------------------------------------------------------------
+
+    def act(self, observation: Array) -> Array:
+        """Sample actions: ``[*act]`` for one observation, ``[N, *act]`` for a batch."""
+        single = np.ndim(observation) == self._weights["mean"].ndim
+        actions = self._head.sample(self._outputs(observation[None] if single else observation), self._rng)
+        return actions[0] if single else actions
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Take one gradient step on actor and critic with all valid rows of the window."""
+        if episode_data.num_env_steps == 0:
+            return {}
+        valid, params = episode_data.valid, self._hyperparams
+        self._update_normalizer(episode_data.flat(episode_data.observations))
+        features = self._masked_features(episode_data.observations, valid)
+        values = features @ self._weights["critic"]
+        next_values = self._masked_features(episode_data.next_observations, valid) @ self._weights["critic"]
+
+        # Only termination ends the future; truncation merely ends the sum, at the value of the final observation.
+        rewards = np.where(valid, episode_data.rewards, 0.0)
+        errors = rewards + params["gamma"] * next_values * ~episode_data.terminated - values
+        advantages = np.zeros_like(errors)
+        following = np.zeros(episode_data.num_envs)
+        for t in reversed(range(episode_data.num_steps)):
+            following = errors[t] + params["gamma"] * params["gae_lambda"] * ~episode_data.done[t] * following
+            advantages[t] = following
+
+        rows, advantage = features[valid], advantages[valid]
+        score = self._head.score(rows @ self._weights["actor"], episode_data.actions[valid])
+        normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        step = params["learning_rate"] / len(rows)
+        self._weights["actor"] = self._weights["actor"] + step * rows.T @ (score * normal[:, None])
+        self._weights["critic"] = self._weights["critic"] + step * rows.T @ advantage
+        return {"value_loss": float(np.square(advantage).mean()), "mean_value": float(values[valid].mean())}
+
+    def get_hyperparams(self) -> HyperparamSet:
+        """Return a copy of the hyperparameters."""
+        return HyperparamSet(params=dict(self._hyperparams))
+
+    def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
+        """Update the named hyperparameters, or none of them.
+
+        Raises:
+            ValueError: a name that is not known.
+        """
+        unknown = sorted(hyperparams.params.keys() - self._hyperparams.keys())
+        if unknown:
+            raise ValueError(f"unknown hyperparameter {unknown[0]!r}; known are {', '.join(self._hyperparams)}.")
+        self._hyperparams |= {name: float(value) for name, value in hyperparams.params.items()}
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write all arrays, normaliser included, as one ``.npz`` file at exactly this path."""
+        with open(path, "wb") as file:  # noqa: PTH123 - takes str and Path alike
+            np.savez(file, **self._weights)  # type: ignore[arg-type]
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Read what :meth:`save_weights` wrote.
+
+        Raises:
+            ValueError: the file is damaged or belongs to another network.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                loaded = {name: archive[name] for name in archive.files}
+        except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no weight file, or a damaged one.") from error
+        if {k: v.shape for k, v in loaded.items()} != {k: v.shape for k, v in self._weights.items()}:
+            raise ValueError(f"{path} belongs to another network.")
+        self._weights = loaded
+
+    # --- capabilities ---------------------------------------------------------------------------------------------
+
+    def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> ReferencePolicy:  # noqa: ARG002
+        """Return a frozen copy of the current policy; it acts on any number of environments."""
+        return ReferencePolicy(self._head, self._weights, mode, seed)
+
+    def training_state(self) -> StateTree:
+        """Return copies of weights, hyperparameters and the generator's state."""
+        return {
+            "weights": {name: array.copy() for name, array in self._weights.items()},
+            "hyperparams": dict(self._hyperparams),
+            "generator": self._rng.bit_generator.state,
+        }
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned the state."""
+        self._weights = {name: np.array(array) for name, array in state["weights"].items()}
+        self._hyperparams = dict(state["hyperparams"])
+        self._rng.bit_generator.state = state["generator"]
+
+    def param_bounds(self) -> Mapping[str, ParamBound]:
+        """Return the ranges worth searching."""
+        return {
+            "learning_rate": ParamBound(low=1e-3, high=1.0, log=True),
+            "gamma": ParamBound(low=0.9, high=0.999, slow=True),
+            "gae_lambda": ParamBound(low=0.8, high=1.0),
+        }
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return log-probabilities of a discrete policy, or mean and deviation before squashing."""
+        outputs = self._outputs(observations)
+        if isinstance(self._head, _CategoricalHead):
+            return ActionDistribution(log_probs=np.concatenate(self._head.log_probs(outputs), axis=1))
+        return ActionDistribution(mean=outputs, std=np.full_like(outputs, _GaussianHead.std))
+
+    def teardown(self) -> None:
+        """Release nothing: there is nothing to release."""
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _outputs(self, observations: Array) -> Array:
+        outputs: Array = _features(observations, self._weights) @ self._weights["actor"]
+        return outputs
+
+    def _masked_features(self, observations: Array, valid: Array) -> Array:
+        """Features ``[T, N, D + 1]`` with zeros in invalid rows: what stands there may be NaN."""
+        return np.where(valid[..., None], _features(observations, self._weights), 0.0)
+
+    def _update_normalizer(self, observations: Array) -> None:
+        """Merge the batch's mean and variance into the running ones (Chan et al. 1979, parallel variance)."""
+        w, batch = self._weights, float(len(observations))
+        observations = observations.astype(np.float64)
+        total, delta = w["count"] + batch, observations.mean(0) - w["mean"]
+        spread = w["variance"] * w["count"] + observations.var(0) * batch + delta**2 * w["count"] * batch / total
+        self._weights = {**w, "mean": w["mean"] + delta * batch / total, "variance": spread / total, "count": total}
+
+
+class ReferenceBackend:
+    """The reference agent as a backend, for trying out registries and ``check_backend``."""
+
+    name = "reference"
+    protocol_version = "0.1"
+
+    def algorithms(self) -> Mapping[str, AlgorithmInfo]:
+        """Return its only algorithm."""
+        info = AlgorithmInfo(
+            name="linear-a2c",
+            description="Advantage actor-critic with linear features, in plain NumPy.",
+            action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+            on_policy=True,
+            default_hyperparams=DEFAULT_HYPERPARAMS,
+        )
+        return {info.name: info}
+
+    def make_agent(
+        self,
+        algorithm: str,
+        *,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",  # noqa: ARG002
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> ReferenceAgent:
+        """Build the agent.
+
+        Raises:
+            ValueError: another algorithm, an unsupported space, an unknown hyperparameter.
+        """
+        if algorithm not in self.algorithms():
+            raise ValueError(f"unknown algorithm {algorithm!r}; known is {', '.join(self.algorithms())}.")
+        return ReferenceAgent(
+            observation_space=observation_space, action_space=action_space, seed=seed, hyperparams=hyperparams
+        )
