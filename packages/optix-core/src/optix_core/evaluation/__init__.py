@@ -2,6 +2,8 @@
 
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.rollouts import PolicyFactory, Rollouts, evaluate, policy_factory, rollout
+from optix_core.evaluation.selection import Candidate, Round, Selection, select
+from optix_core.evaluation.smoothing import Belief, smooth_scores
 from optix_core.evaluation.statistics import (
     Interval,
     PairedTest,
@@ -18,12 +20,16 @@ from optix_core.evaluation.statistics import (
 )
 
 __all__ = [
+    "Belief",
+    "Candidate",
     "Interval",
     "PairedTest",
     "PolicyFactory",
     "Profile",
     "ReturnEvaluator",
     "Rollouts",
+    "Round",
+    "Selection",
     "Summary",
     "evaluate",
     "iqm",
@@ -34,6 +40,8 @@ __all__ = [
     "policy_factory",
     "probability_of_improvement",
     "rollout",
+    "select",
+    "smooth_scores",
     "stratified_bootstrap",
     "summarise",
 ]
