@@ -11,7 +11,7 @@ import numpy as np
 
 from optix_core.checkpoints._records import WEIGHTS_NAMES
 from optix_core.checkpoints.arrays import read_arrays, write_arrays
-from optix_core.checkpoints.files import DamagedFileError
+from optix_core.checkpoints.damage import DamagedFileError
 from optix_core.errors import AgentError, RunDirectoryError
 from optix_protocol import Array, BaseAgent
 

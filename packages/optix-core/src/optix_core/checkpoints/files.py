@@ -18,42 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from optix_core.checkpoints.damage import DamagedFileError, Problem, printable
 from optix_core.errors import RunDirectoryError
 
 TEMPORARY_PREFIX = ".optix-tmp-"
 """Whatever carries this prefix was being written when its writer died, and may be deleted."""
 
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
-
-class DamagedFileError(RunDirectoryError):
-    """A file that is truncated, altered, of the wrong type, or not what its name says.
-
-    Attributes:
-        path: the file.
-        reason: what is wrong with it, in a few words.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{os.fspath(path)!a} is damaged: {reason}.")
-        self.path = Path(path)
-        self.reason = reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Something in a run directory that was skipped.
-
-    Attributes:
-        path: file or directory, relative to the run directory.
-        reason: what is wrong with it, in a few words.
-    """
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 def write_error(action: str, error: OSError) -> RunDirectoryError:
@@ -243,9 +214,3 @@ class FileSeal:
                 raise DamagedFileError(path, f"it has {num_bytes} bytes where {self.num_bytes} were written")
             if contents and hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
                 raise DamagedFileError(path, "its SHA-256 is not the one that was recorded")
-
-
-def printable(text: str, *, limit: int = 120) -> str:
-    """Return text from an untrusted name or value in a form that cannot disturb a terminal."""
-    shown = text[:limit]
-    return shown if shown.isascii() and shown.isprintable() else ascii(shown)

@@ -11,11 +11,12 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from optix_core.checkpoints._index import SnapshotIndex
 from optix_core.checkpoints._records import (
     BEST_NAME,
     RECORD_NAME,
@@ -27,11 +28,10 @@ from optix_core.checkpoints._records import (
     sealed,
 )
 from optix_core.checkpoints._weights import average_weights, load_weights, write_weights
+from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
 from optix_core.checkpoints.documents import atomic_write_json, dump_document
 from optix_core.checkpoints.files import (
-    DamagedFileError,
     FileSeal,
-    Problem,
     numbered_directories,
     publish_directory,
     remove_directory,
@@ -48,24 +48,6 @@ SNAPSHOTS_NAME = "snapshots"
 _Snapshots: TypeAlias = list[PolicySnapshot]  # inside the class, ``list`` is a method
 _Records: TypeAlias = list[Record]
 _Errors: TypeAlias = list[RunDirectoryError]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyReport:
-    """What a check of every file found.
-
-    Attributes:
-        num_checked: snapshots (or other units) that were read in full.
-        problems: those that are damaged.
-    """
-
-    num_checked: int
-    problems: tuple[Problem, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is damaged."""
-        return not self.problems
 
 
 class CheckpointRegistry:
@@ -106,8 +88,7 @@ class CheckpointRegistry:
         self.path = Path(checkpoint_dir) / SNAPSHOTS_NAME
         self._max_snapshots = max_snapshots
         self._read_only = read_only
-        self._records: dict[int, Record] = {}
-        self._marked: int | None = None
+        self._index = SnapshotIndex()
         self._protected: frozenset[int] = frozenset()
         self._deferred: set[int] = set()
         self._failed: deque[tuple[int, _Records]] = deque()
@@ -139,11 +120,11 @@ class CheckpointRegistry:
         self._next_id = max(directories, default=0) + 1
         for snapshot_id, directory in directories.items():
             try:
-                self._records[snapshot_id] = read_record(directory, snapshot_id)
+                self._index.records[snapshot_id] = read_record(directory, snapshot_id)
             except DamagedFileError as error:
                 problems.append(self._problem(error))
         try:
-            self._marked = read_best(self.path, self._records)
+            self._index.marked = read_best(self.path, self._index.records)
         except DamagedFileError as error:
             problems.append(self._problem(error))
         self.problems = tuple(problems)
@@ -202,16 +183,17 @@ class CheckpointRegistry:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         self._next_id += 1
-        self._records[snapshot_id] = record = Record(snapshot=snapshot)
-        victims = self._prune(newest=snapshot_id)
-        doomed = [i for i in (victim.snapshot.snapshot_id for victim in victims) if i not in self._protected]
-        self._deferred.update(victim.snapshot.snapshot_id for victim in victims)
-        self._deferred.difference_update(doomed)
+        self._index.records[snapshot_id] = record = Record(snapshot=snapshot)
+        victims = self._index.prune(self._max_snapshots, newest=snapshot_id)
+        pruned = {victim.snapshot.snapshot_id for victim in victims}
+        self._deferred |= pruned & self._protected
+        doomed = sorted(pruned - self._protected)
 
         def publish() -> None:
-            record.seal = FileSeal.of(weights)
-            (temporary / RECORD_NAME).write_bytes(dump_document(sealed(description, record.seal)))
+            seal = FileSeal.of(weights)
+            (temporary / RECORD_NAME).write_bytes(dump_document(sealed(description, seal)))
             publish_directory(temporary, target)
+            record.seal = seal
             self._delete(doomed)
 
         def undo() -> None:
@@ -220,15 +202,6 @@ class CheckpointRegistry:
 
         self._writer.submit(f"save snapshot {snapshot_id}", publish, undo=undo)
         return snapshot
-
-    def _prune(self, *, newest: int) -> _Records:
-        """Take the lowest scores out of the index, the older of equals first."""
-        victims: _Records = []
-        while len(self._records) > self._max_snapshots:
-            candidates = self._records.keys() - {newest, self._best_id()}
-            worst = min(candidates, key=lambda i: (self._records[i].score, i))
-            victims.append(self._records.pop(worst))
-        return victims
 
     def _delete(self, snapshot_ids: Iterable[int]) -> None:
         for snapshot_id in snapshot_ids:
@@ -242,9 +215,9 @@ class CheckpointRegistry:
             raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
         while self._failed:
             snapshot_id, victims = self._failed.popleft()
-            self._records.pop(snapshot_id, None)
+            self._index.records.pop(snapshot_id, None)
             for victim in victims:
-                self._records[victim.snapshot.snapshot_id] = victim
+                self._index.records[victim.snapshot.snapshot_id] = victim
                 self._deferred.discard(victim.snapshot.snapshot_id)
 
     def _wait(self) -> None:
@@ -285,7 +258,7 @@ class CheckpointRegistry:
         self._mark(snapshot_id)
 
     def _mark(self, snapshot_id: int | None) -> None:
-        self._marked = snapshot_id
+        self._index.marked = snapshot_id
         path = self.path / BEST_NAME
         self._writer.submit("mark the best snapshot", lambda: atomic_write_json(path, {"snapshot_id": snapshot_id}))
 
@@ -294,19 +267,14 @@ class CheckpointRegistry:
     def list(self) -> _Snapshots:
         """Return the snapshots in the order in which they were saved."""
         self._settle()
-        return [self._records[i].snapshot for i in sorted(self._records)]
+        return [self._index.records[i].snapshot for i in self._index.ids()]
 
     @property
     def best(self) -> PolicySnapshot | None:
         """The marked snapshot, or else the one with the highest score (the earliest of equals), or None."""
         self._settle()
-        best = self._best_id()
-        return None if best is None else self._records[best].snapshot
-
-    def _best_id(self) -> int | None:
-        if self._marked in self._records:
-            return self._marked
-        return max(self._records, key=lambda i: (self._records[i].score, -i), default=None)
+        best = self._index.best()
+        return None if best is None else self._index.records[best].snapshot
 
     def load(self, agent: BaseAgent, snapshot_id: int) -> PolicySnapshot:
         """Give the agent the weights of a snapshot.
@@ -316,9 +284,8 @@ class CheckpointRegistry:
             RunDirectoryError: there is no such snapshot.
             AgentError: the weights are intact, but do not fit this agent.
         """
-        self._wait()
         record = self._get(snapshot_id)
-        load_weights(agent, self._check(record), f"Snapshot {snapshot_id} does")
+        load_weights(agent, self._intact(record), f"Snapshot {snapshot_id} does")
         return record.snapshot
 
     def load_best(self, agent: BaseAgent) -> PolicySnapshot:
@@ -328,13 +295,13 @@ class CheckpointRegistry:
             RunDirectoryError: there is no intact snapshot.
             AgentError: the weights are intact, but do not fit this agent.
         """
-        self._wait()
-        while (best := self._best_id()) is not None:
+        self._settle()
+        for snapshot_id in self._index.ranking():
             try:
-                return self.load(agent, best)
+                return self.load(agent, snapshot_id)
             except DamagedFileError as error:
-                self._set_aside(best, error)
-        raise RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
+                self._set_aside(snapshot_id, error)
+        raise self._nothing_intact()
 
     def load_ensemble(self, agent: BaseAgent, top_k: int) -> _Snapshots:
         """Give the agent the average of the weights of the best ``top_k`` intact snapshots of this run.
@@ -351,23 +318,19 @@ class CheckpointRegistry:
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        self._wait()
-        chosen: _Records = []
-        while len(chosen) < top_k:
-            used = {record.snapshot.snapshot_id for record in chosen}
-            rest = [i for i in self._records if i not in used]
-            if not rest:
-                break
-            snapshot_id = max(rest, key=lambda i: (i == self._best_id(), self._records[i].score, -i))
+        self._settle()
+        chosen: dict[int, Path] = {}
+        for snapshot_id in self._index.ranking():
             try:
-                self._check(self._records[snapshot_id])
-                chosen.append(self._records[snapshot_id])
+                chosen[snapshot_id] = self._intact(self._index.records[snapshot_id])
             except DamagedFileError as error:
                 self._set_aside(snapshot_id, error)
+            if len(chosen) == top_k:
+                break
         if not chosen:
-            raise RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
-        average_weights(agent, [self._file(record) for record in chosen])
-        return [record.snapshot for record in chosen]
+            raise self._nothing_intact()
+        average_weights(agent, tuple(chosen.values()))
+        return [self._index.records[snapshot_id].snapshot for snapshot_id in chosen]
 
     def weights_path(self, snapshot_id: int) -> Path:
         """Return the path of intact weights, for tools that read them without an agent.
@@ -375,8 +338,7 @@ class CheckpointRegistry:
         Raises:
             RunDirectoryError: there is no such snapshot, or it is damaged.
         """
-        self._wait()
-        return self._check(self._get(snapshot_id))
+        return self._intact(self._get(snapshot_id))
 
     def verify(self) -> VerifyReport:
         """Read every file in full and compare it with its checksum."""
@@ -385,32 +347,36 @@ class CheckpointRegistry:
         problems = []
         for snapshot_id, directory in directories.items():
             try:
-                self._check(read_record(directory, snapshot_id))
+                self._intact(read_record(directory, snapshot_id))
             except DamagedFileError as error:
                 problems.append(self._problem(error))
         return VerifyReport(num_checked=len(directories), problems=tuple(problems))
 
     def _get(self, snapshot_id: int) -> Record:
+        self._settle()
         try:
-            return self._records[snapshot_id]
+            return self._index.records[snapshot_id]
         except KeyError:
-            known = ", ".join(str(i) for i in sorted(self._records)) or "none"
+            known = ", ".join(str(i) for i in self._index.ids()) or "none"
             raise RunDirectoryError(
                 f"There is no snapshot {snapshot_id} in {str(self.path)!a} (kept: {known})."
             ) from None
 
-    def _file(self, record: Record) -> Path:
-        return self.path / str(record.snapshot.snapshot_id) / Path(record.snapshot.weights).name
-
-    def _check(self, record: Record) -> Path:
-        path = self._file(record)
+    def _intact(self, record: Record) -> Path:
+        """Return the path of weights that are the very ones that were saved."""
         if record.seal is None:
-            raise DamagedFileError(path, "it was not saved")
+            self._wait()
+        path = self.path / str(record.snapshot.snapshot_id) / Path(record.snapshot.weights).name
+        if record.seal is None:
+            raise DamagedFileError(path, "it could not be saved")
         record.seal.check(path)
         return path
 
+    def _nothing_intact(self) -> RunDirectoryError:
+        return RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
+
     def _set_aside(self, snapshot_id: int, error: DamagedFileError) -> None:
-        del self._records[snapshot_id]
+        self._index.records.pop(snapshot_id, None)
         self.problems += (self._problem(error),)
 
     def _problem(self, error: DamagedFileError) -> Problem:
@@ -421,8 +387,8 @@ class CheckpointRegistry:
     def state(self) -> dict[str, Any]:
         """Return which snapshots there are and what is known of them, to be kept with a saved training state."""
         self._settle()
-        snapshots = [describe(self._records[i].snapshot) for i in sorted(self._records)]
-        return {"next_id": self._next_id, "marked": self._marked, "snapshots": snapshots}
+        snapshots = [describe(self._index.records[i].snapshot) for i in self._index.ids()]
+        return {"next_id": self._next_id, "marked": self._index.marked, "snapshots": snapshots}
 
     def restore_state(self, state: StateTree) -> None:
         """Go back to the moment of a saved state: forget later snapshots, later scores and later marks.
@@ -439,11 +405,11 @@ class CheckpointRegistry:
             next_id, marked = int(state["next_id"]), state["marked"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunDirectoryError(f"The saved state does not describe the snapshots of a run: {error}.") from error
-        on_disk = self._records | {i: record for i, record in self._on_disk().items() if i not in self._records}
-        self._records = {i: on_disk[i] for i in listed if i in on_disk}
+        on_disk = self._on_disk()
         lost = [Problem(path=f"{SNAPSHOTS_NAME}/{i}", reason="missing or damaged") for i in listed if i not in on_disk]
         self.problems += tuple(lost)
-        for snapshot_id, record in self._records.items():
+        self._index.records = {i: on_disk[i] for i in listed if i in on_disk}
+        for snapshot_id, record in self._index.records.items():
             if record.snapshot != listed[snapshot_id]:
                 record.snapshot = listed[snapshot_id]
                 self._rewrite(record)
@@ -452,7 +418,7 @@ class CheckpointRegistry:
         self._deferred.clear()
         self._protected = frozenset(listed)
         self._writer.submit("remove later snapshots", lambda: self._delete(later))
-        self._mark(marked if marked in self._records else None)
+        self._mark(marked if marked in self._index.records else None)
 
     def protect(self, snapshot_ids: Iterable[int]) -> None:
         """Keep the files of these snapshots even when they are pruned, because a saved state lists them.

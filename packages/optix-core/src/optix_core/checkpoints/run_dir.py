@@ -10,20 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport, printable
 from optix_core.checkpoints.documents import atomic_write_json, read_json
-from optix_core.checkpoints.files import (
-    TEMPORARY_PREFIX,
-    DamagedFileError,
-    Problem,
-    numbered_directories,
-    printable,
-    remove_orphans,
-    sync_file,
-    write_error,
-)
+from optix_core.checkpoints.files import TEMPORARY_PREFIX, numbered_directories, remove_orphans, sync_file, write_error
 from optix_core.checkpoints.journal import Journal, read_events
 from optix_core.checkpoints.lock import LOCK_NAME, DirectoryLock
-from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry, VerifyReport
+from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry
 from optix_core.checkpoints.runs import (
     EVENTS_NAME,
     REPORT_NAME,
@@ -245,8 +237,13 @@ class RunDirectory:
         """Return the newest intact state, or None if there is none; :attr:`problems` names those passed over."""
         for state in self._states.load_all():
             tree, num_events, snapshots = (state.get(name) for name in ("tree", "num_events", "snapshots"))
-            if isinstance(tree, dict) and type(num_events) is int and isinstance(snapshots, dict):
+            if not isinstance(tree, dict) or type(num_events) is not int or not isinstance(snapshots, dict):
+                reason = "a state in it is not the state of a run"
+            elif self._journal is not None and num_events > self._journal.num_events:
+                reason = f"a state in it builds on {num_events} events, of which the journal has lost some"
+            else:
                 return SavedState(tree=tree, num_events=num_events, snapshots=snapshots)
+            self._problems.append(Problem(path=STATE_NAME, reason=reason))
         return None
 
     def rewind(self, state: SavedState | None) -> None:
@@ -334,7 +331,7 @@ def _require_usable(directory: Path, *, resume: bool) -> None:
         raise RunDirectoryError(f"{str(directory)!a} is a file: choose another directory.") from None
     except OSError as error:
         raise write_error(f"read {str(directory)!a}", error) from error
-    names = [name for name in names if name != LOCK_NAME and not name.startswith(TEMPORARY_PREFIX)]
+    names = [name for name in names if _is_content(directory / name)]
     if not names:
         return
     if is_run_directory(directory):
@@ -346,3 +343,14 @@ def _require_usable(directory: Path, *, resume: bool) -> None:
         raise RunDirectoryError(
             f"{str(directory)!a} is not empty and holds no run ({printable(min(names))}): choose another directory."
         )
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a name is more than what a run leaves that was killed before it began."""
+    if path.name == LOCK_NAME or path.name.startswith(TEMPORARY_PREFIX):
+        return False
+    if path.name == EVENTS_NAME:
+        return path.is_symlink() or not path.is_file() or path.stat().st_size > 0
+    if path.name in (SNAPSHOTS_NAME, STATE_NAME) and path.is_dir() and not path.is_symlink():
+        return any(path.iterdir())
+    return True

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from optix_core.checkpoints.damage import DamagedFileError, Problem
 from optix_core.checkpoints.documents import read_json
-from optix_core.checkpoints.files import DamagedFileError, Problem
 from optix_core.checkpoints.lock import is_locked
 from optix_core.errors import RunDirectoryError
 

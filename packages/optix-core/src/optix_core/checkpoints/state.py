@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from optix_core.checkpoints.damage import DamagedFileError, Problem
 from optix_core.checkpoints.files import (
-    DamagedFileError,
-    Problem,
     numbered_directories,
     publish_directory,
     remove_directory,
@@ -37,6 +36,7 @@ class StateStore:
         self.path = path
         self._writer = writer
         self.problems: tuple[Problem, ...] = () if read_only else tuple(remove_orphans(path))
+        self._damaged: set[int] = set()
         self._next = max(numbered_directories(path), default=0) + 1
 
     def save(self, tree: StateTree, *, before_publish: Callable[[], None] = lambda: None) -> None:
@@ -68,8 +68,10 @@ class StateStore:
             seal_tree(temporary, encoded)
             before_publish()
             publish_directory(temporary, target)
-            for old in list(numbered_directories(self.path).values())[:-KEPT_STATES]:
-                remove_directory(old)
+            present = numbered_directories(self.path)
+            intact = [number for number in present if number not in self._damaged]
+            for old in (present.keys() - intact) | set(intact[:-KEPT_STATES]):
+                remove_directory(present[old])
 
         self._writer.submit(
             "save the training state", publish, undo=lambda: shutil.rmtree(temporary, ignore_errors=True)
@@ -83,6 +85,7 @@ class StateStore:
                 yield load_tree(directory)
             except DamagedFileError as error:
                 name = f"{STATE_NAME}/{number}/{error.path.name}"
+                self._damaged.add(number)
                 self.problems += (Problem(path=name, reason=error.reason),)
 
     def clear(self) -> None:

@@ -27,15 +27,9 @@ from typing import Any
 import numpy as np
 
 from optix_core.checkpoints.arrays import is_supported, read_arrays, write_arrays
+from optix_core.checkpoints.damage import DamagedFileError, printable
 from optix_core.checkpoints.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, dump_document, read_json
-from optix_core.checkpoints.files import (
-    DamagedFileError,
-    FileSeal,
-    printable,
-    publish_directory,
-    temporary_path,
-    write_error,
-)
+from optix_core.checkpoints.files import FileSeal, publish_directory, temporary_path, write_error
 from optix_core.errors import RunDirectoryError
 from optix_protocol import Array, StateTree
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from optix_core.checkpoints.files import write_error
 from optix_core.errors import OptixError, RunDirectoryError
 
-_MAX_PENDING = 8
+_MAX_PENDING = 32
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BackgroundWriter:
 
     The order is a promise: when a job has succeeded or failed, so has every earlier one. A failed job is undone, and
     its error is kept until :meth:`pop_errors`, the next :meth:`submit`, :meth:`flush` or :meth:`close` hands it over.
-    At most eight jobs wait; then :meth:`submit` waits too.
+    At most 32 jobs wait; then :meth:`submit` waits too.
     """
 
     def __init__(self) -> None:
