@@ -17,6 +17,9 @@ from optix_protocol import BaseEvaluator, EpisodeData, EvalMetrics, LoopState, V
 MAX_ROLLBACKS_WITHOUT_GAIN = 3
 """After so many returns to the same best policy, going back again would only repeat the past."""
 
+MAX_ROLLBACKS = 10
+"""A run that needs more than this is not going to get well by itself."""
+
 
 class Scheduler(Protocol):
     """What judges the scores: :class:`ConvergenceMonitor` or :class:`BackoffScheduler`."""
@@ -80,6 +83,7 @@ class LoopController:
     progress: Progress = field(default_factory=Progress)
     history: ScoreHistory = field(default_factory=ScoreHistory)
     best_level: float = -math.inf
+    rollbacks: int = 0
     rollbacks_without_gain: int = 0
     _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
     _next_snapshot: int = 0
@@ -190,7 +194,11 @@ class LoopController:
             tuning_due=tuning_due,
             damage=damage,
             degradation=degradation,
-            can_roll_back=has_snapshot and self.rollbacks_without_gain < MAX_ROLLBACKS_WITHOUT_GAIN,
+            can_roll_back=(
+                has_snapshot
+                and self.rollbacks < MAX_ROLLBACKS
+                and self.rollbacks_without_gain < MAX_ROLLBACKS_WITHOUT_GAIN
+            ),
             stop_request=stop_request,
         )
 
@@ -218,6 +226,7 @@ class LoopController:
 
     def rolled_back(self) -> None:
         """Note a return to the best policy."""
+        self.rollbacks += 1
         self.rollbacks_without_gain += 1
 
     def symptoms(self, diagnostics: Mapping[str, float]) -> list[Symptom]:

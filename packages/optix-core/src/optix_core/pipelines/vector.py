@@ -128,6 +128,8 @@ class VectorBatchPipeline:
                     self._policy.reset(ended)
         assert actions is not None
         self._observation, self._ended = observation, ended
+        self._check_finite(rewards, observations)
+        check_actions(actions[-1], self._envs.single_action_space, N)
         returns, lengths = self._finish_episodes(rewards, valid, terminated | truncated)
         window = EpisodeData(
             observations=observations,
@@ -143,7 +145,6 @@ class VectorBatchPipeline:
             policy_version=self._versions[0],
             hyperparam_version=self._versions[1],
         )
-        self._check_finite(window, actions)
         self._num_env_steps += window.num_env_steps
         return window
 
@@ -191,8 +192,8 @@ class VectorBatchPipeline:
         self._running_length[n[last]] -= end_count[last]
         return returns, lengths
 
-    def _check_finite(self, window: EpisodeData, actions: Array) -> None:
-        for name, array in (("rewards", window.rewards), ("observations", window.observations)):
+    def _check_finite(self, rewards: Array, observations: Array) -> None:
+        for name, array in (("rewards", rewards), ("observations", observations)):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 t, n = np.argwhere(~np.isfinite(array))[0][:2]
                 step = self._num_env_steps + int(t) * self.num_envs
@@ -200,7 +201,6 @@ class VectorBatchPipeline:
                     f"The environment returned {name} that are NaN or infinite (environment {n}, near step {step}). "
                     "Mend the environment, or clip or mask them in a wrapper."
                 )
-        check_actions(actions[-1], self._envs.single_action_space, self.num_envs)
 
 
 def _open(env: Any, n_envs: int, async_envs: bool) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
