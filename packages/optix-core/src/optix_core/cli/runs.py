@@ -1,0 +1,105 @@
+"""``optix runs``, and finding a run by what the user typed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from optix_core.checkpoints import RunSummary
+
+RUNS = Path("runs")
+_STATUS_STYLES = {"running": "cyan", "finished": "green", "interrupted": "yellow", "damaged": "red"}
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where to look, three levels deep.", metavar="DIR")] = RUNS,
+) -> None:
+    """List the runs in a directory."""
+    from rich.table import Table
+
+    from optix_core.checkpoints import list_runs
+    from optix_core.cli.console import make_console
+
+    console = make_console(wide_in_pipes=True)
+    found = [] if directory == RUNS and not RUNS.exists() else list_runs(directory)
+    if not found:
+        console.print(f"There are no runs in {directory}. Start one: optix train CartPole-v1")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("run", overflow="fold")
+    table.add_column("env", overflow="fold")
+    table.add_column("algorithm", overflow="fold")
+    table.add_column("seed", justify="right")
+    table.add_column("status", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("return", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("when", no_wrap=True)
+    for summary in found:
+        table.add_row(*_row(summary, directory))
+    console.print(table)
+    for summary in found:
+        for problem in summary.problems:
+            console.print(f"{summary.path}: {problem.path} is damaged: {problem.reason}", style="red")
+
+
+def find_run(given: Path) -> Path:
+    """Return the run directory that was meant: the path itself, or a name within ``runs``.
+
+    Raises:
+        RunDirectoryError: there is none, with close matches.
+    """
+    from optix_core.checkpoints import is_run_directory, list_runs
+    from optix_core.errors import RunDirectoryError, suggest
+
+    for candidate in (given, RUNS / given):
+        if is_run_directory(candidate):
+            return candidate
+    known = [str(run.path) for run in list_runs(RUNS)] if RUNS.is_dir() else []
+    hint = suggest(str(given), known) or suggest(str(RUNS / given), known) or " See `optix runs`."
+    what = "holds no run" if given.exists() else "does not exist"
+    raise RunDirectoryError(f"{str(given)!a} {what}.{hint}")
+
+
+def _row(summary: RunSummary, root: Path) -> list[str]:
+    from optix_core.cli.console import VERDICT_STYLES, number, steps
+
+    run, result = summary.run, summary.result
+    confirmed = result.get("confirmed_return")
+    verdict = str(result.get("verdict", "-"))
+    status = summary.status.value
+    name = summary.path.relative_to(root) if summary.path != root else summary.path
+    return [
+        str(name),
+        str(run.get("env_id", "-")),
+        str(run.get("algorithm", "-")),
+        str(run.get("seed", "-")),
+        f"[{_STATUS_STYLES[status]}]{_status_word(summary)}[/]",
+        f"[{VERDICT_STYLES.get(verdict, 'default')}]{verdict}[/]",
+        number(confirmed["mean"]) if confirmed else "-",
+        steps(result["train_env_steps"]) if "train_env_steps" in result else "-",
+        _when(summary.path),
+    ]
+
+
+def _status_word(summary: RunSummary) -> str:
+    """``finished`` is what a run with a result is; how it ended matters more where that was not by itself."""
+    reason = summary.result.get("stop_reason")
+    if summary.status == "finished" and reason in ("interrupted", "error", "diverged"):
+        return str(reason)
+    return "crashed" if summary.status == "interrupted" else summary.status.value
+
+
+def _when(path: Path) -> str:
+    """Return when something was last written into the run."""
+    times = []
+    for name in ("result.json", "events.jsonl", "run.json"):
+        try:
+            times.append((path / name).stat().st_mtime)
+        except OSError:
+            continue
+    return f"{datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M}" if times else "-"

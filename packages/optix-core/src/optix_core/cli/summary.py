@@ -1,0 +1,72 @@
+"""The last thing that ``optix train`` says: what was reached, why it stopped, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from optix_core.cli.console import VERDICT_STYLES, duration, number, steps
+from optix_core.loop.budget import StopReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from rich.panel import Panel
+
+    from optix_core.loop.result import RunResult
+    from optix_core.training import TrainPlan
+
+_NO_SIGNAL_ADVICE = (
+    "Nothing was learned: the score never rose above that of the untrained policy. Try another seed, more exploration "
+    "(--set entropy_coef=0.02), more environments (--n-envs), a longer budget, or a denser reward."
+)
+
+
+def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Console) -> Panel:
+    """Return the panel that ends a run."""
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    rows.add_row("return", Text.from_markup(return_line(result.confirmed_return), style="bold"))
+    threshold = plan.env_spec.reward_threshold
+    if threshold is not None and result.confirmed_return is not None:
+        rows.add_row("", threshold_line(plan.env_id, threshold, result.confirmed_return["mean"]))
+    style = VERDICT_STYLES.get(result.verdict, "")
+    rows.add_row("verdict", Text(result.verdict, style=f"bold {style}"))
+    rows.add_row("stopped", result.why)
+    if result.verdict == "NO_SIGNAL":
+        rows.add_row("advice", Text(_NO_SIGNAL_ADVICE, style="yellow"))
+    budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
+    rows.add_row(
+        "steps", f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
+    )
+    rows.add_row("time", f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s")
+    policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
+    rows.add_row("run", f"{directory}{policy}")
+    path = shlex.quote(directory)
+    rows.add_row("next", Text(f"optix explain {path}\noptix eval {path}", style="cyan"))
+    title = f"{result.env_id}, {result.algorithm} ({result.backend}), seed {result.seed}"
+    good = result.stop_reason == StopReason.CONVERGED
+    border = "green" if good else ("red" if result.verdict in ("NO_SIGNAL", "DEGRADING") else "yellow")
+    return Panel(rows, title=title, title_align="left", border_style=border, width=min(console.width, 100))
+
+
+def return_line(confirmed: Mapping[str, float] | None) -> str:
+    """Say what the policy earns, with the uncertainty of it."""
+    if confirmed is None:
+        return "not confirmed: no policy was kept, or there was no environment to play it in"
+    return (
+        f"{number(confirmed['mean'])} mean of {confirmed['episodes']:.0f} fresh episodes "
+        f"(95 % interval {number(confirmed['ci_low'])} to {number(confirmed['ci_high'])})"
+    )
+
+
+def threshold_line(env_id: str, threshold: float, mean: float) -> str:
+    """Compare with the return at which the environment's registration calls it solved."""
+    reached = "reached" if mean >= threshold else "not reached"
+    return f"{number(threshold)}, where {env_id.rpartition(':')[2]} counts as solved: {reached}"

@@ -1,0 +1,113 @@
+"""``optix train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from optix_core.training import TrainPlan
+
+RUNS = Path("runs")
+
+
+def train(
+    env_id: Annotated[str, typer.Argument(help="A Gymnasium id, such as CartPole-v1.", metavar="ENV_ID")],
+    backend: Annotated[str | None, typer.Option(help="Backend; torch where it is installed.")] = None,
+    algorithm: Annotated[str, typer.Option(help="Algorithm of the backend, such as ppo.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Drives everything: the same seed gives the same run.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory, new or empty.  [default: runs/<env>-<algorithm>-seed<N>]")
+    ] = None,
+    n_envs: Annotated[int | None, typer.Option(min=1, help="Environments side by side.")] = None,
+    max_env_steps: Annotated[int | None, typer.Option(min=1, help="Budget of training steps.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Budget of training time in seconds.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Hyperparameter or setting of the loop; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> int:
+    """Train until there is a reason to stop.
+
+    The run ends by itself when little is left to gain, with the best policy confirmed on fresh episodes.
+    """
+    from optix_core.cli.console import fail, make_console, shown_path
+    from optix_core.cli.progress import TrainProgress
+    from optix_core.cli.summary import result_panel
+    from optix_core.errors import OptixError
+    from optix_core.loop import StopReason
+    from optix_core.training import TrainConfig, TrainPlan
+
+    plan = TrainPlan.of(
+        TrainConfig(
+            env_id=env_id,
+            backend=backend,
+            algorithm=algorithm,
+            seed=seed,
+            n_envs=n_envs,
+            max_env_steps=max_env_steps,
+            max_seconds=max_seconds,
+            device=device,
+            overrides=parse_overrides(set_ or []),
+        )
+    )
+    directory = out or default_directory(plan)
+    optimizer = plan.build(directory)
+    console = make_console()
+    progress = TrainProgress(console, plan, optimizer, shown_path(directory))
+    if not quiet:
+        optimizer.add_callback(progress)
+    try:
+        with progress:
+            result = optimizer.run()
+    except OptixError as error:
+        raise type(error)(f"{error} {_what_was_saved(optimizer.result, shown_path(directory))}".strip()) from error
+    if not quiet:
+        console.print(result_panel(result, plan, shown_path(directory), console))
+    if result.stop_reason == StopReason.INTERRUPTED:
+        fail(f"interrupted. {_what_was_saved(result, shown_path(directory))}")
+        return 2
+    return 0
+
+
+def parse_overrides(items: list[str]) -> dict[str, Any]:
+    """Return the ``key=value`` pairs of ``--set``.
+
+    Raises:
+        ConfigError: no key, no equals sign, or a key given twice.
+    """
+    from optix_core.errors import ConfigError
+    from optix_core.training import parse_value
+
+    values: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not (equals and key.strip()):
+            raise ConfigError(f"--set takes key=value, such as --set learning_rate=1e-3; got '{item}'.")
+        if key.strip() in values:
+            raise ConfigError(f"--set gives '{key.strip()}' twice.")
+        values[key.strip()] = parse_value(text.strip())
+    return values
+
+
+def default_directory(plan: TrainPlan) -> Path:
+    """Return ``runs/<env>-<algorithm>-seed<N>``, with ``-2``, ``-3``, ... where that is taken."""
+    env = plan.env_id.rpartition(":")[2].replace("/", "-")
+    name = f"{env}-{plan.algorithm}-seed{plan.seed}"
+    candidate, copy = RUNS / name, 1
+    while candidate.exists():
+        copy += 1
+        candidate = RUNS / f"{name}-{copy}"
+    return candidate
+
+
+def _what_was_saved(result: Any, directory: str) -> str:
+    if result is None:
+        return ""
+    best = result.best_snapshot
+    policy = f", best policy in {directory}/{best['path']}" if best else "; no policy was kept yet"
+    return f"The run is saved in {directory}{policy}."
