@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -104,26 +105,19 @@ def check_backend_names_itself(backend: Backend) -> None:
 
 
 def check_backend_protocol_version(backend: Backend) -> None:
-    """The protocol version has the major version of this optix-protocol and is not newer."""
+    """The protocol version is of the installed series: the same major version, before 1.0 the same minor one."""
     from optix_protocol import PROTOCOL_VERSION
 
-    try:
-        declared = tuple(int(part) for part in backend.protocol_version.split("."))
-    except (AttributeError, ValueError):
-        raise ConformanceError(
-            f"protocol_version is {backend.protocol_version!r}: write the version you built against, "
-            f"{PROTOCOL_VERSION!r}."
-        ) from None
-    installed = tuple(int(part) for part in PROTOCOL_VERSION.split("."))
+    version = str(getattr(backend, "protocol_version", ""))
     require(
-        declared[0] == installed[0],
-        f"protocol_version {backend.protocol_version} has another major version than the installed {PROTOCOL_VERSION}: "
-        f"install optix-protocol {declared[0]}.x, or a release of the backend built for {installed[0]}.x.",
+        re.fullmatch(r"\d+\.\d+(\.\d+)?", version),
+        f"protocol_version is {version!r}: write the version you built against, {PROTOCOL_VERSION!r}.",
     )
+    series = 1 if PROTOCOL_VERSION.split(".")[0] != "0" else 2
     require(
-        declared[:2] <= installed,
-        f"protocol_version {backend.protocol_version} is newer than the installed {PROTOCOL_VERSION}: "
-        "upgrade optix-protocol.",
+        version.split(".")[:series] == PROTOCOL_VERSION.split(".")[:series],
+        f"protocol_version {version} does not go with the installed optix-protocol {PROTOCOL_VERSION}: install "
+        f'"optix-protocol=={version}.*" or a release of the backend built for {PROTOCOL_VERSION}.',
     )
 
 

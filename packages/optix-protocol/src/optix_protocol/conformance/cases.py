@@ -107,8 +107,14 @@ class Case:
         """Draw actions ``[*shape, *act]``, uniform over the space."""
         return _draw(self.action_space, rng, shape)
 
-    def action_problem(self, actions: Any, *shape: int) -> str | None:
-        """Say what is wrong with actions that should be ``[*shape, *act]`` and inside the space, or return None."""
+    def action_problem(self, actions: Any, *shape: int, bounded: bool = True) -> str | None:
+        """Say what is wrong with actions, or return None.
+
+        Args:
+            actions: should be finite, ``[*shape, *act]``, of the space's kind of number.
+            shape: leading axes.
+            bounded: whether they must be inside the space.
+        """
         space = self.action_space
         if not isinstance(actions, (np.ndarray, np.generic, int, float)):
             return f"it is a {type(actions).__name__}: return a NumPy array (np.asarray(...) at the boundary)"
@@ -123,7 +129,7 @@ class Case:
         if not np.all(np.isfinite(array)):
             return "it holds NaN or infinity"
         low, high = _bounds(space)
-        if np.any(array < low) or np.any(array > high):
+        if bounded and (np.any(array < low) or np.any(array > high)):
             return (
                 f"values from {array.min():g} to {array.max():g} leave the space {space!r}: "
                 "scale or clip to the environment's real range"
@@ -138,7 +144,7 @@ def example_case(kind: ActionKind = "discrete", *, observation_size: int = 4) ->
         kind: kind of the action space.
         observation_size: length of the observation vector.
     """
-    low, high = np.array([-2.0, 0.0], np.float32), np.array([2.0, 0.5], np.float32)
+    low, high = np.array([-2.0, 10.0], np.float32), np.array([2.0, 10.5], np.float32)
     unbounded = np.full(observation_size, np.inf, np.float32)
     observation_space: Any
     action_space: Any

@@ -21,6 +21,11 @@ from optix_protocol.types import Array, EpisodeData, HyperparamSet, StateTree
 DEFAULT_HYPERPARAMS: Mapping[str, Any] = {"learning_rate": 0.1, "gamma": 0.99, "gae_lambda": 0.95}
 
 
+_CLIP = 5.0
+"""Normalised observations are clipped to this many deviations."""
+_EPSILON = 1e-8
+
+
 class _Head(Protocol):
     """How the network's outputs ``[B, K]`` become actions ``[B, *act]``."""
 
@@ -95,10 +100,10 @@ class _GaussianHead:
 
 
 def _features(observations: Array, weights: Mapping[str, Array]) -> Array:
-    """Normalise, clip to 5 deviations, flatten, append a one: ``[..., *obs]`` to ``[..., D + 1]``."""
+    """Normalise, clip, flatten, append a one: ``[..., *obs]`` to ``[..., D + 1]``."""
     lead = observations.shape[: observations.ndim - weights["mean"].ndim]
-    normal = (observations - weights["mean"]) / np.sqrt(weights["variance"] + 1e-8)
-    flat = np.clip(normal, -5.0, 5.0).reshape(*lead, -1)
+    normal = (observations - weights["mean"]) / np.sqrt(weights["var"] + _EPSILON)
+    flat = np.clip(normal, -_CLIP, _CLIP).reshape(*lead, -1)
     return np.concatenate([flat, np.ones((*lead, 1))], axis=-1)
 
 
@@ -149,7 +154,7 @@ class ReferenceAgent:
             "actor": self._rng.normal(0.0, 0.01, (num_features, self._head.num_outputs)),
             "critic": np.zeros(num_features),
             "mean": np.zeros(shape),
-            "variance": np.ones(shape),
+            "var": np.ones(shape),
             "count": np.zeros(1),
         }
         self._hyperparams = dict(DEFAULT_HYPERPARAMS)
@@ -260,6 +265,26 @@ class ReferenceAgent:
             return ActionDistribution(log_probs=np.concatenate(self._head.log_probs(outputs), axis=1))
         return ActionDistribution(mean=outputs, std=np.full_like(outputs, _GaussianHead.std))
 
+    def host_policy(self) -> StateTree | None:
+        """Return a discrete policy in the form that ``optix_core.policies.policy_from_tree`` runs, otherwise None."""
+        if not isinstance(self._head, _CategoricalHead) or self._head.shape:
+            return None
+        w, actor = self._weights, self._weights["actor"].astype(np.float32)
+        layer = {"weight": actor[:-1], "bias": actor[-1].copy(), "activation": "identity"}
+        return {
+            "format": 1,
+            "encoder": {"kind": "flatten", "shape": np.array(w["mean"].shape, np.int64)},
+            "normalizer": {
+                "mean": w["mean"].ravel().copy(),
+                "var": w["var"].ravel().copy(),
+                "count": int(w["count"][0]),
+                "clip": _CLIP,
+                "epsilon": _EPSILON,
+            },
+            "layers": {"0": layer},
+            "head": {"kind": "categorical", "start": int(self._head.start[0])},
+        }
+
     def teardown(self) -> None:
         """Release nothing: there is nothing to release."""
 
@@ -278,8 +303,8 @@ class ReferenceAgent:
         w, batch = self._weights, float(len(observations))
         observations = observations.astype(np.float64)
         total, delta = w["count"] + batch, observations.mean(0) - w["mean"]
-        spread = w["variance"] * w["count"] + observations.var(0) * batch + delta**2 * w["count"] * batch / total
-        self._weights = {**w, "mean": w["mean"] + delta * batch / total, "variance": spread / total, "count": total}
+        spread = w["var"] * w["count"] + observations.var(0) * batch + delta**2 * w["count"] * batch / total
+        self._weights = {**w, "mean": w["mean"] + delta * batch / total, "var": spread / total, "count": total}
 
 
 class ReferenceBackend:

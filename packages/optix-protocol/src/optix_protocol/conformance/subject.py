@@ -116,10 +116,19 @@ class Subject:
             seen["greedy actions"] = np.asarray(policy.act(self.observations))
         return seen
 
-    def vector(self, agent: BaseAgent) -> Array:
-        """Return all floating-point weights as one float64 vector, empty if the file's format is unknown."""
-        arrays = [array.ravel() for _, array in sorted(self.weights(agent).items()) if array.dtype.kind == "f"]
-        return np.concatenate(arrays).astype(np.float64) if arrays else np.zeros(0)
+    def deviation(self, agent: BaseAgent, other: BaseAgent) -> float:
+        """How far two agents that learned once are apart, as a fraction of what the other learned.
+
+        It is the largest over the floating-point arrays in the weight file (0 if the format is unknown): 0 for equal
+        agents, about 1 for agents that learned different things.
+        """
+        start, here, there = (self.weights(each) for each in (self.fresh(), agent, other))
+        fractions = [0.0]
+        for name, array in there.items():
+            if array.dtype.kind == "f":
+                learned = np.linalg.norm(array - start[name]) + 1e-6 * (1.0 + np.linalg.norm(array))
+                fractions.append(float(np.linalg.norm(array - here[name]) / learned))
+        return max(fractions)
 
     def state(self, agent: SupportsTrainingState) -> dict[str, Any]:
         """Return the training state as it would come back from the store."""
@@ -149,7 +158,7 @@ class Subject:
 
     def learned_from(self, window: EpisodeData, *, agent: Any = None) -> Any:
         """Let an agent (by default a fresh one) learn from the window, again and again until it is past its warm-up."""
-        agent = agent or self.fresh()
+        agent = self.fresh() if agent is None else agent
         rows = self.rows_until_learning
         if rows is None:
             skip("needs an agent whose saved weights change when it learns")

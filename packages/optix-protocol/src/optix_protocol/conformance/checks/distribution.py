@@ -33,7 +33,10 @@ def check_distribution_is_proper(subject: Subject) -> None:
     for name in ("mean", "std"):
         array = getattr(distribution, name)
         require(array is not None, f"the actions are continuous, but {name} is None.")
-        require(np.shape(array) == (batch, size), f"{name} has shape {np.shape(array)} instead of {(batch, size)}.")
+        require(
+            np.shape(array) == (batch, size),
+            f"{name} has shape {np.shape(array)} instead of {(batch, size)}: one row each.",
+        )
         require(np.all(np.isfinite(array)), f"{name} holds NaN or infinity.")
     require(np.all(np.asarray(distribution.std) > 0), "std must be positive: it is a deviation, not its logarithm.")
 
@@ -80,7 +83,7 @@ def check_distribution_matches_greedy(subject: Subject) -> None:
 @check("action_distribution", requires="action_distribution")
 def check_distribution_matches_samples(subject: Subject) -> None:
     """A discrete sampling policy takes each action as often as its probability says."""
-    agent = subject.learned_from(subject.window())
+    agent = subject.learned_hard(subject.fresh())
     if not isinstance(agent, SupportsPolicy):
         skip("the agent has no capability 'policy' to compare with")
     distribution = _distribution(subject, agent)

@@ -38,9 +38,9 @@ def check_hyperparams_round_trip(subject: Subject) -> None:
     before = _params(agent)
     agent.set_hyperparams(HyperparamSet(params=before))
     require(_params(agent) == before, "setting the values of get_hyperparams changed them.")
-    changed = {name: 0.9 * value for name, value in before.items() if _is_tunable(value)}
+    changed = _changes(subject)
     if not changed:
-        skip("the agent has no hyperparameter that is a positive float")
+        skip("the agent has no hyperparameter that can be set to 0.9 of its value")
     agent.set_hyperparams(HyperparamSet(params=changed))
     for name, value in changed.items():
         require(
@@ -54,10 +54,11 @@ def check_hyperparams_missing_keep(subject: Subject) -> None:
     """Hyperparameters that are not named keep their values."""
     agent = subject.fresh()
     before = _params(agent)
-    name = next((name for name, value in before.items() if _is_tunable(value)), None)
-    if name is None or len(before) < 2:
-        skip("needs two hyperparameters, one of them a positive float")
-    agent.set_hyperparams(HyperparamSet(params={name: 0.9 * before[name]}))
+    changes = _changes(subject)
+    if not changes or len(before) < 2:
+        skip("needs two hyperparameters, one of which can be set to 0.9 of its value")
+    name = next(iter(changes))
+    agent.set_hyperparams(HyperparamSet(params={name: changes[name]}))
     others = {key: value for key, value in _params(agent).items() if key != name}
     require(
         others == {key: value for key, value in before.items() if key != name},
@@ -70,8 +71,7 @@ def check_hyperparams_unknown_refused(subject: Subject) -> None:
     """An unknown name is refused, and then nothing at all is changed."""
     agent = subject.fresh()
     before = _params(agent)
-    known = {name: 0.9 * value for name, value in before.items() if _is_tunable(value)}
-    for params in ({_UNKNOWN: 1.0}, {**known, _UNKNOWN: 1.0}):
+    for params in ({_UNKNOWN: 1.0}, {**_changes(subject), _UNKNOWN: 1.0}):
         try:
             agent.set_hyperparams(HyperparamSet(params=params))
         except (KeyError, ValueError):
@@ -132,6 +132,19 @@ def check_hyperparams_take_effect(subject: Subject) -> None:
 
 def _params(agent: Any) -> dict[str, Any]:
     return dict(agent.get_hyperparams().params)
+
+
+def _changes(subject: Subject) -> dict[str, float]:
+    """New values that the agent accepts, one at a time: 0.9 of the current ones. Some names may be fixed for good."""
+    changes = {}
+    for name, value in _params(subject.fresh()).items():
+        if _is_tunable(value):
+            try:
+                subject.fresh().set_hyperparams(HyperparamSet(params={name: 0.9 * value}))
+            except ValueError:
+                continue
+            changes[name] = 0.9 * value
+    return changes
 
 
 def _is_tunable(value: Any) -> bool:

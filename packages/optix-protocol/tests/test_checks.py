@@ -1,0 +1,154 @@
+"""Every check passes a good agent, and catches an agent that breaks its rule."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optix_protocol.conformance import CHECKS, MINIMUM_PASSED, check_agent, example_case, run_check
+from optix_protocol.conformance.reference import ReferenceAgent
+
+CHECK_BY_NAME = {check.name: check for check in CHECKS}
+
+
+def _load_sabotage():
+    """Tests are imported by path, so the module next to this one is, too."""
+    spec = importlib.util.spec_from_file_location("optix_protocol_sabotage", Path(__file__).with_name("sabotage.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sabotage = _load_sabotage()
+PAIRS = [(name, agent, kind) for name, pairs in sabotage.SABOTAGE.items() for agent, kind in pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "kind"), PAIRS, ids=[f"{name}-{agent.__name__}-{kind}" for name, agent, kind in PAIRS]
+)
+def test_check_catches_its_sabotage(name, agent, kind, make_reference):
+    case, other = example_case(kind), example_case(kind, observation_size=5)
+    result = run_check(
+        CHECK_BY_NAME[name], make_reference(case, agent), case=case, exempt={}, make_other=make_reference(other)
+    )
+    assert result.outcome == "failed", result.message
+    assert len(result.message) > 40
+
+
+def test_every_check_has_a_sabotage():
+    assert sabotage.SABOTAGE.keys() == CHECK_BY_NAME.keys()
+
+
+def test_every_check_states_its_rule_and_has_a_name_of_its_own():
+    assert len(CHECK_BY_NAME) == len(CHECKS)
+    for check in CHECKS:
+        assert check.summary.endswith("."), check.name
+
+
+def test_reference_agent_passes_everything(any_case, make_reference):
+    other = example_case(any_case.kind, observation_size=5)
+    report = check_agent(make_reference(any_case), case=any_case, make_other=make_reference(other))
+    assert report.ok, report.summary()
+    skipped = {result.check for result in report.results if result.outcome == "skipped"}
+    allowed = {
+        "discrete": set(),
+        "box": {"host_policy_is_plain", "distribution_matches_samples"},
+        "multidiscrete": {
+            "host_policy_is_plain",
+            "distribution_is_proper",
+            "distribution_has_no_side_effects",
+            "distribution_matches_greedy",
+            "distribution_matches_samples",
+        },
+    }
+    assert skipped == allowed[any_case.kind]
+
+
+def test_recurrent_policy_with_a_correct_reset_passes(make_reference):
+    case = example_case("box")
+    report = check_agent(make_reference(case, sabotage.Remembers), case=case)
+    failed = {result.check for result in report.failures}
+    # It remembers while evaluating only; as a policy it keeps every rule.
+    assert not {name for name in failed if name.startswith("policy_")}, report.summary()
+
+
+class SixMethodsOnly:
+    """An agent of which only the six methods can be seen."""
+
+    inside = ReferenceAgent
+
+    def __init__(self, **kwargs):
+        agent = self.inside(**kwargs)
+        for name in ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights"):
+            setattr(self, name, getattr(agent, name))
+
+
+def test_six_methods_alone_are_green(any_case, make_reference):
+    report = check_agent(make_reference(any_case, SixMethodsOnly), case=any_case)
+    assert report.ok, report.summary()
+    assert report.num_passed >= MINIMUM_PASSED + 5
+    assert report.num_skipped >= 20
+
+
+CORE_GROUPS = {"acting", "learning", "bootstrapping", "hyperparameters", "weights"}
+NEEDS_A_CAPABILITY = {"CountsActsInItsState", "ForgetsTheNormaliser"}
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "kind"),
+    [
+        (name, agent, kind)
+        for name, agent, kind in PAIRS
+        if CHECK_BY_NAME[name].group in CORE_GROUPS and agent.__name__ not in NEEDS_A_CAPABILITY
+    ],
+)
+def test_check_catches_its_sabotage_through_six_methods(name, agent, kind, make_reference):
+    """Without any capability, the weight file and the actions still tell."""
+    case, other = example_case(kind), example_case(kind, observation_size=5)
+    bare = type("Bare", (SixMethodsOnly,), {"inside": agent})
+    result = run_check(
+        CHECK_BY_NAME[name], make_reference(case, bare), case=case, exempt={}, make_other=make_reference(other)
+    )
+    assert result.outcome == "failed", result.message
+
+
+def test_messages_name_the_place_where_an_agent_raised(make_reference):
+    case = example_case()
+    broken = sabotage._fails_on(lambda window: True)
+    result = run_check(CHECK_BY_NAME["learn_returns_diagnostics"], make_reference(case, broken), case=case, exempt={})
+    assert "IndexError raised at sabotage.py:" in result.message
+    assert "index out of range" in result.message
+    assert "Checked: Learn returns a dict of finite floats." in result.message
+
+
+def test_warm_up_is_waited_for(make_reference):
+    """An agent that learns nothing before 1000 transitions is checked after them."""
+
+    class WarmsUp(ReferenceAgent):
+        seen = 0
+
+        def learn(self, episode_data):
+            self.seen += episode_data.num_env_steps
+            return super().learn(episode_data) if self.seen > 1000 else {}
+
+        training_state = restore_training_state = None
+
+    case = example_case()
+    report = check_agent(make_reference(case, WarmsUp), case=case)
+    assert report.ok, report.summary()
+    skipped = {result.check for result in report.results if result.outcome == "skipped"}
+    assert "truncation_is_not_termination" not in skipped
+
+
+def test_actions_start_where_the_space_says(make_reference):
+    case = example_case()
+    shifted = type(case)(
+        observation_space=case.observation_space,
+        action_space=type(case.action_space)(n=3, start=5),
+    )
+    report = check_agent(make_reference(shifted), case=shifted)
+    assert report.ok, report.summary()
+    assert np.isin(shifted.actions(np.random.default_rng(0), 100), [5, 6, 7]).all()
