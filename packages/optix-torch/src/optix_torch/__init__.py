@@ -1,1 +1,31 @@
-"""optix-torch."""
+"""PyTorch agents for optix.
+
+Importing this package is cheap; ``torch`` is imported with the first agent that is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
+    "TorchPPOAgent": "optix_torch.algorithms.ppo",
+}
+
+__all__ = ["TorchGaussianPPOAgent", "TorchPPOAgent", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

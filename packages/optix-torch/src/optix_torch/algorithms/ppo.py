@@ -1,0 +1,415 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for discrete, multi-discrete and continuous actions.
+
+One update, top to bottom: :meth:`TorchPPOAgent.learn` judges the window with the networks that collected it, computes
+advantages (GAE, truncation-correct), and makes ``num_epochs`` passes of minibatch steps on
+
+``L = -E[min(r A, clip(r, 1 - c, 1 + c) A)] - entropy_coef E[H] + value_coef E[(V - R)^2]``
+
+with ``r = pi(a|s) / pi_old(a|s)``, whose gradient with respect to log-probabilities, entropies and values is written
+down in :func:`ppo_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optix_core.agents import HyperparamStore
+from optix_core.data import compute_gae, minibatch_slices, successor_values
+from optix_core.errors import ConfigError
+from optix_core.policies import Categorical, DiagonalGaussian, Encoder, Head, MultiCategorical, encoder_for
+from optix_protocol import Array, EpisodeData
+from optix_torch import distributions
+from optix_torch import hyperparams as specs
+from optix_torch._actor_critic import (
+    ActorCriticAgent,
+    build_networks,
+    encoder_for_module,
+    num_outputs_of,
+    spaces_of,
+)
+from optix_torch._arrays import as_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows to learn from, all first axes ``B``.
+
+    Attributes:
+        observations: encoded, as the networks take them.
+        actions: as they were drawn; ``[B]`` or ``[B, D]``.
+        log_probs: ``[B]`` under the policy that acted.
+        values: ``[B]`` by the critic before the update.
+        advantages: ``[B]``, normalised if asked for.
+        returns: ``[B]`` value targets.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def take(self, rows: Tensor) -> Batch:
+        """Return the rows in this order."""
+        return Batch(**{name: tensor.index_select(0, rows) for name, tensor in vars(self).items()})
+
+    def split(self, sizes: list[int]) -> list[Batch]:
+        """Return consecutive parts, views on this batch."""
+        parts = zip(*(torch.split(tensor, sizes) for tensor in vars(self).values()), strict=True)
+        return [Batch(**dict(zip(vars(self), part, strict=True))) for part in parts]
+
+
+class Loss(NamedTuple):
+    """The terms of PPO's loss on a minibatch (0-d tensors) and its gradients.
+
+    Attributes:
+        policy: clipped surrogate, negated.
+        value: mean squared error of the values.
+        entropy: mean entropy.
+        approx_kl: estimate of KL(old || new), ``E[(r - 1) - log r]`` (Schulman 2020).
+        clip_fraction: share of ratios outside the clip range.
+        d_log_prob: ``[B]`` dL / d log-probability.
+        d_entropy: dL / d entropy of each row (the same number for all).
+        d_value: ``[B]`` dL / d value.
+    """
+
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+    d_log_prob: Tensor
+    d_entropy: float
+    d_value: Tensor
+
+
+def ppo_loss(log_probs: Tensor, entropies: Tensor, values: Tensor, batch: Batch, settings: Mapping[str, Any]) -> Loss:
+    """Compute PPO's loss and its gradient by hand.
+
+    Args:
+        log_probs: ``[B]`` log-probabilities of ``batch.actions`` now.
+        entropies: ``[B]`` entropies of the policy now.
+        values: ``[B]`` values now.
+        batch: the rows.
+        settings: ``clip_range``, ``entropy_coef``, ``value_coef``, ``clip_range_value``.
+    """
+    scale = 1.0 / len(values)
+    clip = settings["clip_range"]
+    log_ratio = log_probs - batch.log_probs
+    ratio = log_ratio.exp()
+    unclipped = ratio * batch.advantages
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * batch.advantages
+    # d r / d log pi = r, and nothing flows where the clipped term is the smaller one.
+    d_log_prob = (unclipped <= clipped) * unclipped * -scale
+
+    error = values - batch.returns
+    d_value = error * (2.0 * settings["value_coef"] * scale)
+    if settings["clip_range_value"] is not None:
+        limit = settings["clip_range_value"]
+        step = values - batch.values
+        error = batch.values + step.clamp(-limit, limit) - batch.returns
+        d_value = (step.abs() <= limit) * error * (2.0 * settings["value_coef"] * scale)
+
+    return Loss(
+        policy=torch.minimum(unclipped, clipped).mean().neg_(),
+        value=error.square().mean(),
+        entropy=entropies.mean(),
+        approx_kl=(ratio - 1.0 - log_ratio).mean(),
+        clip_fraction=((ratio - 1.0).abs() > clip).float().mean(),
+        d_log_prob=d_log_prob,
+        d_entropy=-settings["entropy_coef"] * scale,
+        d_value=d_value,
+    )
+
+
+class TorchPPOAgent(ActorCriticAgent):
+    """PPO for discrete and multi-discrete actions, with your networks or with those :meth:`from_env` builds.
+
+    Networks and optimiser are yours or built; random numbers are the agent's own, never the global ones. On a CPU with
+    networks of less than a million parameters the constructor sets torch to one thread (``torch.set_num_threads(1)``):
+    more threads make small networks slower.
+
+    Args:
+        actor: module from observations ``[B, obs]`` to logits ``[B, A]``.
+        critic: module from observations to values ``[B, 1]``.
+        optimizer: over the parameters of both; None makes Adam. Its learning rate is the default ``learning_rate``.
+        hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.PPO`.
+        action_dim: number of actions; None takes the width of the actor's last linear layer.
+        seed: seed of exploration and shuffling.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
+        action_space: a single environment's space; needed for MultiDiscrete or a Discrete that does not start at 0.
+
+    Raises:
+        ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+    """
+
+    _distribution: distributions.Distribution
+
+    def __init__(
+        self,
+        *,
+        actor: nn.Module,
+        critic: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        action_dim: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        observation_space: Any = None,
+        action_space: Any = None,
+    ) -> None:
+        num_outputs = action_dim or num_outputs_of(actor)
+        head, extra = self._make_head(num_outputs, action_space, HyperparamStore(specs.PPO, hyperparams))
+        super().__init__(
+            actor=actor,
+            critic=critic,
+            head=head,
+            encoder=encoder_for_module(actor, observation_space),
+            extra_parameters=extra,
+            optimizer=optimizer,
+            specs=specs.PPO,
+            hyperparams=hyperparams,
+            kind=f"torch/{type(head).__name__}PPO",
+            seed=seed,
+            device=device,
+        )
+        self._distribution = self._make_distribution()
+
+    @classmethod
+    def from_env(cls, env: Any, **options: Any) -> TorchPPOAgent:
+        """Build networks that fit an environment, a vector environment, or a pair of spaces.
+
+        Args:
+            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
+            options: ``seed``, ``hyperparams`` and ``device``, as in the constructor.
+        """
+        return cls.from_spaces(*spaces_of(env), **options)
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> TorchPPOAgent:
+        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
+        settings = HyperparamStore(specs.PPO, hyperparams)
+        generator = torch.Generator().manual_seed(seed)
+        encoder: Encoder = encoder_for(observation_space)
+        actor, critic = build_networks(encoder, cls._num_outputs(action_space), settings, generator)
+        return cls(
+            actor=actor,
+            critic=critic,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+            observation_space=observation_space,
+            action_space=action_space,
+        )
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Make one PPO update from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
+            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``.
+        """
+        batch = self._judge(episode_data)
+        diagnostics = self._optimize(batch)
+        diagnostics["explained_variance"] = _explained_variance(batch.values, batch.returns)
+        diagnostics["learning_rate"] = self._learning_rate
+        self._adapt_learning_rate(diagnostics["approx_kl"])
+        if self._obs_normalizer is not None:
+            self._obs_normalizer.update(self._encoder(episode_data.flat(episode_data.observations)))
+        if self.device.type != "cpu":
+            self._refresh_policy()
+        self._num_updates += 1
+        return diagnostics
+
+    def _judge(self, window: EpisodeData) -> Batch:
+        """Compute log-probabilities, values and advantages with the networks that acted."""
+        T, N = window.rewards.shape
+        settings = self.hyperparams
+        if self._obs_normalizer is not None and self._num_updates == 0:
+            # Nothing was known yet when the window was collected; the nearly uniform initial policy is little changed.
+            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+        observations = self._encode(window.observations.reshape(T * N, *window.observations.shape[2:]))
+        critic = self._critic_runner
+        values = critic.infer(observations).cpu().numpy().reshape(T, N)
+        last_values = critic.infer(self._encode(window.last_observation)).cpu().numpy().reshape(N)
+        final_values = np.empty(0, np.float32)
+        if len(window.ends):
+            final_values = critic.infer(self._encode(window.final_observations)).cpu().numpy().reshape(-1)
+        rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.gamma = settings["gamma"]
+            rewards = self._reward_normalizer(rewards, window.done, window.valid)
+        advantages, returns = compute_gae(
+            rewards,
+            values,
+            successor_values(window, values, last_values, final_values),
+            window.terminated,
+            window.truncated,
+            window.valid,
+            gamma=settings["gamma"],
+            gae_lambda=settings["gae_lambda"],
+        )
+        advantages = window.flat(advantages)
+        if settings["normalize_advantage"]:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if not window.valid.all():
+            observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
+        actions = as_tensor(window.flat(window.actions), self.device)
+        actions = actions if actions.ndim <= 2 else actions.flatten(1)
+        log_probs = self._distribution.evaluate(self._actor_runner.infer(observations), actions).log_probs
+        return Batch(
+            observations=observations,
+            actions=actions,
+            log_probs=log_probs,
+            values=as_tensor(window.flat(values), self.device),
+            advantages=as_tensor(advantages, self.device),
+            returns=as_tensor(window.flat(returns), self.device),
+        )
+
+    def _optimize(self, batch: Batch) -> dict[str, float]:
+        """Step on shuffled minibatches; nothing waits for a number from the device unless ``target_kl`` needs it."""
+        settings = self.hyperparams
+        num_rows, num_epochs, target_kl = len(batch.returns), settings["num_epochs"], settings["target_kl"]
+        sizes = [part.stop - part.start for part in minibatch_slices(num_rows, settings["minibatch_size"])]
+        measured: list[Tensor] = []
+        for epoch in range(num_epochs):
+            if epoch == num_epochs - 1 and target_kl is None:
+                measured.clear()
+            order = torch.from_numpy(self._rng.permutation(num_rows)).to(self.device)
+            for minibatch in batch.take(order).split(sizes):
+                loss, norm = self._step(minibatch, settings)
+                measured.append(torch.stack([*loss[:5], norm]))
+                if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
+                    break
+            else:
+                continue
+            break
+        policy, value, entropy, kl, clip_fraction, norm_ = torch.stack(measured).mean(0).tolist()
+        return {
+            "loss": policy - settings["entropy_coef"] * entropy + settings["value_coef"] * value,
+            "policy_loss": policy,
+            "value_loss": value,
+            "entropy": entropy,
+            "approx_kl": kl,
+            "clip_fraction": clip_fraction,
+            "grad_norm": norm_,
+        }
+
+    def _step(self, minibatch: Batch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
+        """Take one gradient step and return the loss and the gradient's norm before clipping."""
+        judged = self._distribution.evaluate(self._actor_runner.forward(minibatch.observations), minibatch.actions)
+        values = self._critic_runner.forward(minibatch.observations)
+        loss = ppo_loss(judged.log_probs, judged.entropies, values.squeeze(1), minibatch, settings)
+        self._parameters.gradient.zero_()
+        self._actor_runner.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
+        self._critic_runner.backward(loss.d_value.unsqueeze(1))
+        norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
+        self.optimizer.step()
+        return loss, norm
+
+    def _adapt_learning_rate(self, approx_kl: float) -> None:
+        """Keep the policy's step near ``adaptive_kl``: change by 1.5 outside half to twice that (as RSL-RL does)."""
+        target = self.hyperparams["adaptive_kl"]
+        if target is None:
+            return
+        factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
+        self._set_learning_rate(min(max(self._learning_rate * factor, 1e-5), 1e-2))
+
+    # ---- the distribution over actions ------------------------------------------------------------------------------
+
+    @classmethod
+    def _num_outputs(cls, action_space: Any) -> int:
+        return int(action_space.n) if hasattr(action_space, "n") else int(np.sum(action_space.nvec))
+
+    def _make_head(
+        self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]
+    ) -> tuple[Head, dict[str, nn.Parameter]]:
+        del settings
+        if action_space is None:
+            return Categorical(), {}
+        if self._num_outputs(action_space) != num_outputs:
+            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
+        if hasattr(action_space, "nvec"):
+            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
+            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start))), {}
+        return Categorical(start=int(action_space.start)), {}
+
+    def _make_distribution(self) -> distributions.Distribution:
+        head = self._head
+        if isinstance(head, MultiCategorical):
+            return distributions.MultiCategorical(head.nvec, head.start)
+        assert isinstance(head, Categorical)
+        return distributions.Categorical(head.start)
+
+
+class TorchGaussianPPOAgent(TorchPPOAgent):
+    """PPO for continuous actions: a Gaussian whose spread is learned but does not depend on the observation.
+
+    The actor's outputs are means in units where the action space reaches from -1 to 1 (an unbounded dimension keeps its
+    own units). Actions are drawn unclipped and learned from as drawn; the pipeline clips what the environment gets, and
+    so do evaluation policies. Arguments as in :class:`TorchPPOAgent`; without ``action_space`` nothing is scaled.
+    """
+
+    @classmethod
+    def _num_outputs(cls, action_space: Any) -> int:
+        return int(np.prod(action_space.shape))
+
+    def _make_head(
+        self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]
+    ) -> tuple[Head, dict[str, nn.Parameter]]:
+        log_std = nn.Parameter(torch.full((num_outputs,), settings["log_std_init"]))
+        unbounded = np.full(num_outputs, np.inf, np.float32)
+        low, high, shape = -unbounded, unbounded, (num_outputs,)
+        if action_space is not None:
+            if self._num_outputs(action_space) != num_outputs:
+                raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
+            low, high, shape = action_space.low.reshape(-1), action_space.high.reshape(-1), action_space.shape
+        return DiagonalGaussian(low=low, high=high, shape=shape, log_std=_host(log_std)), {"log_std": log_std}
+
+    def _make_distribution(self) -> distributions.Distribution:
+        head, log_std = self._head, self._extra["log_std"]
+        assert isinstance(head, DiagonalGaussian)
+        centre, scale = (torch.from_numpy(array).to(self.device) for array in head.affine)
+        return distributions.DiagonalGaussian(log_std, centre, scale)
+
+    def _live_head(self) -> Head:
+        assert isinstance(self._head, DiagonalGaussian)
+        return replace(self._head, log_std=_host(self._extra["log_std"]), clip=False)
+
+    def _frozen_head(self) -> Head:
+        assert isinstance(self._head, DiagonalGaussian)
+        return replace(self._head, log_std=_host(self._extra["log_std"]).copy())
+
+
+def _host(parameter: nn.Parameter) -> Array:
+    """Return a parameter as NumPy: a view in main memory, a copy from a device."""
+    array: Array = parameter.detach().cpu().numpy()
+    return array
+
+
+def _explained_variance(values: Tensor, returns: Tensor) -> float:
+    """Return ``1 - Var[R - V] / Var[R]``, 0 where the returns do not vary."""
+    variance = returns.var(correction=0)
+    explained = 1.0 - (returns - values).var(correction=0) / variance
+    return float(explained) if variance > 0 else 0.0

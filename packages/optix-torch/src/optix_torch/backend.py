@@ -1,0 +1,59 @@
+"""The entry point of the group ``optix.backends``: what this package offers, without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optix_core.agents import default_values
+from optix_core.backends import action_kind, algorithm_info
+from optix_protocol import AlgorithmInfo, BaseAgent
+from optix_torch import hyperparams as specs
+
+_ALGORITHMS: Mapping[str, AlgorithmInfo] = {
+    "ppo": AlgorithmInfo(
+        name="ppo",
+        description="Proximal policy optimisation: clipped surrogate, GAE, separate policy and value networks.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.PPO),
+    ),
+}
+
+
+class TorchBackend:
+    """Builds PyTorch agents; see :class:`optix_protocol.Backend`."""
+
+    name = "torch"
+    protocol_version = "0.1"
+
+    def algorithms(self) -> Mapping[str, AlgorithmInfo]:
+        """Return the algorithms by name."""
+        return _ALGORITHMS
+
+    def make_agent(
+        self,
+        algorithm: str,
+        *,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent:
+        """Build an agent with networks that fit the spaces.
+
+        Raises:
+            ConfigError: (a ``ValueError``) an algorithm, a space, a device or a hyperparameter that it cannot serve.
+        """
+        kind = action_kind(action_space)
+        algorithm_info(self, algorithm, kind)
+        from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
+
+        agent = TorchGaussianPPOAgent if kind == "box" else TorchPPOAgent
+        return agent.from_spaces(observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams)
+
+
+def create() -> TorchBackend:
+    """Return the backend; cheap, torch is not imported."""
+    return TorchBackend()
