@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import backends, evaluate, runs, train
+from optix_core.cli import backends, evaluate, explain, runs, train
 from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.command("runs")(runs.runs)
 app.command("backends")(backends.backends)
 app.command("check-backend")(backends.check_backend)

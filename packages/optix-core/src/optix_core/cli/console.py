@@ -1,8 +1,7 @@
-"""How the command line writes: consoles, errors, numbers."""
+"""How the command line writes: consoles, errors, paths."""
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,34 +41,6 @@ def fail(message: str) -> None:
     """Print ``optix: error: ...`` as one line on stderr, in red on a terminal."""
     line = f"optix: error: {' '.join(message.split())}"
     print(f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Format a score: four significant digits, thousands separated, ``-`` for what is unknown."""
-    if value is None or math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "unbounded" if value > 0 else "-unbounded"
-    if value == 0:
-        return "0"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{min(decimals, 6)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def steps(value: float) -> str:
-    """Format a number of steps: ``163,840``."""
-    return f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: ``8.4 s``, ``2:05 min``, ``1:02:05 h``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
 
 
 def shown_path(path: str | Path) -> str:

@@ -23,10 +23,11 @@ def evaluate(
     import numpy as np
 
     from optix_core.checkpoints import RunDirectory
-    from optix_core.cli.console import make_console, number, print_json, shown_path
+    from optix_core.cli.console import make_console, print_json, shown_path
     from optix_core.cli.runs import find_run
     from optix_core.evaluation.rollouts import evaluate as play
     from optix_core.evaluation.statistics import summarise
+    from optix_core.reporting.text import number
     from optix_core.seeding import derive_seed
     from optix_core.training import TrainPlan
 

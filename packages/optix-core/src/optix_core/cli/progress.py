@@ -7,7 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from optix_core.cli.console import VERDICT_STYLES, duration, number, steps
+from optix_core.cli.console import VERDICT_STYLES
+from optix_core.reporting.text import duration, number, short_steps, steps
 from optix_protocol import EvalMetrics, LoopCallback
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ class TrainProgress(LoopCallback):
         progress = self.optimizer.progress
         elapsed = time.monotonic() - self._started
         budget = self.plan.max_env_steps
-        share = f"/{_short(budget)}" if budget else ""
+        share = f"/{short_steps(budget)}" if budget else ""
         return (
-            f"{duration(elapsed):>9}  {_short(progress.num_env_steps)}{share} steps  "
-            f"{_short(self._speed.update(progress.num_env_steps, elapsed))}/s  "
+            f"{duration(elapsed):>9}  {short_steps(progress.num_env_steps)}{share} steps  "
+            f"{short_steps(self._speed.update(progress.num_env_steps, elapsed))}/s  "
             f"score {number(self.optimizer.controller.level)}  {self._verdict()}  {self._bound(short=True)}"
         )
 
@@ -115,7 +116,9 @@ class TrainProgress(LoopCallback):
         facts.add_row("score", Text.assemble((number(self.optimizer.controller.level), "bold"), f"  {self._curve()}"))
         verdict = self._verdict()
         facts.add_row("verdict", Text.assemble((verdict, VERDICT_STYLES.get(verdict, "")), f"  {self._bound()}"))
-        facts.add_row("time", f"{duration(elapsed)}, {steps(speed)} steps/s")
+        facts.add_row(
+            "time", f"{duration(elapsed)}, {steps(speed)} steps/s  [dim](Ctrl-C ends it and keeps the best policy)[/]"
+        )
         if self._is_measuring():
             facts.add_row("", Text("choosing the best policy and confirming it on fresh episodes", style="italic"))
         title = Text(self._head(), style="bold", no_wrap=True, overflow="ellipsis")
@@ -135,7 +138,7 @@ class TrainProgress(LoopCallback):
         if not math.isfinite(assessment.upper_gain):
             return "" if short else "no look at the evidence yet"
         gain = f"gain <= {number(max(assessment.upper_gain, 0.0), 3)}"
-        return gain if short else f"{gain} over the next {_short(assessment.horizon_env_steps)} steps"
+        return gain if short else f"{gain} over the next {short_steps(assessment.horizon_env_steps)} steps"
 
     def _curve(self, width: int = 40) -> str:
         """Return the smoothed score so far as a row of small bars."""
@@ -175,11 +178,3 @@ class _Speed:
             (start, before) = self._points[0]
             self.per_second = (num_env_steps - before) / max(elapsed_s - start, 1e-9)
         return self.per_second
-
-
-def _short(value: float) -> str:
-    """Format a number of steps in few characters: ``512``, ``163.8k``, ``1.5M``."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{number(value / size)}{unit}"
-    return f"{value:.0f}"

@@ -66,7 +66,8 @@ def find_run(given: Path) -> Path:
 
 
 def _row(summary: RunSummary, root: Path) -> list[str]:
-    from optix_core.cli.console import VERDICT_STYLES, number, steps
+    from optix_core.cli.console import VERDICT_STYLES
+    from optix_core.reporting.text import number, steps
 
     run, result = summary.run, summary.result
     confirmed = result.get("confirmed_return")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from optix_core.cli.console import VERDICT_STYLES, duration, number, steps
+from optix_core.cli.console import VERDICT_STYLES
 from optix_core.loop.budget import StopReason
+from optix_core.reporting.story import plain_reason
+from optix_core.reporting.text import duration, number, steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +34,13 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(overflow="fold")
-    rows.add_row("return", Text.from_markup(return_line(result.confirmed_return), style="bold"))
+    rows.add_row("return", Text(return_line(result.confirmed_return), style="bold"))
     threshold = plan.env_spec.reward_threshold
     if threshold is not None and result.confirmed_return is not None:
         rows.add_row("", threshold_line(plan.env_id, threshold, result.confirmed_return["mean"]))
     style = VERDICT_STYLES.get(result.verdict, "")
     rows.add_row("verdict", Text(result.verdict, style=f"bold {style}"))
-    rows.add_row("stopped", result.why)
+    rows.add_row("stopped", Text(plain_reason(result.why)))
     if result.verdict == "NO_SIGNAL":
         rows.add_row("advice", Text(_NO_SIGNAL_ADVICE, style="yellow"))
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
@@ -47,7 +49,7 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     )
     rows.add_row("time", f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s")
     policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
-    rows.add_row("run", f"{directory}{policy}")
+    rows.add_row("run", Text(f"{directory}{policy}"))
     path = shlex.quote(directory)
     rows.add_row("next", Text(f"optix explain {path}\noptix eval {path}", style="cyan"))
     title = f"{result.env_id}, {result.algorithm} ({result.backend}), seed {result.seed}"

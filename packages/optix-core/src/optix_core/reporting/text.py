@@ -1,0 +1,49 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Format a score: four significant digits, thousands separated, ``-`` for what is unknown."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "unbounded" if value > 0 else "-unbounded"
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if decimals > 6:
+        return f"{value:.{digits - 1}g}"
+    text = f"{value:,.{max(0, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def steps(value: float) -> str:
+    """Format a number of steps: ``163,840``."""
+    return f"{value:,.0f}"
+
+
+def short_steps(value: float) -> str:
+    """Format a number of steps in few characters: ``512``, ``163.8k``, ``1.5M``."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{number(value / size)}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: ``8.4 s``, ``2:05 min``, ``1:02:05 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def count(amount: int, noun: str) -> str:
+    """Return ``1 look``, ``3 looks``, ``no looks``; nouns in ``-y`` after a consonant become ``-ies``."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{f'{amount:,}' if amount else 'no'} {noun if amount == 1 else plural}"
