@@ -47,7 +47,10 @@ def read_arrays(data: bytes) -> dict[str, Array] | None:
 
 def _read_npz(data: bytes) -> dict[str, Array]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("a zip file with members that are no arrays")
+    return arrays
 
 
 def _read_safetensors(data: bytes) -> dict[str, Array]:
@@ -69,7 +72,7 @@ def is_pickle(data: bytes) -> bool:
         if data.startswith(magic):
             try:
                 data = decompress(data)
-            except (OSError, EOFError, lzma.LZMAError):
+            except (OSError, EOFError, ValueError, lzma.LZMAError):
                 return False
     if data[:2] == b"PK":
         try:

@@ -222,7 +222,7 @@ class ReferenceAgent:
             ValueError: the file is damaged or belongs to another network.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 loaded = {name: archive[name] for name in archive.files}
         except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no weight file, or a damaged one.") from error
