@@ -1,5 +1,6 @@
 """How good a policy really is: whole episodes on fresh seeds, honest intervals, selection without flattery."""
 
+from optix_core.evaluation.compare import Comparison, ComparisonRow, compare_runs
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.rollouts import PolicyFactory, Rollouts, evaluate, policy_factory, rollout
 from optix_core.evaluation.selection import Candidate, Round, Selection, select
@@ -22,6 +23,8 @@ from optix_core.evaluation.statistics import (
 __all__ = [
     "Belief",
     "Candidate",
+    "Comparison",
+    "ComparisonRow",
     "Interval",
     "PairedTest",
     "PolicyFactory",
@@ -31,6 +34,7 @@ __all__ = [
     "Round",
     "Selection",
     "Summary",
+    "compare_runs",
     "evaluate",
     "iqm",
     "mean",

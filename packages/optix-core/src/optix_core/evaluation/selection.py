@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,10 @@ Evaluate: TypeAlias = Callable[[K, int, int], Rollouts]
 NUM_ROUNDS = 6
 MIN_EPISODES = 4
 """Fewer episodes per player and round tell next to nothing, not even how noisy they are."""
+DISCREPANCY = 0.3
+"""How far the true score in training may lie from the true greedy score, policy by policy, in standard deviations of
+an episode's return. Training explores. Believing the training scores outright costs a third more regret where they
+mislead; this much doubt costs nothing where they do not (``benchmarks/selection.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,17 @@ class Selection(Generic[K]):
     def summary(self) -> Summary:
         """Summarise the confirmed returns: mean, its 95 % interval, interquartile mean."""
         return summarise(self.confirmed.returns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the story of the choice in JSON types (keys must be some), for the journal."""
+        return {
+            "key": self.key,
+            "shortlist": list(self.shortlist),
+            "rounds": [asdict(played) for played in self.rounds],
+            "reason": self.reason,
+            "confirmed_return": dict(self.summary()),
+            "num_env_steps": self.num_env_steps,
+        }
 
 
 def select(
@@ -194,7 +209,7 @@ def _why_stop(contest: Contest, budget: _Budget, rounds_played: int, min_gain: f
 
 
 def _training_belief(candidates: Sequence[Candidate[K]]) -> tuple[Belief, float]:
-    """Smooth the training scores; also return the pooled variance of a single episode's return."""
+    """Turn training scores into a belief; also return the pooled variance of a single episode's return."""
     if not any(candidate.key is not None for candidate in candidates):
         raise ValueError("there is no policy to choose from: no candidate has a key.")
     scores = np.array([candidate.score for candidate in candidates], dtype=np.float64)
@@ -210,7 +225,9 @@ def _training_belief(candidates: Sequence[Candidate[K]]) -> tuple[Belief, float]
         # Neighbours differ by twice the noise, and by little else (von Neumann 1941).
         pooled = float(np.mean(np.diff(scores) ** 2) / 2) if len(scores) > 1 else 0.0
         noise = pooled / episodes
-    return smooth_scores(scores, noise, [candidate.num_env_steps for candidate in candidates]), pooled
+    smoothed = smooth_scores(scores, noise, [candidate.num_env_steps for candidate in candidates])
+    doubt = DISCREPANCY**2 * pooled * np.eye(len(scores))
+    return Belief(mean=smoothed.mean, covariance=smoothed.covariance + doubt), pooled
 
 
 class _Budget:

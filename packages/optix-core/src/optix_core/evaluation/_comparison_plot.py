@@ -1,0 +1,87 @@
+"""The picture of a comparison. Imports matplotlib, so it is imported only to draw."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from optix_core.evaluation.compare import Comparison
+
+_COLOURS = ("#2f5d8c", "#c2562d", "#4c8055", "#7d5ba6", "#b0852a", "#3f8c95", "#a34a72", "#6e6259")
+_INK, _PALE, _GRID = "#333333", "#9a9a9a", "#e8e8e8"
+_MAX_BANDS = 4
+"""More confidence bands than this cover each other and hide the lines."""
+
+
+def draw(comparison: Comparison, path: str | os.PathLike[str], *, unit: str) -> None:
+    """Left: interquartile means with intervals. Right: performance profiles. The coloured names serve both."""
+    colours = {row.name: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(comparison.rows)}
+    figure = Figure(figsize=(11, max(3.2, 1.5 + 0.42 * len(colours))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_intervals(left, comparison, colours, unit)
+    _draw_profiles(right, comparison, colours, unit)
+    figure.savefig(path, dpi=160)
+
+
+def _draw_intervals(axes: Any, comparison: Comparison, colours: dict[str, str], unit: str) -> None:
+    rows = comparison.rows
+    _tidy(axes, f"Interquartile mean with {comparison.confidence:.0%} interval; the tick is the mean", unit)
+    for height, row in enumerate(rows):
+        colour = colours[row.name]
+        axes.plot([row.iqm.low, row.iqm.high], [height, height], color=colour, linewidth=6, alpha=0.28)
+        axes.plot([row.iqm.estimate], [height], "o", color=colour, markersize=7)
+        axes.plot([row.mean.estimate], [height], "|", color=colour, markersize=13, markeredgewidth=1.4)
+        _note(axes, 1.03, height, f"{row.iqm.estimate:,.4g}", colour)
+        better = row.improvement
+        if better is not None:
+            _note(axes, 1.16, height, f"{better.estimate:.0%}  [{better.low:.0%}, {better.high:.0%}]", _INK)
+    _heading(axes, 1.03, "IQM")
+    if len(rows) > 1:
+        _heading(axes, 1.16, f"better than {comparison.baseline}")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], fontweight="bold")
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_color(colours[row.name])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+
+
+def _draw_profiles(axes: Any, comparison: Comparison, colours: dict[str, str], unit: str) -> None:
+    _tidy(axes, f"Share of scores above each {unit}", unit)
+    for name, profile in comparison.profiles.items():
+        colour, taus = colours[name], profile.thresholds
+        if len(colours) <= _MAX_BANDS:
+            axes.fill_between(taus, profile.low, profile.high, step="post", color=colour, alpha=0.13, linewidth=0)
+        axes.plot(taus, profile.fraction, color=colour, linewidth=1.8, drawstyle="steps-post")
+    axes.set_ylim(0, 1.03)
+    axes.set_yticks((0, 0.25, 0.5, 0.75, 1), ("0", "25%", "50%", "75%", "100%"))
+    axes.margins(x=0.02)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+
+
+def _note(axes: Any, x: float, height: float, text: str, colour: str) -> None:
+    """Write beside the axes, level with a row."""
+    axes.annotate(text, (x, height), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=colour)
+
+
+def _heading(axes: Any, x: float, text: str) -> None:
+    """Write above a column of notes."""
+    axes.annotate(
+        text, (x, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8.5, color=_PALE
+    )
+
+
+def _tidy(axes: Any, title: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=9.5, color=_INK, pad=20)
+    axes.set_xlabel(label, fontsize=9, color=_INK)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.ticklabel_format(axis="x", useOffset=False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(_PALE)
