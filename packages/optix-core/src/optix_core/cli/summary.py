@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from optix_core.loop.result import RunResult
     from optix_core.training import TrainPlan
 
-_NO_SIGNAL_ADVICE = (
-    "Nothing was learned: the score never rose above that of the untrained policy. Try another seed, more exploration "
-    "(--set entropy_coef=0.02), more environments (--n-envs), a longer budget, or a denser reward."
-)
-
 
 def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Console) -> Panel:
     """Return the panel that ends a run."""
@@ -42,7 +37,7 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     rows.add_row("verdict", Text(result.verdict, style=f"bold {style}"))
     rows.add_row("stopped", Text(plain_reason(result.why)))
     if result.verdict == "NO_SIGNAL":
-        rows.add_row("advice", Text(_NO_SIGNAL_ADVICE, style="yellow"))
+        rows.add_row("advice", Text(advice(plan), style="yellow"))
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
     rows.add_row(
         "steps", f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
@@ -72,3 +67,16 @@ def threshold_line(env_id: str, threshold: float, mean: float) -> str:
     """Compare with the return at which the environment's registration calls it solved."""
     reached = "reached" if mean >= threshold else "not reached"
     return f"{number(threshold)}, where {env_id.rpartition(':')[2]} counts as solved: {reached}"
+
+
+def advice(plan: TrainPlan) -> str:
+    """Say what to try when nothing was learned."""
+    from optix_core.backends import load_backend
+
+    known = load_backend(plan.backend).algorithms()[plan.algorithm].default_hyperparams
+    value = max(0.01, 2 * float(plan.hyperparams.get("entropy_coef", known.get("entropy_coef", 0.0))))
+    explore = f"more exploration (--set entropy_coef={value:g})" if "entropy_coef" in known else "more exploration"
+    return (
+        f"Nothing was learned. Try {explore}, another seed or algorithm, a longer budget (--max-env-steps), or a "
+        "wrapper whose reward tells progress from standstill."
+    )

@@ -65,7 +65,7 @@ def train(
         with progress:
             result = optimizer.run()
     except OptixError as error:
-        raise type(error)(f"{error} {_what_was_saved(optimizer.result, shown_path(directory))}".strip()) from error
+        raise type(error)(_joined(str(error), _what_was_saved(optimizer.result, shown_path(directory)))) from error
     if not quiet:
         console.print(result_panel(result, plan, shown_path(directory), console))
     if result.stop_reason == StopReason.INTERRUPTED:
@@ -103,6 +103,11 @@ def default_directory(plan: TrainPlan) -> Path:
         copy += 1
         candidate = RUNS / f"{name}-{copy}"
     return candidate
+
+
+def _joined(message: str, more: str) -> str:
+    stop = "" if not more or message.endswith((".", "!", "?")) else "."
+    return f"{message}{stop} {more}".strip()
 
 
 def _what_was_saved(result: Any, directory: str) -> str:

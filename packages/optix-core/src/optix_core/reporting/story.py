@@ -151,9 +151,9 @@ def _judgement(events: Sequence[Event]) -> Section:
         title="The judgement",
         sentences=(
             f"The scheduler looked at the evidence {_times(len(looks))}; its verdict "
-            f"{f'changed {_times(changes)}' if changes else 'never changed'}. Each row is a stretch of equal verdicts with "
-            "the numbers of its last look: the most that the next steps could still add, by an upper confidence bound, "
-            "and the margin below which that is not worth waiting for.",
+            f"{f'changed {_times(changes)}' if changes else 'never changed'}. Each row is a stretch of equal verdicts "
+            "with the numbers of its last look: the most that the next steps could still add, by an upper confidence "
+            "bound, and the margin below which that is not worth waiting for.",
         ),
         table=Table(headings=headings, rows=_abridged(rows)),
     )
