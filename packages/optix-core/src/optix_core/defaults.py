@@ -83,7 +83,8 @@ _GENERAL = Recipe(pattern="*")
 
 
 def recipe(algorithm: str, env_id: str) -> Recipe:
-    """Return the first recipe of the algorithm whose pattern matches the environment id."""
+    """Return the first recipe of the algorithm whose pattern matches the environment id (without its module)."""
+    env_id = env_id.rpartition(":")[2]
     for candidate in _RECIPES.get(algorithm, ()):
         if fnmatchcase(env_id, candidate.pattern):
             return candidate

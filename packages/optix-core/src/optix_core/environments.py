@@ -113,7 +113,7 @@ class EnvSpec:
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
 
-        spec = gym.spec(str(self.env_id))
+        spec = gym.spec(registered_name(str(self.env_id)))
         entry = spec.vector_entry_point
         # The JAX versions keep their state on a device and are served by the JAX backend instead.
         return bool(entry) and "phys2d" not in str(entry) and not spec.additional_wrappers
@@ -177,6 +177,8 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
 def resolve_id(env_id: str) -> str:
     """Return the full registered id: imports the package behind its namespace and adds a missing version.
 
+    The module of ``"module:Name-v0"`` is imported and stays part of the id, so that another process finds it too.
+
     Raises:
         EnvError: nothing of that name is registered (with close matches), or its package is not installed.
     """
@@ -184,11 +186,13 @@ def resolve_id(env_id: str) -> str:
     from gymnasium.envs.registration import find_highest_version, parse_env_id
 
     if ":" in env_id:
-        module, _, env_id = env_id.partition(":")
+        module, _, name = env_id.partition(":")
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise EnvError(f"Module '{module}' of environment '{env_id}' is not installed.") from error
+            missing = "cannot be found" if error.name == module else f"needs '{error.name}', which is not installed"
+            raise EnvError(f"Module '{module}' of environment '{name}' {missing}.") from error
+        return f"{module}:{resolve_id(name)}"
     package = _NAMESPACES.get(env_id.partition("/")[0])
     if package:
         if not importlib.util.find_spec(package):
@@ -204,6 +208,11 @@ def resolve_id(env_id: str) -> str:
         pass
     hint = suggest(env_id, gym.registry) or " Any Gymnasium id will do, such as CartPole-v1."
     raise EnvError(f"Unknown environment '{env_id}'.{hint}")
+
+
+def registered_name(env_id: str) -> str:
+    """Return the id without the module that registers it."""
+    return env_id.rpartition(":")[2]
 
 
 def _missing_dependency(env_id: str, error: Exception) -> str:
