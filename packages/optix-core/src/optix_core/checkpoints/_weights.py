@@ -11,7 +11,7 @@ import numpy as np
 
 from optix_core.checkpoints._records import WEIGHTS_NAMES
 from optix_core.checkpoints.arrays import read_arrays, write_arrays
-from optix_core.checkpoints.damage import DamagedFileError
+from optix_core.checkpoints.damage import DamagedFileError, one_line
 from optix_core.errors import AgentError, RunDirectoryError
 from optix_protocol import Array, BaseAgent
 
@@ -92,4 +92,4 @@ def load_weights(agent: BaseAgent, path: Path, subject: str) -> None:
     try:
         agent.load_weights(path)
     except Exception as error:
-        raise AgentError(f"{subject} not fit this agent: {str(error) or type(error).__name__}") from error
+        raise AgentError(f"{subject} not fit this agent: {one_line(error)}") from error

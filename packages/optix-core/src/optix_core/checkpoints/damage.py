@@ -61,3 +61,9 @@ def printable(text: str, *, limit: int = 120) -> str:
     """Return text from an untrusted name or value in a form that cannot disturb a terminal."""
     shown = text[:limit]
     return shown if shown.isascii() and shown.isprintable() else ascii(shown)
+
+
+def one_line(error: BaseException, *, limit: int = 400) -> str:
+    """Return what an error of unknown make says, in one line, or its type if it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return printable(text, limit=limit)

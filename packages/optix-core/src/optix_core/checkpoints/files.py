@@ -154,12 +154,16 @@ def open_regular(path: Path, *, max_bytes: int | None = None) -> Iterator[io.Buf
         raise DamagedFileError(path, "it is missing") from error
     except (OSError, ValueError) as error:
         raise DamagedFileError(path, f"it cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    status = os.fstat(descriptor)
+    reason = ""
+    if not stat.S_ISREG(status.st_mode):
+        reason = "it is not a regular file"
+    elif max_bytes is not None and status.st_size > max_bytes:
+        reason = f"it has {status.st_size} bytes, more than the {max_bytes} allowed"
+    if reason:
+        os.close(descriptor)
+        raise DamagedFileError(path, reason)
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedFileError(path, "it is not a regular file")
-        if max_bytes is not None and status.st_size > max_bytes:
-            raise DamagedFileError(path, f"it has {status.st_size} bytes, more than the {max_bytes} allowed")
         try:
             yield file
         except OSError as error:

@@ -390,10 +390,14 @@ class CheckpointRegistry:
         snapshots = [describe(self._index.records[i].snapshot) for i in self._index.ids()]
         return {"next_id": self._next_id, "marked": self._index.marked, "snapshots": snapshots}
 
-    def restore_state(self, state: StateTree) -> None:
+    def restore_state(self, state: StateTree, *, protect: Iterable[int] = ()) -> None:
         """Go back to the moment of a saved state: forget later snapshots, later scores and later marks.
 
         The run that goes on from there writes them again. :attr:`problems` names snapshots of the state that are gone.
+
+        Args:
+            state: what :meth:`state` returned.
+            protect: snapshots that other saved states list, as for :meth:`protect`.
 
         Raises:
             RunDirectoryError: the state is not one of :meth:`state`.
@@ -414,9 +418,10 @@ class CheckpointRegistry:
                 record.snapshot = listed[snapshot_id]
                 self._rewrite(record)
         self._next_id = next_id
-        later = [i for i in numbered_directories(self.path) if i not in listed]
-        self._deferred.clear()
-        self._protected = frozenset(listed)
+        self._protected = frozenset(listed).union(protect)
+        present = numbered_directories(self.path).keys()
+        self._deferred = (present & self._protected) - listed.keys()
+        later = sorted(present - self._protected)
         self._writer.submit("remove later snapshots", lambda: self._delete(later))
         self._mark(marked if marked in self._index.records else None)
 

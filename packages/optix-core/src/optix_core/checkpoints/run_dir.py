@@ -123,9 +123,13 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the run was opened for reading only.
         """
-        if self._journal is None:
-            raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
+        self._require_writable()
+        assert self._journal is not None
         return self._journal
+
+    def _require_writable(self) -> None:
+        if self._lock is None:
+            raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
 
     @property
     def run_path(self) -> Path:
@@ -177,6 +181,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the disk is full or refuses.
         """
+        self._require_writable()
         atomic_write_json(self.run_path, run)
 
     def read_run(self) -> dict[str, Any]:
@@ -207,6 +212,7 @@ class RunDirectory:
 
     def discard_result(self) -> None:
         """Remove ``result.json``, because a finished run goes on."""
+        self._require_writable()
         self.result_path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ exact resume
@@ -227,7 +233,7 @@ class RunDirectory:
         snapshots = self.registry.state()
         state = {"num_events": self.journal.num_events, "snapshots": snapshots, "tree": tree}
         self._states.save(state, before_publish=self._sync_events)
-        self._listed.append(frozenset(entry["snapshot_id"] for entry in snapshots["snapshots"]))
+        self._listed.append(_snapshots_listed(state))
         self.registry.protect(frozenset().union(*self._listed))
 
     def _sync_events(self) -> None:
@@ -256,13 +262,13 @@ class RunDirectory:
         """
         self.journal.close()
         self._journal = Journal(self.events_path, keep_events=state.num_events if state else 0)
+        self._listed.clear()
         if state is None:
             self._states.clear()
-            self._listed.clear()
             self.registry.restore_state({"next_id": 1, "marked": None, "snapshots": []})
         else:
-            self.registry.restore_state(state.snapshots)
-            self._listed.append(frozenset(snapshot.snapshot_id for snapshot in self.registry.list()))
+            self._listed.extend(_snapshots_listed(outline) for outline in self._states.outlines())
+            self.registry.restore_state(state.snapshots, protect=frozenset().union(*self._listed))
 
     # ------------------------------------------------------------------ life cycle
 
@@ -343,6 +349,14 @@ def _require_usable(directory: Path, *, resume: bool) -> None:
         raise RunDirectoryError(
             f"{str(directory)!a} is not empty and holds no run ({printable(min(names))}): choose another directory."
         )
+
+
+def _snapshots_listed(state: Mapping[str, Any]) -> frozenset[int]:
+    """Return the numbers of the snapshots in a state, or in the outline of one that may be forged."""
+    try:
+        return frozenset(int(entry["snapshot_id"]) for entry in state["snapshots"]["snapshots"])
+    except (KeyError, TypeError, ValueError):
+        return frozenset()
 
 
 def _is_content(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from optix_core.checkpoints.files import (
     temporary_path,
     write_error,
 )
-from optix_core.checkpoints.tree import load_tree, seal_tree, write_tree
+from optix_core.checkpoints.tree import load_tree, read_outline, seal_tree, write_tree
 from optix_core.checkpoints.writer import BackgroundWriter
 from optix_protocol import StateTree
 
@@ -87,6 +88,14 @@ class StateStore:
                 name = f"{STATE_NAME}/{number}/{error.path.name}"
                 self._damaged.add(number)
                 self.problems += (Problem(path=name, reason=error.reason),)
+
+    def outlines(self) -> Iterator[dict[str, Any]]:
+        """Yield the intact states that are kept, oldest first, without reading their arrays."""
+        self._writer.wait()
+        for number, directory in numbered_directories(self.path).items():
+            with contextlib.suppress(DamagedFileError):
+                if number not in self._damaged:
+                    yield read_outline(directory)
 
     def clear(self) -> None:
         """Delete every state."""

@@ -109,10 +109,8 @@ def load_tree(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     directory = Path(directory)
     path = directory / TREE_NAME
-    document = read_json(path)
-    seal = document.get("arrays")
-    if document.get("format") != _FORMAT or set(document) != {"format", "arrays", "tree"} or not isinstance(seal, dict):
-        raise DamagedFileError(path, "it is not a training state of this version")
+    document = _read_document(path)
+    seal = document["arrays"]
     num_bytes, digest = seal.get("bytes"), seal.get("sha256")
     if type(num_bytes) is not int or not isinstance(digest, str):
         raise DamagedFileError(path, "it does not say which arrays belong to it")
@@ -125,6 +123,27 @@ def load_tree(directory: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(tree, dict) or arrays:
         raise DamagedFileError(path, "it is not a mapping that uses each of its arrays once")
     return tree
+
+
+def read_outline(directory: Path) -> dict[str, Any]:
+    """Return a tree as ``tree.json`` has it, with marks in place of arrays and large integers.
+
+    Raises:
+        DamagedFileError: ``tree.json`` is missing, truncated or altered.
+    """
+    outline: dict[str, Any] = _read_document(directory / TREE_NAME)["tree"]
+    return outline
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if (
+        document.get("format") != _FORMAT
+        or not isinstance(document.get("arrays"), dict)
+        or not isinstance(document.get("tree"), dict)
+    ):
+        raise DamagedFileError(path, "it is not a training state of this version")
+    return document
 
 
 def _encode(value: Any, arrays: dict[str, Array], place: str, depth: int) -> Any:

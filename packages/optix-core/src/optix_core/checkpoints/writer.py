@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from optix_core.checkpoints.damage import one_line
 from optix_core.checkpoints.files import write_error
-from optix_core.errors import OptixError, RunDirectoryError
+from optix_core.errors import RunDirectoryError
 
 _MAX_PENDING = 32
 
@@ -43,7 +44,7 @@ class BackgroundWriter:
 
         Args:
             action: what it does, for the message if it fails (``"save snapshot 7"``).
-            work: the job; its ``OSError`` and ``OptixError`` are kept, and it is then undone.
+            work: the job; if it raises, the error is kept and the job undone.
             undo: removes what a failed job left.
         """
         if self._thread is None:
@@ -107,7 +108,6 @@ def _explain(action: str, error: Exception) -> RunDirectoryError:
     if isinstance(error, OSError):
         explained = write_error(action, error)
     else:
-        detail = str(error) if isinstance(error, OptixError) else f"{type(error).__name__}: {error}"
-        explained = RunDirectoryError(f"Could not {action}: {detail}")
+        explained = RunDirectoryError(f"Could not {action}: {one_line(error)}")
     explained.__cause__ = error
     return explained
