@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import assess, backends, evaluate, explain, runs, train
+from optix_core.cli import assess, backends, compare, evaluate, explain, runs, train
 from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
@@ -27,6 +27,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.command("assess")(assess.assess)
+app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
 app.command("backends")(backends.backends)
 app.command("check-backend")(backends.check_backend)

@@ -30,12 +30,14 @@ class FinalPolicy:
     Attributes:
         snapshot: which one; its weights are in the agent.
         confirmed: summary of its returns on untouched seeds, or None if it could not be played.
+        returns: these returns, one per episode.
         rounds: what was played to choose it, JSON-able.
         reason: why the choice ended, in plain words.
     """
 
     snapshot: PolicySnapshot
     confirmed: dict[str, float] | None
+    returns: tuple[float, ...]
     rounds: list[dict[str, Any]]
     reason: str
 
@@ -74,12 +76,11 @@ def choose_final_policy(
         return None
     if not can_play or in_a_hurry or by_score or len(snapshots) == 1:
         registry.load(arena.agent, best.snapshot_id)
-        confirmed = None
+        outcome = None
         if can_play:
             episodes = min(confirm_episodes, HURRIED_EPISODES) if in_a_hurry else confirm_episodes
             outcome = arena.play(episodes, derive_seed(seed, "confirmation"))
-            confirmed = _summary(outcome) if outcome is not None else None
-        return FinalPolicy(snapshot=best, confirmed=confirmed, rounds=[], reason="the best score")
+        return FinalPolicy(snapshot=best, **_confirmation(outcome), rounds=[], reason="the best score")
 
     def play(snapshot_id: int, episodes: int, play_seed: int) -> Rollouts:
         registry.load(arena.agent, snapshot_id)
@@ -98,11 +99,11 @@ def choose_final_policy(
         )
     except _NoArenaError:
         registry.load(arena.agent, best.snapshot_id)
-        return FinalPolicy(snapshot=best, confirmed=None, rounds=[], reason="the best score")
+        return FinalPolicy(snapshot=best, **_confirmation(None), rounds=[], reason="the best score")
     chosen = registry.load(arena.agent, selection.key)
     return FinalPolicy(
         snapshot=chosen,
-        confirmed=_summary(selection.confirmed),
+        **_confirmation(selection.confirmed),
         rounds=_rounds(selection),
         reason=selection.reason,
     )
@@ -135,8 +136,10 @@ def _candidates(snapshots: Sequence[PolicySnapshot], history: ScoreHistory) -> l
     return candidates
 
 
-def _summary(rollouts: Rollouts) -> dict[str, float]:
-    return {name: float(value) for name, value in summarise(rollouts.returns).items()}  # type: ignore[arg-type]
+def _confirmation(outcome: Rollouts | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"confirmed": None, "returns": ()}
+    return {"confirmed": dict(summarise(outcome.returns)), "returns": tuple(outcome.returns.tolist())}
 
 
 def _rounds(selection: Selection[int]) -> list[dict[str, Any]]:

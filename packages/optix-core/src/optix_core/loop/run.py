@@ -335,9 +335,11 @@ class Run:
             final = choose(can_play=False)
         if final is not None:
             self.best = final.snapshot
-            self.journal.append("selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id)
+            self.journal.append(
+                "selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id, reason=final.reason
+            )
             if final.confirmed is not None:
-                self.journal.append("confirmed", **final.confirmed)
+                self.journal.append("confirmed", **final.confirmed, returns=final.returns)
         return final
 
     def _keep_last_policy(self, reason: StopReason) -> None:

@@ -49,7 +49,12 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     try:
         figure.savefig(path, dpi=150, format="png")
     except OSError as error:
-        raise RunDirectoryError(f"{str(path)!a} cannot be written: {error.strerror or error}.") from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: str | Path, error: OSError) -> RunDirectoryError:
+    """Return the error for a picture that cannot be written."""
+    return RunDirectoryError(f"{str(path)!a} cannot be written: {error.strerror or error}.")
 
 
 def draw_judgement(judgement: Judgement, path: str | Path) -> None:
