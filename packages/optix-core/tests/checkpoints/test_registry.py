@@ -264,6 +264,29 @@ def test_a_disk_that_fills_in_the_background(registry, keep, toy, monkeypatch):
     assert agent.value == 10
 
 
+@pytest.mark.parametrize("failing_call", range(4))  # two files, their directory, the one above
+def test_a_save_that_fails_at_any_flush_leaves_nothing_visible(registry, keep, monkeypatch, failing_call):
+    keep(registry, 1)
+    registry.flush()
+    real, calls = os.fsync, []
+
+    def fails_once(descriptor):
+        calls.append(descriptor)
+        if len(calls) == failing_call + 1:
+            full()
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    keep(registry, 2)
+    registry._writer.wait()
+    assert len(registry.pop_errors()) == 1
+    assert names(registry.path) == ["1"]
+    assert ids(registry) == [1]
+    keep(registry, 3)
+    registry.flush()
+    assert registry.verify().ok
+
+
 def test_an_error_nobody_took_is_raised_by_the_next_save_and_by_close(tmp_path, keep, monkeypatch):
     registry = CheckpointRegistry(tmp_path)
     monkeypatch.setattr(os, "fsync", full)

@@ -158,6 +158,9 @@ def test_a_state_is_not_used_when_the_journal_lost_its_events(tmp_path, make_run
     with RunDirectory.create(path, resume=True) as run:
         assert run.load_state().tree["step"] == 2
         assert "journal has lost" in run.problems[0].reason
+        run.rewind(run.load_state())
+        run.save_state({"step": 2.5})
+    assert names(path / "state") == ["2", "4"]  # the one that nobody can use is gone
 
 
 def test_a_full_disk_while_saving_a_state_leaves_the_earlier_one(tmp_path, make_run, monkeypatch):

@@ -91,13 +91,17 @@ def publish_directory(temporary: Path, target: Path) -> None:
     """Flush a finished temporary directory of files to disk and give it its name as one step.
 
     Raises:
-        OSError: the disk refuses, or ``target`` exists already.
+        OSError: the disk refuses, or ``target`` exists already; then only the temporary directory is there.
     """
     for file in temporary.iterdir():
         sync_file(file)
     sync_directory(temporary)
     temporary.rename(target)
-    sync_directory(target.parent)
+    try:
+        sync_directory(target.parent)
+    except OSError:
+        target.rename(temporary)
+        raise
 
 
 def remove_directory(path: Path) -> None:

@@ -205,9 +205,8 @@ class CheckpointRegistry:
 
     def _delete(self, snapshot_ids: Iterable[int]) -> None:
         for snapshot_id in snapshot_ids:
-            directory = self.path / str(snapshot_id)
-            if directory.exists():
-                remove_directory(directory)
+            with contextlib.suppress(OSError):  # it is out of the index; a left-over costs nothing but space
+                remove_directory(self.path / str(snapshot_id))
 
     def _settle(self, *, writing: bool = False) -> None:
         """Take failed saves out of the index, here and not in the writer's thread, so that it needs no lock."""

@@ -241,15 +241,15 @@ class RunDirectory:
 
     def load_state(self) -> SavedState | None:
         """Return the newest intact state, or None if there is none; :attr:`problems` names those passed over."""
-        for state in self._states.load_all():
+        for number, state in self._states.load_all():
             tree, num_events, snapshots = (state.get(name) for name in ("tree", "num_events", "snapshots"))
             if not isinstance(tree, dict) or type(num_events) is not int or not isinstance(snapshots, dict):
-                reason = "a state in it is not the state of a run"
+                reason = "it is not the state of a run"
             elif self._journal is not None and num_events > self._journal.num_events:
-                reason = f"a state in it builds on {num_events} events, of which the journal has lost some"
+                reason = f"it builds on {num_events} events, of which the journal has lost some"
             else:
                 return SavedState(tree=tree, num_events=num_events, snapshots=snapshots)
-            self._problems.append(Problem(path=STATE_NAME, reason=reason))
+            self._states.reject(number, reason)
         return None
 
     def rewind(self, state: SavedState | None) -> None:
@@ -274,8 +274,6 @@ class RunDirectory:
 
     def verify(self) -> VerifyReport:
         """Read every file of the run in full and report what is damaged."""
-        self._writer.wait()
-
         snapshots = self.registry.verify()
         problems = list(snapshots.problems)
         num_checked = snapshots.num_checked

@@ -78,16 +78,19 @@ class StateStore:
             "save the training state", publish, undo=lambda: shutil.rmtree(temporary, ignore_errors=True)
         )
 
-    def load_all(self) -> Iterator[dict[str, Any]]:
-        """Yield the intact trees, newest first; :attr:`problems` names damaged ones that were passed over."""
+    def load_all(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield number and tree of the intact states, newest first; :attr:`problems` names damaged ones."""
         self._writer.wait()
         for number, directory in sorted(numbered_directories(self.path).items(), reverse=True):
             try:
-                yield load_tree(directory)
+                yield number, load_tree(directory)
             except DamagedFileError as error:
-                name = f"{STATE_NAME}/{number}/{error.path.name}"
-                self._damaged.add(number)
-                self.problems += (Problem(path=name, reason=error.reason),)
+                self.reject(number, error.reason, name=f"/{error.path.name}")
+
+    def reject(self, number: int, reason: str, *, name: str = "") -> None:
+        """Pass a state over: it is reported now, and deleted when the next one has been saved."""
+        self._damaged.add(number)
+        self.problems += (Problem(path=f"{STATE_NAME}/{number}{name}", reason=reason),)
 
     def outlines(self) -> Iterator[dict[str, Any]]:
         """Yield the intact states that are kept, oldest first, without reading their arrays."""
