@@ -28,8 +28,7 @@ class Categorical:
 
     def sample(self, logits: Array, rng: np.random.Generator) -> Array:
         """Draw actions ``[N]`` for logits ``[N, A]`` by the exponential race (the Gumbel-max trick, one log less)."""
-        noise = rng.standard_exponential(logits.shape, dtype=np.float32)
-        np.log(noise, out=noise)
+        noise = _log_exponential(logits.shape, rng)
         return self.greedy(np.subtract(logits, noise, out=noise))
 
     def distribution(self, logits: Array) -> ActionDistribution:
@@ -60,8 +59,7 @@ class MultiCategorical:
 
     def sample(self, logits: Array, rng: np.random.Generator) -> Array:
         """Draw actions ``[N, len(nvec)]``."""
-        noise = rng.standard_exponential(logits.shape, dtype=np.float32)
-        return self.greedy(logits - np.log(noise, out=noise))
+        return self.greedy(logits - _log_exponential(logits.shape, rng))
 
     def distribution(self, logits: Array) -> ActionDistribution:
         """Return the log-probabilities ``[N, sum(nvec)]``, normalised within each action."""
@@ -136,6 +134,8 @@ class DiagonalGaussian:
         return actions.reshape(-1, *self.shape)
 
 
+_TINY = np.finfo(np.float32).tiny
+
 Head: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
 
 
@@ -162,6 +162,12 @@ def head_from_tree(tree: StateTree) -> Head:
         shape = tuple(map(int, tree["shape"]))
         return DiagonalGaussian(low=tree["low"], high=tree["high"], shape=shape, log_std=tree["log_std"])
     raise ValueError(f"Unknown policy head '{kind}'; update optix-core.")
+
+
+def _log_exponential(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    noise: Array = rng.standard_exponential(shape, dtype=np.float32)
+    noise += _TINY  # one draw in millions is exactly 0
+    return np.log(noise, out=noise)
 
 
 def _log_softmax(logits: Array) -> Array:
