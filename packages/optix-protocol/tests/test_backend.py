@@ -183,5 +183,22 @@ def test_exemptions_are_by_algorithm():
     exempt = {"linear-a2c": {"truncation_is_not_termination": "for the sake of the test"}}
     report = check_backend(ReferenceBackend(), exempt=exempt)
     assert sum("for the sake of the test" in result.message for result in report.results) == 3
+
+
+def test_a_backend_may_declare_its_exemptions(monkeypatch):
+    seen = []
+    empty = module.ConformanceReport.merge("none", [])
+    monkeypatch.setattr(module, "check_agent", lambda *args, **kwargs: seen.append(kwargs["exempt"]) or empty)
+
+    class MonteCarlo(ReferenceBackend):
+        conformance_exemptions = {"linear-a2c": {"window_end_bootstraps": "no value function"}}  # noqa: RUF012
+
+    check_backend(MonteCarlo())
+    assert seen == 3 * [{"window_end_bootstraps": "no value function"}]
+    check_backend(MonteCarlo(), exempt={})
+    assert seen[3:] == 3 * [None]
+
+
+def test_exemptions_for_unknown_algorithms_are_refused():
     with pytest.raises(ValueError, match="unknown algorithms: sac"):
         check_backend(ReferenceBackend(), exempt={"sac": {}})

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optix_protocol import EpisodeData, LoopState, Verdict
@@ -86,6 +86,7 @@ def test_enums_are_their_names_in_json():
     assert [f"{state}" for state in LoopState] == [state.name for state in LoopState]
 
 
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     num_steps=st.integers(1, 7),
     num_envs=st.integers(1, 4),

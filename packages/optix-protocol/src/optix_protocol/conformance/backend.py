@@ -32,7 +32,8 @@ def check_backend(
 
     Args:
         backend: what the entry point's factory returned.
-        exempt: by algorithm, names of checks it cannot pass by design, each with the reason.
+        exempt: by algorithm, names of checks it cannot pass by design, each with the reason; default what the backend
+            says of itself in an attribute ``conformance_exemptions``, if it has one.
         device: handed to ``make_agent``.
 
     Returns:
@@ -45,7 +46,8 @@ def check_backend(
     results = [_run(check, backend, name) for check in BACKEND_CHECKS]
     own = ConformanceReport(subject=name, results=tuple(results), floor=len(BACKEND_CHECKS) - 1)
     algorithms = _algorithms(backend)
-    unknown = (exempt or {}).keys() - algorithms.keys()
+    exempt = getattr(backend, "conformance_exemptions", {}) if exempt is None else exempt
+    unknown = exempt.keys() - algorithms.keys()
     if unknown:
         raise ValueError(f"exemptions for unknown algorithms: {', '.join(sorted(unknown))}.")
     agents = [
@@ -53,7 +55,7 @@ def check_backend(
             _factory(backend, algorithm, example_case(kind), device),
             case=example_case(kind),
             make_other=_factory(backend, algorithm, example_case(kind, observation_size=5), device),
-            exempt=(exempt or {}).get(algorithm),
+            exempt=exempt.get(algorithm),
             subject=f"{algorithm} on {kind} actions",
         )
         for algorithm, info in algorithms.items()

@@ -212,7 +212,7 @@ class ReferenceAgent:
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write all arrays, normaliser included, as one ``.npz`` file at exactly this path."""
-        with open(path, "wb") as file:  # noqa: PTH123 - takes str and Path alike
+        with open(path, "wb") as file:
             np.savez(file, **self._weights)  # type: ignore[arg-type]
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:

@@ -40,7 +40,7 @@ def check_agent(
         exempt: names of checks that this agent cannot pass by design, each with the reason
             (``{"truncation_is_not_termination": "no value function"}``). They are reported as skipped.
         make_other: returns an agent for other spaces; its weights must be refused.
-        subject: name in the report.
+        subject: name in the report; default the agent's class.
 
     Returns:
         The report; ``report.ok`` is False when a check failed or too few passed.
@@ -49,7 +49,7 @@ def check_agent(
         ValueError: an exemption for a check that does not exist, or without a reason.
     """
     case = case or example_case()
-    name = subject or str(getattr(make_agent, "__qualname__", make_agent))
+    name = subject or _class_name(make_agent)
     exempt = check_exemptions(exempt or {})
     results = [
         run_check(check, make_agent, case=case, exempt=exempt, make_other=make_other, subject=name) for check in CHECKS
@@ -96,6 +96,13 @@ def run_check(
     except Exception as error:
         return result("failed", f"{describe(error)} Checked: {check.summary}")
     return result("passed")
+
+
+def _class_name(make_agent: AgentFactory) -> str:
+    try:
+        return type(make_agent()).__name__
+    except Exception:  # every check will say so
+        return "agent"
 
 
 def describe(error: Exception) -> str:

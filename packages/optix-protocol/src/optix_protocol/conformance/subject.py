@@ -21,7 +21,7 @@ from optix_protocol.capabilities import (
     SupportsTrainingState,
 )
 from optix_protocol.conformance._files import read_arrays
-from optix_protocol.conformance._trees import leaves, stored
+from optix_protocol.conformance._trees import stored
 from optix_protocol.conformance.cases import Case, make_window
 from optix_protocol.conformance.report import ConformanceError
 from optix_protocol.types import Array, EpisodeData, HyperparamSet
@@ -92,6 +92,11 @@ class Subject:
         """Return the contents of the agent's weight file."""
         path = self.directory / "observed.weights"
         agent.save_weights(path)
+        require(
+            path.is_file(),
+            f"save_weights({path.name!r}) wrote no file of this name: write to exactly the path that is given "
+            "(numpy.savez appends .npz to a name; give it an open file instead).",
+        )
         return path.read_bytes()
 
     def weights(self, agent: BaseAgent) -> Observed:
@@ -204,8 +209,3 @@ def all_finite(observed: Observed) -> bool:
         for array in observed.values()
         if array.dtype.kind == "f"
     )
-
-
-def array_leaves(state: Mapping[str, Any]) -> dict[str, Array]:
-    """Return the arrays of a training state by path."""
-    return {path: leaf for path, leaf in leaves(state) if isinstance(leaf, np.ndarray)}

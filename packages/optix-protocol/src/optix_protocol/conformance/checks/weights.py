@@ -14,7 +14,7 @@ from optix_protocol.conformance.subject import Subject, first_mismatch, require,
 @check("weights")
 def check_save_writes_exact_path(subject: Subject) -> None:
     """save_weights writes one file, at exactly the path it was given, and can overwrite it."""
-    agent = subject.learned_from(subject.window())
+    agent = subject.fresh()
     folder = subject.directory / "exact"
     folder.mkdir()
     path = folder / "policy.v1"
