@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optix_protocol import EpisodeData
 from optix_protocol.conformance import CHECKS, MINIMUM_PASSED, check_agent, example_case, run_check
 from optix_protocol.conformance.reference import ReferenceAgent
 
@@ -123,6 +124,67 @@ def test_messages_name_the_place_where_an_agent_raised(make_reference):
     assert "IndexError raised at sabotage.py:" in result.message
     assert "index out of range" in result.message
     assert "Checked: Learn returns a dict of finite floats." in result.message
+
+
+class Replays(ReferenceAgent):
+    """Keeps the contract off-policy: learns from random rows of the past, after a warm-up of 200 rows."""
+
+    is_on_policy = False
+    fields = ("observations", "actions", "rewards", "next_observations", "terminated")
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._memory = {}
+        self._sampler = np.random.default_rng(kwargs.get("seed", 0))
+
+    def learn(self, episode_data):
+        for name in self.fields:
+            rows = episode_data.flat(getattr(episode_data, name))
+            self._memory[name] = np.concatenate([self._memory[name], rows]) if name in self._memory else rows
+        size = len(self._memory["rewards"])
+        if size < 200 or episode_data.num_env_steps == 0:
+            return {}
+        index = self._sampler.integers(size, size=64)
+        row = {name: array[index][None] for name, array in self._memory.items()}  # [T = 1, N = 64]
+        successors, ended = row.pop("next_observations"), int(row["terminated"].sum())
+        return super().learn(
+            EpisodeData(
+                **row,
+                truncated=np.zeros_like(row["terminated"]),
+                valid=np.ones_like(row["terminated"]),
+                last_observation=successors[0],
+                final_observations=successors[row["terminated"]],
+                episode_returns=np.zeros(ended),
+                episode_lengths=np.ones(ended, np.int64),
+            )
+        )
+
+    def training_state(self):
+        memory = {name: array.copy() for name, array in self._memory.items()}
+        return {**super().training_state(), "memory": memory, "sampler": self._sampler.bit_generator.state}
+
+    def restore_training_state(self, state):
+        super().restore_training_state(state)
+        self._memory = {name: array.copy() for name, array in state["memory"].items()}
+        self._sampler.bit_generator.state = state["sampler"]
+
+
+def test_an_off_policy_agent_passes(make_reference):
+    case = example_case()
+    report = check_agent(make_reference(case, Replays), case=case)
+    assert report.ok, report.summary()
+    skipped = {result.check for result in report.results if result.outcome == "skipped"}
+    assert skipped == {"learn_keeps_environments_apart", "load_refuses_other_network"}
+
+
+def test_an_off_policy_agent_that_forgets_its_memory_is_caught(make_reference):
+    class Forgets(Replays):
+        def restore_training_state(self, state):
+            super().restore_training_state({**state, "memory": {}})
+
+    case = example_case()
+    report = check_agent(make_reference(case, Forgets), case=case)
+    assert "state_resumes_exactly" in {result.check for result in report.failures}
 
 
 def test_warm_up_is_waited_for(make_reference):
