@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pytest
+
+from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights
+from optix_protocol import HyperparamSet, ParamBound
+
+SPECS = {
+    "learning_rate": Hyperparam(default=1e-3, low=0, open_low=True, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    "num_epochs": Hyperparam(default=4, kind=int, low=1),
+    "normalize": Hyperparam(default=False, kind=bool, fixed=True),
+    "target_kl": Hyperparam(default=None, low=0, optional=True),
+    "activation": Hyperparam(default="tanh", kind=str, choices=("tanh", "relu"), fixed=True, network=True),
+    "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
+}
+
+
+def test_values_are_converted_to_plain_python_of_the_right_type():
+    store = HyperparamStore(
+        SPECS, {"learning_rate": 1, "num_epochs": np.int64(3), "target_kl": np.float32(0.5), "hidden_sizes": [8, 4]}
+    )
+    assert store["learning_rate"] == 1.0
+    assert type(store["learning_rate"]) is float
+    assert (store["num_epochs"], type(store["num_epochs"])) == (3, int)
+    assert type(store["target_kl"]) is float
+    assert store["hidden_sizes"] == (8, 4)
+    json.dumps(dict(store.to_set().params))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rat": 1.0}, "no hyperparameter 'learning_rat'. Did you mean 'learning_rate'?"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number"),
+        ({"learning_rate": None}, "learning_rate must be a number"),
+        ({"num_epochs": 2.5}, "num_epochs must be a whole number of at least 1"),
+        ({"num_epochs": True}, "num_epochs must be a whole number"),
+        ({"normalize": 1}, "normalize must be True or False"),
+        ({"activation": "relux"}, "activation must be one of tanh, relu"),
+        ({"hidden_sizes": [64, 0]}, "hidden_sizes must be a list of positive whole numbers"),
+        ({"hidden_sizes": 64}, "hidden_sizes must be a list of positive whole numbers"),
+    ],
+)
+def test_bad_values_are_one_line_errors_that_say_what_to_do(values, message):
+    with pytest.raises(ValueError) as error:
+        HyperparamStore(SPECS, values)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_update_is_all_or_nothing_and_leaves_missing_names_alone():
+    store = HyperparamStore(SPECS)
+    store.update(HyperparamSet(params={"num_epochs": 7}))
+    assert (store["num_epochs"], store["learning_rate"]) == (7, 1e-3)
+    with pytest.raises(ValueError):
+        store.update(HyperparamSet(params={"num_epochs": 9, "learning_rate": -1.0}))
+    assert store["num_epochs"] == 7
+
+
+def test_what_is_fixed_may_be_repeated_but_not_changed_and_networks_stay_out():
+    store = HyperparamStore(SPECS)
+    store.update(store.to_set())
+    assert "hidden_sizes" not in store.to_set().params
+    with pytest.raises(ValueError, match="fixed once the agent is built"):
+        store.update(HyperparamSet(params={"normalize": True}))
+    assert list(store.bounds()) == ["learning_rate"]
+
+
+def test_weights_come_back_exactly(tmp_path):
+    arrays = {
+        "a": np.array([[np.nan, -0.0], [np.inf, 1e-45]], np.float32),
+        "view": np.arange(6.0).reshape(2, 3).T,
+        "count": np.array(2**62),
+    }
+    save_weights(tmp_path / "w", arrays, kind="test")
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+    loaded = load_weights(tmp_path / "w", kind="test", like=arrays)
+    for name, array in arrays.items():
+        assert loaded[name].shape == array.shape
+        assert loaded[name].tobytes() == np.ascontiguousarray(array).tobytes()
+
+
+def test_weights_of_another_kind_network_or_damaged_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": np.zeros((2, 3))}, kind="torch/ppo")
+    cases = [
+        ({"kind": "torch/dqn", "like": {"a": np.zeros((2, 3))}}, "not of torch/dqn"),
+        ({"kind": "torch/ppo", "like": {"a": np.zeros((3, 3))}}, r"\(2, 3\) there, \(3, 3\) here"),
+        ({"kind": "torch/ppo", "like": {"b": np.zeros((2, 3))}}, "another network: a, b"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            load_weights(path, **options)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="damaged"):
+        load_weights(path, kind="torch/ppo", like={"a": np.zeros((2, 3))})
+    with pytest.raises(FileNotFoundError):
+        load_weights(tmp_path / "none", kind="torch/ppo", like={})
+
+
+def test_random_numbers_continue_after_a_round_trip_through_json():
+    rng = np.random.default_rng(5)
+    rng.random(3)
+    state = json.loads(json.dumps(rng_state(rng)))
+    expected = rng.random(4)
+    other = np.random.default_rng(0)
+    restore_rng(other, state)
+    np.testing.assert_array_equal(other.random(4), expected)
