@@ -28,7 +28,8 @@ class BaseAgent(Protocol):
                 pipeline.
 
         Returns:
-            One action, or a batch ``[N, *act]``, in the units of the environment's action space.
+            One action, or a batch ``[N, *act]``, in the units of the environment's action space. Continuous actions
+            may leave its bounds: the pipeline clips them for the environment and keeps them as they are for ``learn``.
         """
         ...
 
@@ -37,7 +38,8 @@ class BaseAgent(Protocol):
         """Learn from one window of interaction.
 
         Args:
-            episode_data: arrays ``[T, N, ...]``; ``N`` is 1 for a single environment.
+            episode_data: arrays ``[T, N, ...]``; ``N`` is 1 for a single environment. A window without a valid row
+                changes nothing.
 
         Returns:
             Diagnostics by name, such as ``{"loss": 0.3, "entropy": 0.6}``.

@@ -49,7 +49,9 @@ class SupportsTrainingState(Protocol):
     """Exact resume and branching."""
 
     def training_state(self) -> StateTree:
-        """Return everything that the future depends on: weights, optimiser, random numbers, normalisers, counters.
+        """Return everything that the future depends on.
+
+        That is weights, optimiser, random numbers, normalisers, hyperparameters and counters.
 
         The arrays are copies; going on with training does not change them.
         """
@@ -93,9 +95,10 @@ class ActionDistribution:
     """The distribution over actions for a batch of observations.
 
     Attributes:
-        log_probs: ``[B, A]`` log-probabilities of a discrete policy, or None.
-        mean: ``[B, D]`` means of a Gaussian policy (before any squashing), or None.
-        std: ``[B, D]`` standard deviations of a Gaussian policy, or None.
+        log_probs: ``[B, A]`` log-probabilities of a discrete policy, or None. For a multi-discrete one ``A`` is
+            ``sum(nvec)`` and each of its parts is normalised.
+        mean: ``[B, D]`` means of a Gaussian policy in the units of the action space, before any clipping, or None.
+        std: ``[B, D]`` its standard deviations in the same units, or None.
     """
 
     log_probs: Array | None = None

@@ -125,7 +125,8 @@ class AlgorithmInfo:
 class Backend(Protocol):
     """What an entry point in the group ``optix.backends`` returns when called without arguments.
 
-    Creating it must be cheap: the framework is imported in ``make_agent`` at the earliest.
+    Creating it must be cheap: the framework is imported in ``make_agent`` at the earliest. An optional attribute
+    ``conformance_exemptions`` names checks of the conformance kit that do not apply, each with its reason.
     """
 
     name: str

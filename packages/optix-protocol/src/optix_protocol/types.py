@@ -155,7 +155,19 @@ class EpisodeData:
             raise ValueError(
                 "a row that is not valid ends an episode: auto-reset rows carry no terminated or truncated."
             )
+        for name in ("behaviour_log_probs", "intrinsic_rewards"):
+            optional = getattr(self, name)
+            if optional is not None and optional.shape != shape:
+                raise ValueError(f"{name} must be [T, N] = {shape} or None, got {optional.shape}.")
+        for name, state in (self.initial_state or {}).items():
+            if state.shape[:1] != shape[1:]:
+                raise ValueError(f"initial_state[{name!r}] must start with [N] = {shape[1:]}, got {state.shape}.")
         episodes = len(self.ends)
+        if self.final_observations.shape[1:] != self.observations.shape[2:]:
+            raise ValueError(
+                f"final_observations must be [E, *obs] with obs = {self.observations.shape[2:]}, "
+                f"got {self.final_observations.shape}."
+            )
         for name in ("final_observations", "episode_returns", "episode_lengths"):
             if len(getattr(self, name)) != episodes:
                 raise ValueError(
