@@ -44,7 +44,7 @@ def test_a_curve_that_never_rises_is_no_signal_and_stops_after_its_stall_budget(
     last = feed(ConvergenceMonitor(budget_env_steps=100_000), np.full(1000, -200.0))[-1]
     assert last.verdict is Verdict.NO_SIGNAL
     assert last.should_stop
-    assert 400 <= last.n_windows <= 600
+    assert 300 <= last.n_windows <= 340
     assert "nothing was learned" in last.explanation
 
 

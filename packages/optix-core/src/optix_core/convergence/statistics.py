@@ -68,6 +68,20 @@ def long_run_variance(values: ArrayLike, num_batches: int = 20) -> float:
     return float(len(series) // batches * np.mean(np.diff(means) ** 2) / 2)
 
 
+def smooth(values: ArrayLike, width: int) -> FloatArray:
+    """Moving average over ``width`` neighbours, shape ``[n - width + 1]``; for levels, never for tests.
+
+    Args:
+        values: Series of shape ``[n]``.
+        width: Number of neighbours, ``1 <= width <= n``.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    # Sums of deviations from the first value: exact for constant series, and no cancellation of large offsets.
+    sums = np.concatenate(([0.0], np.cumsum(series - series[0])))
+    averages: FloatArray = series[0] + (sums[width:] - sums[:-width]) / width
+    return averages
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trend:
     """Straight line through a window of a learning curve, with autocorrelation-robust confidence bounds.
