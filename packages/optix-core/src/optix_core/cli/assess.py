@@ -28,11 +28,10 @@ def assess(
     alpha: Annotated[float, typer.Option(min=0, max=0.5, help="Probability of a false stop.")] = 0.05,
 ) -> None:
     """Judge a learning curve: where would optix have stopped, and what would have been lost."""
-    from rich.table import Table
     from rich.text import Text
 
     from optix_core.checkpoints import is_run_directory
-    from optix_core.cli.console import VERDICT_STYLES, make_console, print_json, shown_path
+    from optix_core.cli.console import VERDICT_STYLES, facts, make_console, print_json, shown_path
     from optix_core.cli.runs import RUNS
     from optix_core.errors import ConfigError, MissingExtraError
     from optix_core.reporting.curves import read_curve
@@ -57,12 +56,8 @@ def assess(
     if json:
         print_json(judgement.to_dict())
         return
-    console = make_console()
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for label, line in describe(judgement).items():
-        style = f"bold {VERDICT_STYLES.get(line, '')}" if label == "verdict" else ""
-        table.add_row(label, Text(line, style=style))
-    table.add_row("picture", shown_path(picture) if picture else f"none. {missing}")
-    console.print(table)
+    lines: dict[str, str | Text] = dict(describe(judgement))
+    verdict = judgement.final.verdict.value
+    lines["verdict"] = Text(verdict, style=f"bold {VERDICT_STYLES[verdict]}")
+    lines["picture"] = shown_path(picture) if picture else f"none. {missing}"
+    make_console().print(facts(lines))

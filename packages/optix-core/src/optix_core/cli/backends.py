@@ -30,7 +30,7 @@ def backends() -> None:
         try:
             algorithms = load_backend(listing.name).algorithms()
         except AgentError as error:
-            console.print(f"  {error}", style="red")
+            console.print(f"  {error}", style="red", markup=False)
             continue
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)

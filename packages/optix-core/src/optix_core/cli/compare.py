@@ -55,7 +55,7 @@ def compare(
 
     console = make_console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("contender", overflow="fold")
+    table.add_column("contender")
     table.add_column("episodes" if contenders.by_episode else "runs", justify="right")
     for heading in ("IQM", "mean", "P(better)"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -63,7 +63,10 @@ def compare(
         name = Text(row.name, style="bold" if row.name == comparison.baseline else "")
         table.add_row(name, str(row.scores), *map(Text, map(interval, (row.iqm, row.mean, row.improvement))))
     console.print(table)
-    console.print(f"\nOn {', '.join(contenders.tasks)}; scores: {contenders.unit}; 95 % intervals.", markup=False)
+    what = "returns of confirming episodes" if contenders.by_episode else "confirmed returns of runs"
+    console.print(f"\nOn {', '.join(contenders.tasks)}; scores: {what}, with 95 % intervals.", markup=False)
+    if len(contenders.tasks) > 1:
+        console.print("Each environment counts from 0 (lowest run of all contenders) to 1 (highest).")
     if len(comparison.rows) > 1:
         console.print(f"P(better): that a score beats one of {comparison.baseline}, ties count half.", markup=False)
     if contenders.by_episode:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 VERDICT_STYLES = {
     "CONVERGED": "green",
@@ -21,20 +24,33 @@ MAX_WIDTH = 100
 """Prose in longer lines is hard to read."""
 
 
-def make_console(*, wide_in_pipes: bool = False) -> Console:
+def make_console(*, for_table: bool = False) -> Console:
     """Return a console on today's stdout; numbers in prose are not coloured.
 
     Args:
-        wide_in_pipes: never wrap lines into a file or a pipe, for tables that another program reads.
+        for_table: use the whole width of the terminal, and never wrap into a file or a pipe; prose is kept narrow.
     """
     from rich.console import Console
 
     console = Console(highlight=False)
-    if wide_in_pipes and not console.is_terminal:
+    if not for_table:
+        console.width = min(console.width, MAX_WIDTH)
+    elif not console.is_terminal:
         console.width = 1000
-    elif console.width > MAX_WIDTH:
-        console.width = MAX_WIDTH
     return console
+
+
+def facts(lines: Mapping[str, str | Text]) -> Table:
+    """Return labelled lines as a table without a frame; plain strings are shown as they are, without markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, line in lines.items():
+        table.add_row(label.strip(), Text(line) if isinstance(line, str) else line)
+    return table
 
 
 def fail(message: str) -> None:

@@ -23,7 +23,7 @@ def evaluate(
     import numpy as np
 
     from optix_core.checkpoints import RunDirectory
-    from optix_core.cli.console import make_console, print_json, shown_path
+    from optix_core.cli.console import facts, make_console, print_json, shown_path
     from optix_core.cli.runs import find_run
     from optix_core.evaluation.rollouts import evaluate as play
     from optix_core.evaluation.statistics import summarise
@@ -49,21 +49,19 @@ def evaluate(
         about = {"env_id": plan.env_id, "run": shown_path(directory.path), "snapshot": snapshot_id, "seed": seed}
         print_json({**about, **summary, **spread, "eval_env_steps": outcome.num_env_steps, "reported": reported})
         return
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
     interval = f"95 % interval {number(summary['ci_low'])} to {number(summary['ci_high'])}"
-    table.add_row("mean return", f"[bold]{number(summary['mean'])}[/]  ({interval})")
-    table.add_row("IQM", number(summary["iqm"]))
-    table.add_row("range", f"{number(float(outcome.returns.min()))} to {number(float(outcome.returns.max()))}")
-    table.add_row("episodes", f"{episodes}, {number(float(outcome.lengths.mean()))} steps each on average")
-    if reported is not None:
-        table.add_row("run reported", f"{number(reported['mean'])}  ({_agreement(summary, reported)})")
-    table.add_row("policy", f"snapshot {snapshot_id} of {shown_path(directory.path)}")
-    table.add_row("repeat with", f"--seed {seed} --episodes {episodes}")
-    make_console().print(table)
+    lines: dict[str, str | Text] = {
+        "mean return": Text.assemble((number(summary["mean"]), "bold"), f"  ({interval})"),
+        "IQM": number(summary["iqm"]),
+        "range": f"{number(float(outcome.returns.min()))} to {number(float(outcome.returns.max()))}",
+        "episodes": f"{episodes}, {number(float(outcome.lengths.mean()))} steps each on average",
+        "run reported": f"{number(reported['mean'])}  ({_agreement(summary, reported)})" if reported else "nothing yet",
+        "policy": f"snapshot {snapshot_id} of {shown_path(directory.path)}",
+        "repeat with": f"--seed {seed} --episodes {episodes}",
+    }
+    make_console().print(facts(lines))
 
 
 def best_snapshot(directory: RunDirectory) -> tuple[int, dict[str, Any] | None]:

@@ -59,7 +59,7 @@ class TrainProgress(LoopCallback):
         """Show the head, and start the live display on a terminal."""
         self._started = self._last_line = time.monotonic()
         if not self.console.is_terminal:
-            self.console.print(f"{self._head()}  ->  {self.directory}", soft_wrap=True)
+            self.console.print(f"{self._head()}  ->  {self.directory}", soft_wrap=True, markup=False)
             return
         from rich.live import Live
 
@@ -75,7 +75,7 @@ class TrainProgress(LoopCallback):
             del self._levels[1::2]
         if self._live is None and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self.console.print(self.line(), soft_wrap=True)
+            self.console.print(self.line(), soft_wrap=True, markup=False)
 
     # -------------------------------------------------------------- what is shown
 

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from optix_core.checkpoints import RunSummary
 
 RUNS = Path("runs")
+NARROW = 110
+"""Below this many columns the table says more with fewer."""
 _STATUS_STYLES = {"running": "cyan", "finished": "green", "interrupted": "yellow", "damaged": "red"}
 
 
@@ -24,27 +28,23 @@ def runs(
     from optix_core.checkpoints import list_runs
     from optix_core.cli.console import make_console
 
-    console = make_console(wide_in_pipes=True)
+    console = make_console(for_table=True)
     found = [] if directory == RUNS and not RUNS.exists() else list_runs(directory)
     if not found:
-        console.print(f"There are no runs in {directory}. Start one: optix train CartPole-v1")
+        console.print(f"There are no runs in {directory}. Start one: optix train CartPole-v1", markup=False)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("run", overflow="fold")
-    table.add_column("env", overflow="fold")
-    table.add_column("algorithm", overflow="fold")
-    table.add_column("seed", justify="right")
-    table.add_column("status", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("return", justify="right", no_wrap=True)
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("when", no_wrap=True)
+    narrow = console.width < NARROW
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0), header_style="dim")
+    for heading in ["run", *([] if narrow else ["env", "algorithm", "seed"]), "status", "verdict"]:
+        table.add_column(heading, overflow="fold", no_wrap=heading != "run")
+    for heading in ("return", "steps", "when"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for summary in found:
-        table.add_row(*_row(summary, directory))
+        table.add_row(*_row(summary, directory, narrow=narrow))
     console.print(table)
     for summary in found:
         for problem in summary.problems:
-            console.print(f"{summary.path}: {problem.path} is damaged: {problem.reason}", style="red")
+            console.print(f"{summary.path}: {problem.path} is damaged: {problem.reason}", style="red", markup=False)
 
 
 def find_run(given: Path) -> Path:
@@ -65,25 +65,30 @@ def find_run(given: Path) -> Path:
     raise RunDirectoryError(f"{str(given)!a} {what}.{hint}")
 
 
-def _row(summary: RunSummary, root: Path) -> list[str]:
+def _row(summary: RunSummary, root: Path, *, narrow: bool) -> list[Text]:
+    from rich.text import Text
+
     from optix_core.cli.console import VERDICT_STYLES
-    from optix_core.reporting.text import number, steps
+    from optix_core.reporting.text import number, short_steps, steps
 
     run, result = summary.run, summary.result
-    confirmed = result.get("confirmed_return")
+    name = str(summary.path.relative_to(root)) if summary.path != root else str(root)
+    env_id = str(run.get("env_id", "-")).rpartition(":")[2]
+    algorithm, seed = str(run.get("algorithm", "-")), str(run.get("seed", "-"))
+    first = [Text(name)]
+    if not narrow:
+        first += [Text(env_id), Text(algorithm), Text(seed)]
+    elif run and not name.startswith(f"{env_id.replace('/', '-')}-{algorithm}-seed{seed}"):
+        first[0].append(f"\n  {env_id} {algorithm} seed {seed}", style="dim")
+    confirmed, trained = result.get("confirmed_return"), result.get("train_env_steps")
     verdict = str(result.get("verdict", "-"))
-    status = summary.status.value
-    name = summary.path.relative_to(root) if summary.path != root else summary.path
     return [
-        str(name),
-        str(run.get("env_id", "-")),
-        str(run.get("algorithm", "-")),
-        str(run.get("seed", "-")),
-        f"[{_STATUS_STYLES[status]}]{_status_word(summary)}[/]",
-        f"[{VERDICT_STYLES.get(verdict, 'default')}]{verdict}[/]",
-        number(confirmed["mean"]) if confirmed else "-",
-        steps(result["train_env_steps"]) if "train_env_steps" in result else "-",
-        _when(summary.path),
+        *first,
+        Text(_status_word(summary), style=_STATUS_STYLES[summary.status.value]),
+        Text(verdict, style=VERDICT_STYLES.get(verdict, "")),
+        Text(number(confirmed["mean"]) if confirmed else "-"),
+        Text("-" if trained is None else short_steps(trained) if narrow else steps(trained)),
+        Text(_when(summary.path)[5 if narrow else 0 :]),
     ]
 
 

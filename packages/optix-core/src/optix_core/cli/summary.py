@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from optix_core.cli.console import VERDICT_STYLES
+from optix_core.cli.console import VERDICT_STYLES, facts
 from optix_core.loop.budget import StopReason
 from optix_core.reporting.story import plain_reason
 from optix_core.reporting.text import duration, number, steps
@@ -23,34 +23,31 @@ if TYPE_CHECKING:
 def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Console) -> Panel:
     """Return the panel that ends a run."""
     from rich.panel import Panel
-    from rich.table import Table
     from rich.text import Text
 
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="dim", no_wrap=True)
-    rows.add_column(overflow="fold")
-    rows.add_row("return", Text(return_line(result.confirmed_return), style="bold"))
+    lines: dict[str, str | Text] = {"return": Text(return_line(result.confirmed_return), style="bold")}
     threshold = plan.env_spec.reward_threshold
     if threshold is not None and result.confirmed_return is not None:
-        rows.add_row("", threshold_line(plan.env_id, threshold, result.confirmed_return["mean"]))
-    style = VERDICT_STYLES.get(result.verdict, "")
-    rows.add_row("verdict", Text(result.verdict, style=f"bold {style}"))
-    rows.add_row("stopped", Text(plain_reason(result.why)))
+        lines["goal"] = threshold_line(plan.env_id, threshold, result.confirmed_return["mean"])
+    lines["verdict"] = Text(result.verdict, style=f"bold {VERDICT_STYLES.get(result.verdict, '')}")
+    lines["stopped"] = plain_reason(result.why)
     if result.verdict == "NO_SIGNAL":
-        rows.add_row("advice", Text(advice(plan), style="yellow"))
+        lines["advice"] = Text(advice(plan), style="yellow")
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
-    rows.add_row(
-        "steps", f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
+    lines["steps"] = (
+        f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
     )
-    rows.add_row("time", f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s")
+    lines["time"] = f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s"
     policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
-    rows.add_row("run", Text(f"{directory}{policy}"))
+    lines["run"] = f"{directory}{policy}"
     path = shlex.quote(directory)
-    rows.add_row("next", Text(f"optix explain {path}\noptix eval {path}", style="cyan"))
+    lines["next"] = Text(f"optix explain {path}\noptix eval {path}", style="cyan")
     title = f"{result.env_id}, {result.algorithm} ({result.backend}), seed {result.seed}"
     good = result.stop_reason == StopReason.CONVERGED
     border = "green" if good else ("red" if result.verdict in ("NO_SIGNAL", "DEGRADING") else "yellow")
-    return Panel(rows, title=title, title_align="left", border_style=border, width=min(console.width, 100))
+    return Panel(
+        facts(lines), title=Text(title), title_align="left", border_style=border, width=min(console.width, 100)
+    )
 
 
 def return_line(confirmed: Mapping[str, float] | None) -> str:

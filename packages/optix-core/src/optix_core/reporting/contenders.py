@@ -75,9 +75,7 @@ def gather(paths: Iterable[Path]) -> Contenders:
         episodes = {name: _confirmed_returns(runs[0]) for name, runs in groups.items()}
         if all(len(returns) for returns in episodes.values()):
             scores = {name: [np.array(returns)] for name, returns in episodes.items()}
-            return Contenders(
-                scores=scores, tasks=tasks, unit="return of an episode", by_episode=True, left_out=tuple(left_out)
-            )
+            return Contenders(scores=scores, tasks=tasks, unit="return", by_episode=True, left_out=tuple(left_out))
     means = {
         name: [
             np.array([float(run.result["confirmed_return"]["mean"]) for run in runs if run.result["env_id"] == task])
@@ -85,9 +83,9 @@ def gather(paths: Iterable[Path]) -> Contenders:
         ]
         for name, runs in groups.items()
     }
-    unit = "confirmed return"
+    unit = "return"
     if len(tasks) > 1:
-        unit = "confirmed return, 0 to 1 between the lowest and the highest on each environment"
+        unit = "normalised return"
         _normalise(means)
     return Contenders(scores=means, tasks=tasks, unit=unit, by_episode=False, left_out=tuple(left_out))
 
@@ -99,6 +97,7 @@ def _by_settings(runs: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
         settings = {name: value for name, value in run.run.items() if name not in _NOT_SETTINGS}
         keyed.setdefault(repr(_flat(settings)), []).append(run)
     flats = [_flat(group[0].run) for group in keyed.values()]
+    one_backend = len({flat.get("backend") for flat in flats}) == 1
     named: dict[str, list[RunSummary]] = {}
     for flat, group in zip(flats, keyed.values(), strict=True):
         same = [
@@ -109,7 +108,8 @@ def _by_settings(runs: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
             for key, value in flat.items()
             if key.partition(".")[0] not in _NOT_SETTINGS and any(other.get(key) != value for other in same)
         ]
-        name = " ".join([f"{flat.get('algorithm')} ({flat.get('backend')})", *differing])
+        backend = "" if one_backend else f" ({flat.get('backend')})"
+        name = " ".join([f"{flat.get('algorithm')}{backend}", *differing])
         named[name if name not in named else str(group[0].path)] = group
     return named
 

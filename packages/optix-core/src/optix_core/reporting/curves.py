@@ -111,8 +111,8 @@ def _read_monitor(path: Path, lines: Sequence[str]) -> LearningCurve:
     steps = np.cumsum(lengths)
     if not len(steps) or steps[-1] < 1:
         raise ConfigError(f"{str(path)!a} holds no finished episode.")
-    window = max(1.0, min(MONITOR_WINDOW_ENV_STEPS, float(steps[-1]) / MONITOR_MIN_WINDOWS))
-    window_of_episode = np.ceil(steps / window)
+    num_windows = max(MONITOR_MIN_WINDOWS, round(steps[-1] / MONITOR_WINDOW_ENV_STEPS))
+    window_of_episode = np.ceil(steps * num_windows / steps[-1])
     last = np.flatnonzero(np.diff(window_of_episode, append=np.inf))
     first = np.concatenate(([0], last[:-1] + 1))
     episodes = last - first + 1

@@ -225,7 +225,8 @@ def _end(events: Sequence[Event]) -> Section:
     finished = _last(events, "run_finished")
     if finished is not None:
         bound = finished.get("gain_bound")
-        sentences = [plain_reason(finished["why"])]
+        lead = "It converged. " if finished["stop_reason"] == "converged" else ""
+        sentences = [lead + plain_reason(finished["why"])]
         if bound and bound.get("upper") is not None and "upper bound" not in finished["why"]:
             sentences.append(
                 f"At the last look, the next {steps(bound['horizon_env_steps'])} steps could add at most "
@@ -260,7 +261,9 @@ def _choice(events: Sequence[Event]) -> Section | None:
     if rounds:
         sentences.append(
             f"{count(len(rounds[0]['snapshots']), 'policy').capitalize()} played against each other on common fresh "
-            f"seeds; snapshot {selection['chosen']} was chosen."
+            f"seeds until {selection['reason']}; snapshot {selection['chosen']} was chosen."
+            if selection.get("reason")
+            else f"seeds; snapshot {selection['chosen']} was chosen."
         )
     else:
         sentences.append(f"Snapshot {selection['chosen']} was chosen by its scores, without further games.")

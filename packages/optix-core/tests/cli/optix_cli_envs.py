@@ -1,0 +1,58 @@
+"""Environments that misbehave, for ``optix train optix_cli_envs:Name-v0``."""
+
+import gymnasium as gym
+import numpy as np
+
+
+class Toy(gym.Env):
+    """Episodes of 20 steps; action 1 pays 1, action 0 pays nothing."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        Toy.num_steps += 1
+        return np.full(2, self.t / 20, np.float32), self.reward(action), self.t >= 20, False, {}
+
+    def reward(self, action):
+        return float(action == 1)
+
+
+class Breaks(Toy):
+    """Raises in step 5000, all instances together."""
+
+    def reward(self, action):
+        if Toy.num_steps >= 5000:
+            raise RuntimeError("the joint came off")
+        return super().reward(action)
+
+
+class NaNReward(Toy):
+    """Pays NaN after a while."""
+
+    def reward(self, action):
+        return float("nan") if Toy.num_steps >= 3000 else super().reward(action)
+
+
+class Mute(Toy):
+    """Pays the same whatever one does."""
+
+    def reward(self, action):
+        return 0.0
+
+
+class TupleActions(Toy):
+    """Acts in a space that no algorithm knows."""
+
+    action_space = gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Discrete(2)))
+
+
+for env in (Toy, Breaks, NaNReward, Mute, TupleActions):
+    gym.register(id=f"Cli{env.__name__}-v0", entry_point=env, max_episode_steps=50)

@@ -1,0 +1,111 @@
+"""Bad input: one line that says what to do, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fresh_toys(optix):
+    import optix_cli_envs
+
+    optix_cli_envs.Toy.num_steps = 0
+
+
+def assert_one_line(outcome, *words):
+    assert outcome.code == 2
+    assert outcome.err.startswith("optix: error: ") and outcome.err.count("\n") == 1
+    assert "Traceback" not in outcome.err
+    for word in words:
+        assert word in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["CartPol-v1"], ["Unknown environment 'CartPol-v1'", "'CartPole-v1'"]),
+        (["no_such_module:Env-v0"], ["Module 'no_such_module'"]),
+        (["optix_cli_envs:CliTuple-v0"], ["'CliTupleActions-v0'"]),
+        (["optix_cli_envs:CliTupleActions-v0"], ["Action space Tuple", "Wrap the environment"]),
+        (["CartPole-v1", "--algorithm", "linear-a2d"], ["no algorithm 'linear-a2d'", "'linear-a2c'"]),
+        (["CartPole-v1", "--set", "learning_rat=1"], ["Unknown key 'learning_rat'", "'learning_rate'"]),
+        (["CartPole-v1", "--set", "learning_rate"], ["key=value", "'learning_rate'"]),
+        (["CartPole-v1", "--set", "gamma=.9", "--set", "gamma=.8"], ["'gamma' twice"]),
+        (["CartPole-v1", "--set", "window_size=0"], ["window_size must be a positive whole number"]),
+        (["CartPole-v1", "--set", "alpha=7"], ["alpha"]),
+        (["CartPole-v1", "--max-seconds", "0"], ["max_seconds must be positive"]),
+        (["CartPole-v1", "--max-env-steps", "0"], ["--max-env-steps", "optix train --help"]),
+        (["CartPole-v1", "--n-envs", "0"], ["--n-envs"]),
+        (["CartPole-v1", "--seed", "x"], ["--seed"]),
+        (["CartPole-v1", "--sed", "1"], ["--sed", "--seed"]),
+    ],
+)
+def test_bad_input_of_train(train, tmp_path, args, words):
+    assert_one_line(train(*args), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_backend(optix, tmp_path):
+    assert_one_line(optix("train", "CartPole-v1", "--backend", "referense"), "'referense'", "'reference'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(train, tmp_path, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith(("Box2D", "gymnasium.envs.box2d")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    assert_one_line(train("LunarLander-v3"), "box2d", 'pip install "optix-core[box2d]"')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_not_empty_is_refused(train, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "important.txt").write_text("keep me")
+    assert_one_line(train("CartPole-v1", "--out", "notes"), "notes", "not empty", "important.txt")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["important.txt"]
+
+
+def test_a_directory_with_a_run_is_refused(train, tmp_path):
+    assert train("CartPole-v1", "--max-env-steps", 2_000, "--quiet", "--out", "run").code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert_one_line(train("CartPole-v1", "--out", "run"), "holds a run already")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_an_environment_that_raises_late_leaves_a_saved_run_with_the_cause(train, optix, tmp_path):
+    outcome = train("optix_cli_envs:CliBreaks-v0", "--out", "run")
+    assert_one_line(outcome, "RuntimeError", "the joint came off. The run is saved in run, best policy in")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stop_reason"] == "error" and "the joint came off" in result["error"]
+    assert (tmp_path / "run" / result["best_snapshot"]["path"]).is_file()
+    story = optix("explain", "run")
+    assert story.code == 0 and "the joint came off" in " ".join(story.out.split())
+
+
+def test_nan_rewards_are_named(train, tmp_path):
+    assert_one_line(train("optix_cli_envs:CliNaNReward-v0", "--out", "run"), "rewards", "NaN", "saved in run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stop_reason"] == "error" and result["best_snapshot"] is not None
+
+
+@pytest.mark.parametrize("command", ["eval", "explain"])
+def test_a_run_that_does_not_exist_has_close_matches(train, optix, command):
+    assert train("CartPole-v1", "--max-env-steps", 2_000, "--quiet").code == 0
+    assert_one_line(optix(command, "runs/CartPole-v1-linear-a2c-sed0"), "does not exist", "-seed0'")
+
+
+def test_an_unknown_command_has_close_matches(optix):
+    assert_one_line(optix("trian"), "trian", "train")
+
+
+def test_debug_shows_the_traceback(train, monkeypatch):
+    from optix_core.cli.app import run
+    from optix_core.errors import EnvError
+
+    monkeypatch.setenv("OPTIX_DEBUG", "1")
+    with pytest.raises(EnvError):
+        run(["train", "CartPol-v1", "--backend", "reference"])
