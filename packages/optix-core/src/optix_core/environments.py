@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from optix_core.errors import EnvError, suggest
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
 EnvFactory: TypeAlias = "Callable[[], gym.Env[Any, Any]]"
+EnvWrapper: TypeAlias = "Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]"
 
 # SDL and pygame greet every user and look for a display; a training run wants neither.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -90,25 +91,27 @@ class EnvSpec:
             env = gym.wrappers.FlattenObservation(env)
         return env
 
-    def make_vector(self, num_envs: int, *, asynchronous: bool = False) -> gym.vector.VectorEnv[Any, Any, Any]:
+    def make_vector(
+        self, num_envs: int, *, asynchronous: bool = False, wrapper: EnvWrapper | None = None
+    ) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make ``num_envs`` environments side by side.
 
-        A native vectorised version is used where the id registers one with the same time limit (CartPole: up to 80
-        times the steps per second); otherwise the environments step in turn in this process, or with
-        ``asynchronous`` each in its own.
+        A native vectorised version is used where the id registers one (CartPole: up to 80 times the steps per
+        second); otherwise the environments step in turn in this process, or with ``asynchronous`` each in its own.
+
+        Args:
+            num_envs: how many.
+            asynchronous: a process for each.
+            wrapper: put around each environment that steps in this process.
         """
         import gymnasium as gym
-        from gymnasium.vector import AutoresetMode
 
         self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
         if self.env_id is not None and not asynchronous and self._has_native_vector():
             return gym.make_vec(
                 self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
             )
-        factories: Sequence[EnvFactory] = [self.make] * num_envs
-        if asynchronous:
-            return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
-        return gym.vector.SyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+        return make_vector([self.make] * num_envs, asynchronous=asynchronous, wrapper=wrapper)
 
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
@@ -153,6 +156,24 @@ class EnvSpec:
     def reward_threshold(self) -> float | None:
         """The return at which the registration calls the task solved, if any."""
         return self._probe[3]
+
+
+def make_vector(
+    factories: Sequence[EnvFactory], *, asynchronous: bool = False, wrapper: EnvWrapper | None = None
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Put environments side by side: stepped in turn, or each in a process of its own (spawned, never forked)."""
+    import gymnasium as gym
+    from gymnasium.vector import AutoresetMode
+
+    if asynchronous:
+        return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
+    if wrapper is not None:
+        factories = [partial(_wrapped, wrapper, factory) for factory in factories]
+    return gym.vector.SyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _wrapped(wrapper: EnvWrapper, factory: EnvFactory) -> gym.Env[Any, Any]:
+    return wrapper(factory())
 
 
 def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:

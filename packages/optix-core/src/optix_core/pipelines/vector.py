@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from optix_core.environments import EnvSpec
+from optix_core.environments import EnvSpec, make_vector
 from optix_core.errors import ConfigError, EnvError, OptixError
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.seeding import derive_seed
-from optix_protocol import Array, BaseAgent, EpisodeData, Policy, SupportsPolicy
+from optix_protocol import Array, BaseAgent, EpisodeData, Policy, StateTree, SupportsPolicy
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -148,6 +148,46 @@ class VectorBatchPipeline:
         self._num_env_steps += window.num_env_steps
         return window
 
+    def pipeline_state(self) -> StateTree:
+        """Return where the collection is: the environments' exact state where they allow it, and the counters."""
+        from optix_core.pipelines.env_state import capture
+
+        started = self._observation is not None
+        return {
+            "started": started,
+            "environments": capture(self._envs) if started else None,
+            "observation": self._observation.copy() if self._observation is not None else None,
+            "ended": self._ended.copy(),
+            "running_return": self._running_return.copy(),
+            "running_length": self._running_length.copy(),
+            "num_env_steps": self._num_env_steps,
+        }
+
+    def restore_pipeline_state(self, state: StateTree) -> str | None:
+        """Go on from a saved state.
+
+        Returns:
+            None if the environments are exactly where they were; otherwise a sentence that says what was lost: they
+            begin new episodes, from seeds that follow from the run's.
+        """
+        from optix_core.pipelines.env_state import restore
+
+        self._num_env_steps = int(state["num_env_steps"])
+        if not state["started"]:
+            return None
+        observation = np.array(state["observation"])
+        if state["environments"] is not None and restore(self._envs, state["environments"], observation):
+            self._observation = observation
+            self._ended = np.array(state["ended"])
+            self._running_return = np.array(state["running_return"])
+            self._running_length = np.array(state["running_length"])
+            return None
+        self._observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, "resume", self._num_env_steps))[0])
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._running_return = np.zeros(self.num_envs)
+        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        return "The environments cannot be brought back exactly, so they began new episodes."
+
     def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
         """Make environments of the same kind for evaluation, or None if this one cannot be made again."""
         return self.env_spec.make_vector(num_envs) if self.env_spec is not None else None
@@ -204,17 +244,15 @@ class VectorBatchPipeline:
 
 
 def _open(env: Any, n_envs: int, async_envs: bool) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
+    """Make the environments; those that step in this process record their episodes, so that they can be resumed."""
     import gymnasium as gym
+
+    from optix_core.pipelines.env_state import EpisodeRecorder
 
     if isinstance(env, gym.vector.VectorEnv):
         return None, env
     if isinstance(env, Sequence) and not isinstance(env, str):
         specs = [EnvSpec.of(source) for source in env]
-        mode = gym.vector.AutoresetMode.SAME_STEP
-        if async_envs:
-            return specs[0], gym.vector.AsyncVectorEnv(
-                [spec.make for spec in specs], autoreset_mode=mode, context="spawn"
-            )
-        return specs[0], gym.vector.SyncVectorEnv([spec.make for spec in specs], autoreset_mode=mode)
+        return specs[0], make_vector([spec.make for spec in specs], asynchronous=async_envs, wrapper=EpisodeRecorder)
     spec = EnvSpec.of(env)
-    return spec, spec.make_vector(n_envs, asynchronous=async_envs)
+    return spec, spec.make_vector(n_envs, asynchronous=async_envs, wrapper=EpisodeRecorder)

@@ -1,0 +1,129 @@
+"""The exact state of environments, so that a run can go on where it stopped.
+
+Gymnasium has no call for it, and physics engines do not give their state away. What every environment does allow is to
+be played again: from the state of its random numbers before the episode began, through the same actions. Vector
+environments whose state is a handful of NumPy arrays (Gymnasium's own native ones) are copied instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import SyncVectorEnv
+
+from optix_protocol import Array, StateTree
+
+MAX_RECORDED_STEPS = 100_000
+"""An episode longer than this is not recorded any further, and restarts after a resume."""
+
+
+class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
+    """Remembers how the present episode began and what was done in it.
+
+    A step costs it one list append more; a reset the copy of a random generator's state.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._seed: int | None = None
+        self._generator: Mapping[str, Any] | None = None
+        self._actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode and forget the last one."""
+        self._seed = seed
+        self._generator = None if seed is not None else self.env.unwrapped.np_random.bit_generator.state
+        self._actions.clear()
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step and remember the action."""
+        if len(self._actions) <= MAX_RECORDED_STEPS:
+            self._actions.append(action)
+        return self.env.step(action)
+
+    def state(self) -> StateTree | None:
+        """Return what :meth:`restore` needs, or None if the episode is too long."""
+        if len(self._actions) > MAX_RECORDED_STEPS:
+            return None
+        return {"seed": self._seed, "generator": self._generator, "actions": np.array(self._actions)}
+
+    def restore(self, state: StateTree) -> Any:
+        """Play the episode again; return its latest observation, or None if it has come to another end."""
+        if state["seed"] is not None:
+            observation, _ = self.reset(seed=int(state["seed"]))
+        else:
+            self.env.reset(seed=0)  # some environments only make their generator in the first reset
+            self.env.unwrapped.np_random.bit_generator.state = state["generator"]
+            observation, _ = self.reset()
+        for action in state["actions"]:
+            observation, _, terminated, truncated, _ = self.step(action)
+            if terminated or truncated:
+                return None
+        return observation
+
+
+def capture(env: gym.vector.VectorEnv[Any, Any, Any]) -> StateTree | None:
+    """Return the exact state of a vector environment, or None if it has no way to give it."""
+    if type(env) is SyncVectorEnv:
+        states = [single.state() if isinstance(single, EpisodeRecorder) else None for single in env.envs]
+        if any(state is None for state in states):
+            return None
+        return {"kind": "replay", "episodes": {str(i): state for i, state in enumerate(states)}}
+    if _is_plain_arrays(env):
+        return {"kind": "arrays", "values": _plain_values(env.unwrapped)}
+    return None
+
+
+def restore(env: gym.vector.VectorEnv[Any, Any, Any], state: StateTree, expected: Array) -> bool:
+    """Bring a fresh vector environment into a captured state.
+
+    Args:
+        env: made like the one that was captured.
+        state: what :func:`capture` returned.
+        expected: ``[N, *obs]`` the latest observations; the environment must show them again.
+
+    Returns:
+        Whether it does. If not, the environment is not as deterministic as it should be; reset it.
+    """
+    if state["kind"] == "replay" and type(env) is SyncVectorEnv:
+        episodes = state["episodes"]
+        if len(episodes) != len(env.envs):
+            return False
+        env.reset(seed=0)
+        for index, single in enumerate(env.envs):
+            assert isinstance(single, EpisodeRecorder)
+            observation = single.restore(episodes[str(index)])
+            if observation is None or not np.array_equal(observation, expected[index]):
+                return False
+            env._env_obs[index] = observation
+        return True
+    if state["kind"] == "arrays" and _is_plain_arrays(env):
+        env.reset(seed=0)
+        for name, value in state["values"].items():
+            if isinstance(value, dict):
+                getattr(env.unwrapped, name).bit_generator.state = value
+            else:
+                setattr(env.unwrapped, name, np.array(value) if isinstance(value, np.ndarray) else value)
+        return True
+    return False
+
+
+def _is_plain_arrays(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
+    return type(env.unwrapped).__module__.startswith("gymnasium.envs.classic_control")
+
+
+def _plain_values(env: Any) -> dict[str, Any]:
+    """Return the attributes that are numbers, arrays or random generators."""
+    found: dict[str, Any] = {}
+    for name, value in vars(env).items():
+        if isinstance(value, np.random.Generator):
+            found[name] = value.bit_generator.state
+        elif isinstance(value, np.ndarray):
+            found[name] = value.copy()
+        elif isinstance(value, bool | int | float | np.number):
+            found[name] = value
+    return found
