@@ -1,0 +1,35 @@
+"""Real environments, learned in seconds (and longer checks marked slow)."""
+
+import numpy as np
+import pytest
+
+from optix_core.backends import make_agent
+from optix_core.environments import EnvSpec
+from optix_core.evaluation.rollouts import policy_factory, rollout
+from optix_core.pipelines import VectorBatchPipeline
+
+
+def train(env_id, *, n_envs, window_size, num_env_steps, seed=0, **hyperparams):
+    agent = make_agent("ppo", env_id, framework="torch", seed=seed, **hyperparams)
+    pipeline = VectorBatchPipeline(env_id, agent, n_envs=n_envs, window_size=window_size, seed=seed)
+    for _ in range(num_env_steps // (n_envs * window_size)):
+        agent.learn(pipeline.collect())
+    envs = EnvSpec.of(env_id).make_vector(30)
+    return rollout(policy_factory(agent), envs, episodes=30, seed=12345).returns.mean()
+
+
+def test_cartpole_is_solved_in_a_second():
+    score = train(
+        "CartPole-v1", n_envs=32, window_size=64, num_env_steps=50_000, learning_rate=1e-3, minibatch_size=256
+    )
+    assert score >= 475
+
+
+@pytest.mark.slow
+def test_pendulum_is_solved_on_four_of_five_seeds():
+    settings = {"gamma": 0.9, "learning_rate": 1e-3, "entropy_coef": 0.0}
+    scores = [
+        train("Pendulum-v1", n_envs=4, window_size=1024, num_env_steps=100_000, seed=seed, **settings)
+        for seed in range(5)
+    ]
+    assert np.sum(np.array(scores) >= -250) >= 4
