@@ -1,8 +1,6 @@
-"""Kill -9 at random instants, a really full disk, and every kind of damage to every file of a run."""
+"""Kill -9 at random instants and at every step on the file system, and a really full disk."""
 
 import filecmp
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -10,108 +8,181 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+import traceback
 
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from optix_core.checkpoints import RunDirectory, list_runs, read_events
-from optix_core.checkpoints.documents import dump_document, parse_document
-from optix_core.checkpoints.files import TEMPORARY_PREFIX
-from optix_core.errors import OptixError, RunDirectoryError
-
-TRAINING = """
-import sys
 import numpy as np
-from optix_core.checkpoints import RunDirectory, write_arrays
+import pytest
+
+from optix_core.checkpoints import RunDirectory, read_events, write_arrays
 from optix_protocol import EvalMetrics, HyperparamSet
 
-rng, weights, step = np.random.default_rng(7), np.zeros(3000), 0
-with RunDirectory.create(sys.argv[1], resume=True, max_snapshots=5) as run:
-    run.write_run({"seed": 7})
-    saved = run.load_state()
-    run.rewind(saved)
-    if saved is not None:
-        rng.bit_generator.state, weights, step = saved.tree["rng"], saved.tree["weights"], saved.tree["step"]
-    lost = [snapshot for snapshot in (saved.snapshots["snapshots"] if saved else [])
-            if snapshot["snapshot_id"] not in {kept.snapshot_id for kept in run.registry.list()}]
-    assert not lost and run.registry.verify().ok, (lost, run.registry.verify(), run.problems)
-    print("training", flush=True)
-    while step < 60:
-        step += 1
-        weights += rng.normal(size=weights.shape)
-        score = float(weights.mean())
-        if step % 2 == 0:
+NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def train(path, *, num_steps, begun=lambda: None):
+    """A run in miniature that goes on where it was: random numbers, snapshots, new scores, marks, states, a journal."""
+    rng, weights, step = np.random.default_rng(7), np.zeros(3000), 0
+    with RunDirectory.create(path, resume=True, max_snapshots=4) as run:
+        run.write_run({"seed": 7})
+        saved = run.load_state()
+        run.rewind(saved)
+        if saved is not None:
+            rng.bit_generator.state, weights, step = saved.tree["rng"], saved.tree["weights"], saved.tree["step"]
+            kept = {snapshot.snapshot_id for snapshot in run.registry.list()}
+            assert kept == {entry["snapshot_id"] for entry in saved.snapshots["snapshots"]}
+        assert all("writer died" in str(problem) or "cut off" in str(problem) for problem in run.problems), run.problems
+        begun()
+        while step < num_steps:
+            step += 1
+            weights += rng.normal(size=weights.shape)
+            score = float(weights.mean())
             kept = run.registry.save(
-                lambda path: write_arrays(path, {"w": weights}),
+                lambda file, weights=weights: write_arrays(file, {"w": weights}),
                 eval_metrics=EvalMetrics(primary_score=score),
                 hyperparams=HyperparamSet(params={}),
                 policy_version=step,
             )
-            run.journal.append("snapshot", snapshot=kept.snapshot_id)
-        if step % 10 == 0:
-            run.registry.update_metrics(run.registry.best.snapshot_id, EvalMetrics(primary_score=score + 0.01))
-            run.registry.mark_best(run.registry.list()[0].snapshot_id)
-        run.journal.append("step", step=step, score=score, best=run.registry.best and run.registry.best.snapshot_id)
-        if step % 5 == 0:
-            run.save_state({"rng": rng.bit_generator.state, "weights": weights, "step": step})
-    run.flush()
-    run.write_result({"final": weights.tolist()[:50]})
-"""
+            best = run.registry.best.snapshot_id
+            if step % 5 == 0:
+                run.registry.update_metrics(best, EvalMetrics(primary_score=score + 0.01))
+                run.registry.mark_best(run.registry.list()[0].snapshot_id)
+            run.journal.append("step", step=step, score=score, kept=kept.snapshot_id, best=best)
+            if step % 3 == 0:
+                run.save_state({"rng": rng.bit_generator.state, "weights": weights, "step": step})
+        run.flush()
+        run.write_result({"final": weights[:50]})
 
 
-def start(path):
-    process = subprocess.Popen([sys.executable, "-c", TRAINING, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "training\n"
-    return process
+def fork(function):
+    """Run a function in a child process; its exit code is 1 if it raised."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
 
 
-def contents(path):
-    """Everything that two equal runs have in common."""
-    events, problems = read_events(path / "events.jsonl")
-    assert problems == []
-    listed = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    return [{k: v for k, v in event.items() if k != "time"} for event in events], sorted(listed)
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def train_through_kills(tmp_path, num_kills, seed):
-    reference, path = tmp_path / "reference", tmp_path / "killed"
-    with start(reference) as process:
-        begun = time.monotonic()
-        assert process.wait() == 0
-    duration_s = time.monotonic() - begun
-    chance = random.Random(seed)
-    kills = 0
-    while kills < num_kills:
-        with start(path) as process:
-            time.sleep(chance.uniform(0, duration_s * 0.7))
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-        damaged = RunDirectory.open(path).verify().problems
-        assert all("cut off by a crash" in str(problem) for problem in damaged), damaged
-        if (path / "result.json").exists():  # it got to the end: once more from the start
-            assert contents(path) == contents(reference)
-            shutil.rmtree(path)
-    with start(path) as process:
-        assert process.wait() == 0
-    assert contents(path) == contents(reference)
+def assert_equal_runs(path, reference):
+    """Every file the same, byte for byte; events but for their time."""
+    roots = (path, reference)
+    listings = [{str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()} for root in roots]
+    assert listings[0] ^ listings[1] == set()
+    events = [read_events(root / "events.jsonl") for root in roots]
+    assert [problems for _, problems in events] == [[], []]
+    timeless = [[{k: v for k, v in event.items() if k != "time"} for event in found] for found, _ in events]
+    assert timeless[0] == timeless[1]
+    for name in listings[0] - {"events.jsonl", ".optix-lock"}:
+        assert filecmp.cmp(path / name, reference / name, shallow=False), name
     assert RunDirectory.open(path).verify().ok
-    for name in contents(path)[1]:
-        if name not in ("events.jsonl", ".optix-lock"):
-            assert filecmp.cmp(path / name, reference / name, shallow=False), name
-    assert not list(path.rglob(f"{TEMPORARY_PREFIX}*"))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def assert_usable_after_a_crash(path):
+    """A reader may come before the run goes on, and finds nothing damaged but the line that was being written."""
+    if (path / "events.jsonl").exists():
+        assert all("cut off by a crash" in str(problem) for problem in RunDirectory.open(path).verify().problems)
+
+
+def train_through_kills(tmp_path, *, num_kills, seed):
+    reference, path, num_steps = tmp_path / "reference", tmp_path / "killed", 30
+    start = time.monotonic()
+    train(reference, num_steps=num_steps)
+    duration_s = time.monotonic() - start
+    chance = random.Random(seed)
+    kills = finished = 0
+    while kills < num_kills or not finished:
+        read_end, write_end = os.pipe()
+        child = fork(
+            lambda write_end=write_end: train(path, num_steps=num_steps, begun=lambda: os.write(write_end, b"!"))
+        )
+        os.close(write_end)
+        os.read(read_end, 1)
+        os.close(read_end)
+        time.sleep(chance.uniform(0, duration_s * 0.6))
+        os.kill(child, signal.SIGKILL)
+        code = exit_code(child)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+        assert_usable_after_a_crash(path)
+        if (path / "result.json").exists():  # it got to the end: once more from the start
+            finished += 1
+            assert_equal_runs(path, reference)
+            shutil.rmtree(path)
+
+
+@NEEDS_FORK
 def test_a_run_killed_again_and_again_ends_like_one_left_alone(tmp_path):
-    train_through_kills(tmp_path, num_kills=6, seed=1)
+    train_through_kills(tmp_path, num_kills=8, seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@NEEDS_FORK
 def test_two_hundred_kills(tmp_path):
     train_through_kills(tmp_path, num_kills=200, seed=2)
+
+
+class Countdown:
+    """Ends the process, as kill -9 does, at the nth time that it touches the file system."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def tick(self):
+        self.steps -= 1
+        if self.steps < 0:
+            os._exit(9)
+
+    def install(self):
+        for name in ("rename", "replace", "mkdir", "unlink", "rmdir", "write", "ftruncate", "open"):
+            setattr(os, name, self.around(getattr(os, name)))
+        os.fsync = lambda descriptor: self.tick()
+
+    def around(self, function):
+        def call(*args, **kwargs):
+            self.tick()
+            return function(*args, **kwargs)
+
+        return call
+
+
+def train_through_every_crash(tmp_path, *, first, stride):
+    """Crash at the nth step on the file system for every nth n, then at the nth step of what goes on, then finish."""
+    reference, num_steps = tmp_path / "reference", 8
+    train(reference, num_steps=num_steps)
+
+    def crash_at(path, steps):
+        Countdown(steps).install()
+        train(path, num_steps=num_steps)
+
+    path, moment, crashed = tmp_path / "crashed", first, True
+    while crashed:
+        codes = [exit_code(fork(lambda steps=steps: crash_at(path, steps))) for steps in (moment, moment % 97)]
+        assert set(codes) <= {0, 9}
+        crashed = codes[0] == 9
+        assert_usable_after_a_crash(path)
+        train(path, num_steps=num_steps)
+        assert_equal_runs(path, reference)
+        shutil.rmtree(path)
+        moment += stride
+    assert moment > 150
+
+
+@NEEDS_FORK
+def test_a_crash_at_some_steps_on_the_file_system(tmp_path):
+    train_through_every_crash(tmp_path, first=3, stride=29)
+
+
+@pytest.mark.slow
+@NEEDS_FORK
+def test_a_crash_at_every_step_on_the_file_system(tmp_path):
+    train_through_every_crash(tmp_path, first=0, stride=1)
 
 
 FULL_DISK = """
@@ -159,214 +230,3 @@ def test_a_really_full_disk_costs_no_earlier_snapshot(tmp_path):
         pytest.skip("this machine does not allow it")
     assert result.returncode == 0, result.stderr
     assert "survived" in result.stdout
-
-
-# ---------------------------------------------------------------------------------------------- damage
-
-
-@pytest.fixture(scope="module")
-def module_run(tmp_path_factory, make_run, toy):
-    return make_run(tmp_path_factory.mktemp("damage") / "run"), toy
-
-
-def files_of(path):
-    return sorted(
-        str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != ".optix-lock"
-    )
-
-
-def use_everything(path, agent_class, *, honest):
-    """Do all that optix does with a directory it is given; only its own errors may come out.
-
-    With ``honest`` the damage was an accident: whatever loads must be exactly what was saved.
-    """
-    scores, steps = {1: 10.0, 2: 30.0, 3: 20.0}, (1, 2, 3)
-    reports = [str(problem) for summary in list_runs(path) for problem in summary.problems]
-    try:
-        events, problems = read_events(path / "events.jsonl")
-        reports += problems
-        assert not honest or all(event["score"] == scores[event["seq"] + 1] for event in events)
-    except RunDirectoryError as error:
-        reports.append(str(error))
-    try:
-        run = RunDirectory.open(path)
-    except RunDirectoryError as error:
-        return [*reports, str(error)]
-    for snapshot in run.registry.list():
-        assert not honest or snapshot.eval_metrics.primary_score == scores[snapshot.snapshot_id]
-    for load in (run.registry.load_best, lambda agent: run.registry.load_ensemble(agent, 1)):
-        agent = agent_class()
-        try:
-            load(agent)
-            assert not honest or agent.value in steps
-        except OptixError as error:
-            reports.append(str(error))
-    state = run.load_state()
-    if honest and state is not None:
-        step = state.tree["step"]
-        expected = {"agent": {"weights": [float(step)] * 5, "rng": 2**90 + step}, "step": step}
-        assert {
-            **state.tree,
-            "agent": {**state.tree["agent"], "weights": list(state.tree["agent"]["weights"])},
-        } == expected
-    for read in (run.read_run, run.read_result):
-        try:
-            read()
-        except RunDirectoryError as error:
-            reports.append(str(error))
-    reports += [str(problem) for problem in (*run.problems, *run.verify().problems)]
-    try:
-        with RunDirectory.create(path, resume=True) as run:
-            run.rewind(run.load_state())
-            reports += [str(problem) for problem in run.problems]
-    except RunDirectoryError as error:
-        reports.append(str(error))
-    assert all("\n" not in report for report in reports)
-    return reports
-
-
-def test_an_undamaged_run_is_reported_as_such(module_run, tmp_path):
-    source, agent_class = module_run
-    shutil.copytree(source, tmp_path / "run")
-    assert use_everything(tmp_path / "run", agent_class, honest=True) == []
-
-
-def test_truncation_of_every_file_is_named(module_run, no_fsync, tmp_path):
-    source, agent_class = module_run
-    for name in files_of(source):
-        size = (source / name).stat().st_size
-        for length in {0, 1, size // 2, size - 1, *range(0, size, 512)} - {size}:
-            shutil.copytree(source, tmp_path / "run")
-            os.truncate(tmp_path / "run" / name, length)
-            reports = use_everything(tmp_path / "run", agent_class, honest=True)
-            assert reports or name == "events.jsonl", (name, length)  # a journal cut between lines is just shorter
-            shutil.rmtree(tmp_path / "run")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
-    | st.sampled_from(["../../etc/passwd", "/dev/zero", "$array", "NaN", "weights.bin", "\x1b[2J", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-
-
-def mutate_json(draw, value):
-    """Replace one place in a JSON value by any other value, or drop or add a key."""
-    if isinstance(value, dict) and value and draw(st.integers(0, 4)):
-        key = draw(st.sampled_from(sorted(value)))
-        action = draw(st.integers(0, 9))
-        if action == 0:
-            return {k: v for k, v in value.items() if k != key}
-        if action == 1:
-            return {**value, draw(st.text(max_size=6)): draw(JSON)}
-        return {**value, key: mutate_json(draw, value[key])}
-    if isinstance(value, list) and value and draw(st.booleans()):
-        index = draw(st.integers(0, len(value) - 1))
-        return [*value[:index], mutate_json(draw, value[index]), *value[index + 1 :]]
-    return draw(JSON)
-
-
-def damage(draw, path):
-    """Damage one file as accidents do."""
-    data = path.read_bytes()
-    position = draw(st.integers(0, len(data) - 1))
-    kind = draw(
-        st.sampled_from(["flip", "truncate", "zero", "insert", "delete", "swap", "garbage", "empty", "directory"])
-    )
-    if kind == "directory":
-        path.unlink()
-        path.mkdir()
-        return
-    end = draw(st.integers(position, min(len(data), position + 600)))
-    extra = draw(st.binary(min_size=1, max_size=20))
-    path.write_bytes({
-        "flip": data[:position] + bytes([data[position] ^ (1 << draw(st.integers(0, 7)))]) + data[position + 1 :],
-        "truncate": data[:position],
-        "zero": data[:position] + b"\0" * (len(data) - position),
-        "insert": data[:position] + extra + data[position:],
-        "delete": data[:position] + data[end:],
-        "swap": data[end:] + data[:end],
-        "garbage": draw(st.binary(max_size=200)),
-        "empty": b"",
-    }[kind])  # fmt: skip
-
-
-def forge(draw, path):
-    """Rewrite one file as an adversary would: well-formed, resealed, wrong."""
-    data = path.read_bytes()
-    if path.suffix == ".json":
-        path.write_bytes(
-            dump_document({k: v for k, v in _object(mutate_json(draw, parse_document(data))) if k != "sha256"})
-        )
-        return
-    if path.suffix == ".safetensors":
-        length = int.from_bytes(data[:8], "little")
-        header = json.dumps(mutate_json(draw, json.loads(data[8 : 8 + length]))).encode()
-        data = len(header).to_bytes(8, "little") + header + data[8 + length :]
-        path.write_bytes(data)
-        _reseal(path)
-        return
-    damage(draw, path)
-
-
-def _object(value):
-    return (value if isinstance(value, dict) else {"forged": value}).items()
-
-
-def _reseal(path):
-    size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
-    for manifest in path.parent.glob("*.json"):
-        document = parse_document(manifest.read_bytes())
-        if "arrays" in document:
-            document["arrays"] = {"bytes": size, "sha256": digest}
-        else:
-            document |= {"weights_bytes": size, "weights_sha256": digest}
-        manifest.write_bytes(dump_document(document))
-
-
-def one_case(module_run, folder, draw, corrupt, *, honest):
-    source, agent_class = module_run
-    path = Path(folder) / "run"
-    shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(source, path)
-    for name in draw(st.lists(st.sampled_from(files_of(source)), min_size=1, max_size=3, unique=True)):
-        corrupt(draw, path / name)
-    use_everything(path, agent_class, honest=honest)
-
-
-@pytest.fixture(scope="module")
-def no_fsync():
-    """Damage, not power cuts, is the matter here; waiting for the disk would take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
-FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@given(st.data())
-@settings(FUZZ, max_examples=150)
-def test_accidents_are_never_loaded_and_never_a_traceback(module_run, no_fsync, tmp_path_factory, data):
-    one_case(module_run, tmp_path_factory.getbasetemp(), data.draw, damage, honest=True)
-
-
-@given(st.data())
-@settings(FUZZ, max_examples=150)
-def test_forgeries_are_never_a_traceback(module_run, no_fsync, tmp_path_factory, data):
-    one_case(module_run, tmp_path_factory.getbasetemp(), data.draw, forge, honest=False)
-
-
-@pytest.mark.slow
-@given(st.data())
-@settings(FUZZ, max_examples=10_000)
-def test_ten_thousand_accidents(module_run, no_fsync, tmp_path_factory, data):
-    one_case(module_run, tmp_path_factory.getbasetemp(), data.draw, damage, honest=True)
-
-
-@pytest.mark.slow
-@given(st.data())
-@settings(FUZZ, max_examples=10_000)
-def test_ten_thousand_forgeries(module_run, no_fsync, tmp_path_factory, data):
-    one_case(module_run, tmp_path_factory.getbasetemp(), data.draw, forge, honest=False)

@@ -367,10 +367,13 @@ def test_orphans_are_removed_by_the_next_writer_only(three):
     orphan = three / "snapshots" / f"{TEMPORARY_PREFIX}4-abc"
     orphan.mkdir()
     (orphan / "weights.safetensors").touch()
+    rewritten = three / "snapshots" / "2" / f"{TEMPORARY_PREFIX}snapshot.json-abc"
+    rewritten.touch()
     CheckpointRegistry(three, read_only=True)
     assert orphan.exists()
     with CheckpointRegistry(three, resume=True) as registry:
         assert not orphan.exists()
+        assert not rewritten.exists()
         assert "removed" in registry.problems[0].reason
 
 

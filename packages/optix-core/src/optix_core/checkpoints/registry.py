@@ -119,6 +119,8 @@ class CheckpointRegistry:
         problems = [] if self._read_only else remove_orphans(self.path)
         self._next_id = max(directories, default=0) + 1
         for snapshot_id, directory in directories.items():
+            if not self._read_only:
+                problems += remove_orphans(directory)  # of a record that was being rewritten
             try:
                 self._index.records[snapshot_id] = read_record(directory, snapshot_id)
             except DamagedFileError as error:
