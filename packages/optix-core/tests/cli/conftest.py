@@ -40,6 +40,7 @@ def optix(site, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(HERE)]))  # for processes that checks start
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("OPTIX_DEBUG", raising=False)
 

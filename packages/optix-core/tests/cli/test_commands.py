@@ -130,7 +130,7 @@ def test_one_broken_backend_does_not_hide_the_others(optix, site, tmp_path, monk
 
 def test_check_backend_counts_what_ran_passed_and_was_skipped(optix):
     outcome = optix("check-backend", "reference")
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.out
     text = words_of(outcome.out)
     assert "Backend reference keeps the contract" in text and "0 failed" in text
     assert "skipped, and why" in text and "the policy is no small MLP" in text
