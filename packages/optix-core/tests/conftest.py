@@ -18,12 +18,11 @@ class SkillEnv(gym.Env):
         self.length, self.noise, self.truncate = length, noise, truncate
 
     def _observe(self):
-        return np.array([self.t, self.episode], np.float32)
+        return np.array([self.t, self.length], np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.t = 0
-        self.episode = getattr(self, "episode", -1) + 1
         return self._observe(), {}
 
     def step(self, action):

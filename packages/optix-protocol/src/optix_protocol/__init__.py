@@ -27,6 +27,7 @@ from optix_protocol.contracts import (
     BaseOptimizer,
     BasePipeline,
     LoopCallback,
+    SupportsPipelineState,
 )
 from optix_protocol.types import (
     Array,
@@ -67,6 +68,7 @@ __all__ = [
     "SupportsActionDistribution",
     "SupportsHostPolicy",
     "SupportsParamBounds",
+    "SupportsPipelineState",
     "SupportsPolicy",
     "SupportsTeardown",
     "SupportsTrainingState",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from optix_protocol.agent import BaseAgent
-from optix_protocol.types import EpisodeData, EvalMetrics, HyperparamSet, LoopState, PolicySnapshot
+from optix_protocol.types import EpisodeData, EvalMetrics, HyperparamSet, LoopState, PolicySnapshot, StateTree
 
 ActionKind: TypeAlias = Literal["discrete", "multidiscrete", "box"]
 
@@ -30,6 +30,19 @@ class BasePipeline(Protocol):
 
     def close(self) -> None:
         """Release environments, threads and files. Calling it twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class SupportsPipelineState(Protocol):
+    """A pipeline whose runs can be resumed exactly. Optional."""
+
+    def pipeline_state(self) -> StateTree:
+        """Return where the collection is, between two windows; the values are copies."""
+        ...
+
+    def restore_pipeline_state(self, state: StateTree) -> str | None:
+        """Go on from there; return None if that is exact, otherwise a sentence that says what was lost."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from optix_core.convergence import Assessment, DegradationTest, Screen
@@ -232,6 +232,41 @@ class LoopController:
     def symptoms(self, diagnostics: Mapping[str, float]) -> list[Symptom]:
         """Return what the diagnostics of the latest ``learn`` say about its health."""
         return self.diagnostics.update(diagnostics)
+
+    def continue_from(self, num_env_steps: int, num_episodes: int) -> None:
+        """Count on from an earlier sitting whose evidence is lost."""
+        self.progress = Progress(num_env_steps=num_env_steps, num_episodes=num_episodes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state as JSON-able values; budget, evaluator and the scheduler's settings are not in it."""
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "degradation": self.degradation.state_dict() if self.degradation is not None else None,
+            "diagnostics": self.diagnostics.state_dict(),
+            "progress": asdict(self.progress),
+            "history": self.history.state_dict(),
+            "smoother": self._smoother.state_dict(),
+            "best_level": self.best_level,
+            "rollbacks": self.rollbacks,
+            "rollbacks_without_gain": self.rollbacks_without_gain,
+            "next_snapshot": self._next_snapshot,
+            "pool_floor": self._pool_floor,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.degradation is not None and state["degradation"] is not None:
+            self.degradation.load_state_dict(state["degradation"])
+        self.diagnostics.load_state_dict(state["diagnostics"])
+        self.progress = Progress(**state["progress"])
+        self.history.load_state_dict(state["history"])
+        self._smoother.load_state_dict(state["smoother"])
+        self.best_level = float(state["best_level"])
+        self.rollbacks = int(state["rollbacks"])
+        self.rollbacks_without_gain = int(state["rollbacks_without_gain"])
+        self._next_snapshot = int(state["next_snapshot"])
+        self._pool_floor = float(state["pool_floor"])
 
     def _score(self, window: EpisodeData, diagnostics: Mapping[str, float]) -> EvalMetrics | None:
         metrics = self.evaluator.score(window, diagnostics)

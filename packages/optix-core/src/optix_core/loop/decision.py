@@ -118,7 +118,7 @@ def decide(evidence: Evidence) -> Decision:
         )
     if evidence.stop_request is not None:
         why = f"Stopping: {_BUDGET_WORDS[evidence.stop_request]}."
-        return Decision(action=Action.STOP, checkpoint=keep, learn=False, stop_reason=evidence.stop_request, why=why)
+        return Decision(action=Action.STOP, checkpoint=keep, learn=True, stop_reason=evidence.stop_request, why=why)
     if evidence.degradation is not None and evidence.can_roll_back:
         return Decision(action=Action.ROLLBACK, checkpoint=False, learn=False, why=evidence.degradation)
     if evidence.should_stop:

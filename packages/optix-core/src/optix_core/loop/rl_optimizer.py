@@ -11,7 +11,7 @@ from typing import Any
 
 from optix_core.checkpoints import RunDirectory
 from optix_core.convergence import ConvergenceMonitor, DegradationTest
-from optix_core.errors import ConfigError, OptixError
+from optix_core.errors import ConfigError, OptixError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, Progress, StopReason
@@ -21,6 +21,7 @@ from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
+from optix_core.loop.state import can_resume_exactly, restore_run_state
 from optix_protocol import (
     BaseAgent,
     BaseEvaluator,
@@ -57,6 +58,8 @@ class RLOptimizer:
         verbose: print a line per look at the evidence.
         resume: continue the run in ``checkpoint_dir`` instead of refusing a directory that is not empty.
         confirm_episodes: fresh episodes on which the final policy is measured.
+        state_interval_s: seconds between two saved states, from which ``resume`` goes on exactly if agent and pipeline
+            give their state away (:class:`optix_protocol.SupportsTrainingState`, ``SupportsPipelineState``).
         config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
 
     Raises:
@@ -85,6 +88,7 @@ class RLOptimizer:
         verbose: bool = False,
         resume: bool = False,
         confirm_episodes: int = 100,
+        state_interval_s: float = 10.0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         if max_snapshots < 2 or confirm_episodes < 2:
@@ -103,6 +107,7 @@ class RLOptimizer:
         self.verbose = verbose
         self.resume = resume
         self.confirm_episodes = confirm_episodes
+        self.state_interval_s = state_interval_s
         self.config = dict(config or {})
         budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
         evaluator = evaluator or ReturnEvaluator()
@@ -157,8 +162,6 @@ class RLOptimizer:
             run_dir = stack.enter_context(
                 RunDirectory.create(path, resume=self.resume, max_snapshots=self.max_snapshots)
             )
-            journal = run_dir.journal
-            assert journal is not None
             arena = Arena(self.agent, getattr(self.pipeline, "make_eval_env", lambda _: None))
             stack.callback(arena.close)
             run = self._run = Run(
@@ -168,8 +171,7 @@ class RLOptimizer:
                 optimizer=self.optimizer,
                 controller=self.controller,
                 callbacks=self._callbacks,
-                registry=run_dir.registry,
-                journal=journal,
+                run_dir=run_dir,
                 arena=arena,
                 interrupt=stack.enter_context(graceful_interrupts()),
                 checkpoint_score_fn=self.checkpoint_score_fn,
@@ -177,10 +179,9 @@ class RLOptimizer:
                 seed=self.seed,
                 confirm_episodes=self.confirm_episodes,
                 report=print if self.verbose else None,
+                state_interval_s=self.state_interval_s,
             )
-            described = self._describe()
-            run_dir.write_run({**described, **self.config, "versions": installed_versions()})
-            journal.append("run_started", **described, budget=asdict(self.controller.budget))
+            self._begin(run)
             failure: Exception | None = None
             try:
                 self._callbacks.on_loop_start()
@@ -190,18 +191,59 @@ class RLOptimizer:
             except Exception as error:
                 failure, reason = error, StopReason.ERROR
                 why = f"Stopping: {error if isinstance(error, OptixError) else repr(error)}"
-                journal.append("error", message=why)
             trained_s = run.elapsed_s
-            final = run.finish(reason)
-            self.result = self._summarise(run, reason, why, final, trained_s, failure)
-            journal.append("run_finished", **_timeless(self.result.to_dict()))
-            run_dir.write_result(self.result.to_dict())
+            try:
+                if failure is not None:
+                    run.journal.append("error", message=why)
+                else:
+                    run.save_state()
+                final = run.finish(reason)
+                self.result = self._summarise(run, reason, why, final, trained_s, failure)
+                run.journal.append("run_finished", **_timeless(self.result.to_dict()))
+                run_dir.write_result(self.result.to_dict())
+            except RunDirectoryError as disk:
+                raise failure or disk from disk
             if failure is not None:
                 raise failure
             self._callbacks.on_loop_stop()
             if isinstance(self.agent, SupportsTeardown):
                 self.agent.teardown()
             return self.result
+
+    def _begin(self, run: Run) -> None:
+        """Start the journal of a new run, or bring an old one back to its latest saved state."""
+        described, budget = self._describe(), asdict(self.controller.budget)
+        if not (self.resume and run.run_dir.run_path.exists()):
+            run.run_dir.write_run({**described, **self.config, "versions": installed_versions()})
+            run.journal.append("run_started", **described, budget=budget)
+            return
+        self._refuse_another_run(run.run_dir, described)
+        saved = run.run_dir.load_state()
+        notes: list[str] = []
+        if saved is not None and not can_resume_exactly(run):
+            raise RunDirectoryError("This run was saved by an agent with training_state(): resume it with the same.")
+        if saved is not None:
+            run.run_dir.rewind(saved)
+            notes = restore_run_state(run, saved.tree)
+        elif can_resume_exactly(run):
+            run.run_dir.rewind(None)
+            run.journal.append("run_started", **described, budget=budget)
+            notes = ["There was no saved state yet, so the run began anew."]
+        else:
+            notes = [run.restart_from_weights()]
+        run.run_dir.discard_result()
+        run.journal.append("resumed", num_env_steps=run.progress.num_env_steps, budget=budget, notes=notes)
+
+    @staticmethod
+    def _refuse_another_run(run_dir: RunDirectory, described: Mapping[str, Any]) -> None:
+        """A resumed run must be the same run: what would change its course is refused; budgets may grow."""
+        stored = run_dir.read_run()
+        for name in ("env_id", "backend", "algorithm", "seed"):
+            if stored.get(name) != described[name]:
+                raise RunDirectoryError(
+                    f"The run in {str(run_dir.path)!a} has {name} {stored.get(name)!r}, not {described[name]!r}: "
+                    "resume it as it was, or start another run."
+                )
 
     def _summarise(
         self,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from optix_core.checkpoints import CheckpointRegistry
-from optix_core.checkpoints.journal import Journal
+from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
+from optix_core.errors import RunDirectoryError
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -18,6 +18,7 @@ from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.interrupts import Interrupt
+from optix_core.loop.state import can_resume_exactly, run_state
 from optix_core.seeding import derive_seed
 from optix_protocol import (
     BaseAgent,
@@ -34,6 +35,8 @@ from optix_protocol import (
     is_on_policy,
 )
 
+T = TypeVar("T")
+
 VALIDATION_SHARE = 0.1
 """Validation may cost at most this share of the training steps."""
 
@@ -49,8 +52,7 @@ class Run:
         optimizer: changes its hyperparameters, or None.
         controller: counts, scores and judges.
         callbacks: hear what happens.
-        registry: keeps policies.
-        journal: keeps what happened.
+        run_dir: keeps policies, the exact state, and what happened.
         arena: plays evaluation episodes.
         interrupt: whether somebody pressed Ctrl-C.
         checkpoint_score_fn: scores a policy for keeping, or None.
@@ -60,6 +62,9 @@ class Run:
         report: gets a line of text at every look, or None.
         stop_requested: set it to end the run after the window in hand.
         best: the best policy kept so far.
+        validation_steps: environment steps of the validation pipeline.
+        safe_state: the agent's exact training state when it was the best, or None.
+        state_interval_s: seconds between two saved states; longer where saving takes more than 1 % of the time.
     """
 
     agent: BaseAgent
@@ -68,8 +73,7 @@ class Run:
     optimizer: BaseOptimizer | None
     controller: LoopController
     callbacks: CallbackList
-    registry: CheckpointRegistry
-    journal: Journal
+    run_dir: RunDirectory
     arena: Arena
     interrupt: Interrupt
     checkpoint_score_fn: Callable[[BaseAgent], float] | None
@@ -80,8 +84,11 @@ class Run:
     stop_requested: bool = False
     best: PolicySnapshot | None = None
     validation_steps: int = 0
+    safe_state: StateTree | None = None
+    state_interval_s: float = 10.0
     _started: float = field(default_factory=time.monotonic)
-    _safe_state: StateTree | None = None
+    _elapsed_before_s: float = 0.0
+    _next_state_s: float = 0.0
     _diagnostics: dict[str, float] = field(default_factory=dict)
     _policy_version: int = 0
     _hyperparam_version: int = 0
@@ -95,8 +102,18 @@ class Run:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self._started
+        """Seconds of this run, earlier sittings included."""
+        return self._elapsed_before_s + time.monotonic() - self._started
+
+    @property
+    def registry(self) -> CheckpointRegistry:
+        """Keeps policies."""
+        return self.run_dir.registry
+
+    @property
+    def journal(self) -> Journal:
+        """Keeps what happened."""
+        return self.run_dir.journal
 
     # ---------------------------------------------------------------- the line
 
@@ -104,7 +121,10 @@ class Run:
         """Go round until a decision stops it; return why."""
         windows = iter(self.pipeline.windows())
         self._announce_policy()
+        self._next_state_s = self.elapsed_s + self.state_interval_s
         while True:
+            if self.elapsed_s >= self._next_state_s:
+                self.save_state()
             window = next(windows, None)
             if window is None:
                 return StopReason.EXHAUSTED, "Stopping: the source of data is exhausted."
@@ -172,6 +192,67 @@ class Run:
                 damage = symptom.message
         return damage
 
+    # --------------------------------------------------------------- its state
+
+    def save_state(self) -> None:
+        """Keep the exact state on disk, in the background, if the agent gives it away."""
+        if not can_resume_exactly(self):
+            return
+        began = time.monotonic()
+        self._survive_disk(lambda: self.run_dir.save_state(run_state(self)))
+        cost = time.monotonic() - began
+        self._next_state_s = self.elapsed_s + max(self.state_interval_s, 100 * cost)
+
+    def counters(self) -> dict[str, Any]:
+        """Return the run's own part of the state."""
+        return {
+            "best": self.best.snapshot_id if self.best is not None else None,
+            "validation_steps": self.validation_steps,
+            "eval_env_steps": self.arena.num_env_steps,
+            "elapsed_s": self.elapsed_s,
+            "diagnostics": dict(self._diagnostics),
+            "policy_version": self._policy_version,
+            "hyperparam_version": self._hyperparam_version,
+            "windows_since_validation": self._windows_since_validation,
+            "num_confirmations": self._num_confirmations,
+        }
+
+    def restore_counters(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``counters`` returned."""
+        kept = {snapshot.snapshot_id: snapshot for snapshot in self.registry.list()}
+        self.best = kept.get(state["best"])
+        self.validation_steps = int(state["validation_steps"])
+        self.arena.num_env_steps = int(state["eval_env_steps"])
+        self._elapsed_before_s = float(state["elapsed_s"])
+        self._diagnostics = dict(state["diagnostics"])
+        self._policy_version = int(state["policy_version"])
+        self._hyperparam_version = int(state["hyperparam_version"])
+        self._windows_since_validation = int(state["windows_since_validation"])
+        self._num_confirmations = int(state["num_confirmations"])
+
+    def restart_from_weights(self) -> str:
+        """Go on with an agent that has no exact state: from its newest kept weights; return what that means."""
+        kept = self.registry.list()
+        if not kept:
+            return "Nothing had been kept yet, so the run began anew."
+        newest = kept[-1]
+        self.registry.load(self.agent, newest.snapshot_id)
+        self.best = self.registry.best
+        self._policy_version = newest.policy_version
+        self.controller.continue_from(newest.num_env_steps, newest.eval_metrics.episode_id)
+        return (
+            f"The agent has no training_state(), so the run went on from the weights of snapshot {newest.snapshot_id}; "
+            "its optimiser and the evidence of the verdict began anew."
+        )
+
+    def _survive_disk(self, save: Callable[[], T]) -> T | None:
+        """Do what writes to the disk; a disk that is full or fails costs a snapshot, not the run."""
+        try:
+            return save()
+        except RunDirectoryError as error:
+            self.journal.append("not_saved", message=str(error))
+            return None
+
     # ------------------------------------------------------------- its actions
 
     def _validate(self, window: EpisodeData) -> EvalMetrics | None:
@@ -198,13 +279,17 @@ class Run:
         if self.checkpoint_score_fn is not None:
             score = float(self.checkpoint_score_fn(self.agent))
         metrics = EvalMetrics(primary_score=score, episode_id=self.progress.num_episodes)
-        snapshot = self.registry.save(
-            self.agent,
-            eval_metrics=metrics,
-            hyperparams=self.agent.get_hyperparams(),
-            policy_version=self._policy_version,
-            num_env_steps=self.progress.num_env_steps,
+        snapshot = self._survive_disk(
+            lambda: self.registry.save(
+                self.agent,
+                eval_metrics=metrics,
+                hyperparams=self.agent.get_hyperparams(),
+                policy_version=self._policy_version,
+                num_env_steps=self.progress.num_env_steps,
+            )
         )
+        if snapshot is None:
+            return
         kept = self.registry.list()
         floor = min(s.eval_metrics.primary_score for s in kept) if len(kept) >= self.max_snapshots else -math.inf
         if self.checkpoint_score_fn is not None:
@@ -214,7 +299,7 @@ class Run:
         if improved:
             self.best = snapshot
             if is_on_policy(self.agent) and isinstance(self.agent, SupportsTrainingState):
-                self._safe_state = self.agent.training_state()
+                self.safe_state = self.agent.training_state()
             self.callbacks.on_improvement(snapshot)
             if self.optimizer is not None:
                 self.optimizer.on_improvement(snapshot)
@@ -249,16 +334,16 @@ class Run:
     def _roll_back(self, why: str) -> None:
         """Return to the best policy: the exact training state where the agent has one, its weights otherwise."""
         assert self.best is not None
-        if self._safe_state is not None:
+        if self.safe_state is not None:
             assert isinstance(self.agent, SupportsTrainingState)
-            self.agent.restore_training_state(self._safe_state)
+            self.agent.restore_training_state(self.safe_state)
         else:
             self.registry.load(self.agent, self.best.snapshot_id)
         self._policy_version += 1
         self._diagnostics = {}
         self._announce_policy()
         self.controller.rolled_back()
-        self.journal.append("rollback", snapshot=self.best.snapshot_id, exact=self._safe_state is not None, message=why)
+        self.journal.append("rollback", snapshot=self.best.snapshot_id, exact=self.safe_state is not None, message=why)
 
     def _tune(self, observation: Observation) -> None:
         """Let the tuner change the hyperparameters, from a score that belongs to the present ones."""

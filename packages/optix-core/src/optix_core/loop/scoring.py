@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,16 @@ class ScoreSmoother:
         """The smoothed score, NaN before the first."""
         width = min(max(3, self._count // 20), len(self._recent))
         return float(np.mean(list(self._recent)[-width:])) if width else float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state as JSON-able values."""
+        return {"recent": list(self._recent), "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._recent.clear()
+        self._recent.extend(float(score) for score in state["recent"])
+        self._count = int(state["count"])
 
 
 @dataclass(frozen=True, kw_only=True)

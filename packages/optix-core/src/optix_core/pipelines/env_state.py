@@ -93,7 +93,6 @@ def restore(env: gym.vector.VectorEnv[Any, Any, Any], state: StateTree, expected
         episodes = state["episodes"]
         if len(episodes) != len(env.envs):
             return False
-        env.reset(seed=0)
         for index, single in enumerate(env.envs):
             assert isinstance(single, EpisodeRecorder)
             observation = single.restore(episodes[str(index)])

@@ -1,0 +1,155 @@
+"""A run that dies and is resumed ends as the run that did not die."""
+
+import numpy as np
+import pytest
+
+from optix_core import RLOptimizer, RunDirectoryError, VectorBatchPipeline, read_events
+from optix_core.checkpoints import RunDirectory
+from optix_protocol import LoopCallback
+
+
+class Death(BaseException):
+    """Nothing catches it: as close to kill -9 as one process gets."""
+
+
+class DieAt(LoopCallback):
+    def __init__(self, windows):
+        self.left = windows
+
+    def on_episode_end(self, episode_id, eval_metrics):
+        self.left -= 1
+        if self.left == 0:
+            raise Death
+
+
+@pytest.fixture
+def loop(skill_env, skill_agent, tmp_path):
+    class Exact(skill_agent):
+        """Learns with random numbers, so that any slip of the state shows."""
+
+        def __init__(self):
+            super().__init__(lambda k: 0.0)
+            self.rng = np.random.default_rng(0)
+
+        def learn(self, episode_data):
+            self.learned += 1
+            self.skill = 0.95 * self.skill + 0.05 + 0.01 * self.rng.standard_normal() * episode_data.rewards.std()
+            return {"loss": float(self.skill)}
+
+        def training_state(self):
+            return {"skill": self.skill, "learned": self.learned, "rng": self.rng.bit_generator.state}
+
+        def restore_training_state(self, state):
+            self.skill, self.learned = state["skill"], state["learned"]
+            self.rng.bit_generator.state = state["rng"]
+
+    class Inexact(skill_agent):
+        pass
+
+    def make(name, *, exact=True, **kwargs):
+        agent = Exact() if exact else Inexact()
+        pipeline = VectorBatchPipeline(lambda: skill_env(noise=0.2), agent, n_envs=10, window_size=3, seed=2)
+        kwargs.setdefault("max_env_steps", 30 * 120)
+        return RLOptimizer(agent, pipeline, checkpoint_dir=tmp_path / name, state_interval_s=0.0, **kwargs)
+
+    return make
+
+
+def story(path):
+    events, problems = read_events(path / "events.jsonl")
+    assert not problems
+    kept = [e for e in events if e["kind"] in ("window", "snapshot", "selection", "confirmed")]
+    return [{k: v for k, v in e.items() if k not in ("time", "crc", "seq")} for e in kept]
+
+
+def test_it_ends_as_if_it_had_never_died(loop, tmp_path):
+    whole = loop("whole")
+    expected = whole.run()
+    for attempt, windows in enumerate([17, 40, 1]):
+        with pytest.raises(Death):
+            loop("torn", callbacks=[DieAt(windows)], resume=attempt > 0).run()
+    resumed = loop("torn", resume=True)
+    result = resumed.run()
+    assert resumed.agent.skill == whole.agent.skill
+    assert result.confirmed_return == expected.confirmed_return
+    assert result.train_env_steps == expected.train_env_steps
+    assert result.eval_env_steps == expected.eval_env_steps
+    assert story(tmp_path / "torn") == story(tmp_path / "whole")
+    with RunDirectory.open(tmp_path / "torn") as run:
+        assert run.verify().ok
+        assert [p.name for p in run.path.rglob(".tmp*")] == []
+
+
+def test_a_run_that_dies_before_its_first_state_begins_anew(loop, tmp_path):
+    expected = loop("whole").run()
+    with pytest.raises(Death):
+        loop("torn", callbacks=[DieAt(1)]).run()
+    assert loop("torn", resume=True).run().confirmed_return == expected.confirmed_return
+    assert story(tmp_path / "torn") == story(tmp_path / "whole")
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget(loop, tmp_path):
+    short = loop("run", max_env_steps=30 * 50).run()
+    longer = loop("run", max_env_steps=30 * 80, resume=True).run()
+    assert short.train_env_steps < longer.train_env_steps <= 30 * 80
+    events, _ = read_events(tmp_path / "run" / "events.jsonl")
+    resumed = next(e for e in events if e["kind"] == "resumed")
+    assert resumed["budget"]["max_env_steps"] == 30 * 80
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(loop, tmp_path):
+    whole = loop("whole")
+    whole.run()
+
+    class Stop(LoopCallback):
+        def on_episode_end(self, episode_id, eval_metrics):
+            if episode_id > 200:
+                first.stop()
+
+    first = loop("stopped", callbacks=[Stop()])
+    assert first.run().stop_reason == "stopped"
+    second = loop("stopped", resume=True)
+    second.run()
+    assert second.agent.skill == whole.agent.skill
+
+
+def test_another_run_in_the_same_directory_is_refused(loop):
+    loop("run", max_env_steps=300).run()
+    with pytest.raises(RunDirectoryError, match="holds a run already"):
+        loop("run").run()
+    with pytest.raises(RunDirectoryError, match=r"has seed 0, not 1: resume it as it was"):
+        loop("run", resume=True, seed=1).run()
+
+
+def test_an_agent_without_exact_state_goes_on_from_its_newest_weights_and_says_so(loop, tmp_path):
+    with pytest.raises(Death):
+        loop("run", exact=False, callbacks=[DieAt(30)]).run()
+    optimizer = loop("run", exact=False, resume=True)
+    optimizer.run()
+    events, _ = read_events(tmp_path / "run" / "events.jsonl")
+    resumed = next(e for e in events if e["kind"] == "resumed")
+    assert "went on from the weights of snapshot" in resumed["notes"][0]
+    assert resumed["num_env_steps"] > 0
+    assert optimizer.agent.skill == pytest.approx(1.0, abs=0.06)
+
+
+def test_resume_of_an_empty_directory_starts_a_run(loop, tmp_path):
+    assert loop("new", resume=True, max_env_steps=300).run().train_env_steps == 300
+
+
+def test_a_full_disk_costs_snapshots_and_not_the_run(loop, tmp_path, monkeypatch):
+    from optix_core.checkpoints import CheckpointRegistry
+
+    original, calls = CheckpointRegistry.save, []
+
+    def save(self, *args, **kwargs):
+        calls.append(1)
+        if 5 < len(calls) < 15:
+            raise RunDirectoryError("Cannot save snapshot: no space left on device. Free some space.")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointRegistry, "save", save)
+    result = loop("run").run()
+    assert result.confirmed_return["mean"] > 0.9
+    events, _ = read_events(tmp_path / "run" / "events.jsonl")
+    assert [e["message"] for e in events if e["kind"] == "not_saved"]
