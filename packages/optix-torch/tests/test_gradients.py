@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from optix_torch import distributions
-from optix_torch._arrays import FlatParameters
+from optix_torch._optimizers import Adam, FlatParameters
 from optix_torch.algorithms.ppo import Batch, ppo_loss
 from optix_torch.networks import AutogradRunner, DenseRunner, build_mlp, make_runner
 
@@ -160,3 +160,18 @@ def test_gradient_clipping_scales_to_the_largest_norm():
     flat.gradient.fill_(0.01)
     flat.clip_gradient_(0.5)
     torch.testing.assert_close(flat.gradient, torch.full((8,), 0.01))
+
+
+def test_adam_takes_the_steps_of_torch_s_adam():
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    flat = FlatParameters(ours.parameters())
+    adam, reference = Adam(flat, learning_rate=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01, eps=1e-5)
+    for step in range(20):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.grad = torch.randn_like(other) * 10.0 ** (step % 5 - 3)
+            mine.grad.copy_(other.grad)
+        adam.step()
+        reference.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), atol=1e-6, rtol=1e-5)

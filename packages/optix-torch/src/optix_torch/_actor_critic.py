@@ -15,13 +15,8 @@ from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Head, Keep, NetworkPolicy, encoder_for, policy_tree
 from optix_protocol import ActionDistribution, Array, HyperparamSet, ParamBound, PolicyMode, StateTree
-from optix_torch._arrays import (
-    FlatParameters,
-    as_tensor,
-    optimizer_tree,
-    resolve_device,
-    restore_optimizer,
-)
+from optix_torch._arrays import as_tensor, resolve_device
+from optix_torch._optimizers import Adam, FlatParameters, ModuleOptimizer, Optimizer
 from optix_torch.networks import build_cnn, build_mlp, host_mlp, make_runner
 
 _SMALL_NETWORK = 1_000_000
@@ -80,15 +75,13 @@ class ActorCriticAgent:
             parameter.data = parameter.data.to(self.device)
         parameters = [*self.actor.parameters(), *self.critic.parameters(), *self._extra.values()]
         self._parameters = FlatParameters(parameters)
-        if optimizer is None:
-            optimizer = torch.optim.Adam([self._parameters.vector], lr=1e-3, eps=1e-5, fused=True)
-        else:
-            known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            missing = [parameter for parameter in self._extra.values() if id(parameter) not in known]
-            if missing:
-                optimizer.add_param_group({"params": missing})
-        self.optimizer = optimizer
-        self._set_learning_rate(self.hyperparams["learning_rate"])
+        learning_rate = self.hyperparams["learning_rate"]
+        self.optimizer: Optimizer = (
+            Adam(self._parameters, learning_rate=learning_rate)
+            if optimizer is None
+            else ModuleOptimizer(optimizer, self._extra.values())
+        )
+        self.optimizer.learning_rate = learning_rate
         self._actor_runner = make_runner(self.actor, self.device)
         self._critic_runner = make_runner(self.critic, self.device)
         if self.device.type == "cpu" and sum(p.numel() for p in parameters) < _SMALL_NETWORK:
@@ -144,7 +137,7 @@ class ActorCriticAgent:
         before = self.hyperparams["learning_rate"]
         self.hyperparams.update(hyperparams)
         if self.hyperparams["learning_rate"] != before:
-            self._set_learning_rate(self.hyperparams["learning_rate"])
+            self.optimizer.learning_rate = self.hyperparams["learning_rate"]
 
     def param_bounds(self) -> Mapping[str, ParamBound]:
         """Return the default search ranges."""
@@ -169,8 +162,7 @@ class ActorCriticAgent:
         """Return copies of weights, optimiser, random numbers, statistics and counters."""
         state: dict[str, Any] = {
             "weights": self._weights(),
-            "optimizer": optimizer_tree(self.optimizer),
-            "learning_rate": self._learning_rate,
+            "optimizer": self.optimizer.state(),
             "rng": rng_state(self._rng),
             "num_updates": self._num_updates,
             "hyperparams": dict(self.hyperparams.to_set().params),
@@ -183,8 +175,7 @@ class ActorCriticAgent:
         """Continue as the agent that returned ``state`` would, bit for bit."""
         self._load(state["weights"])
         self.hyperparams.update(HyperparamSet(params=state["hyperparams"]))
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self._set_learning_rate(state["learning_rate"])
+        self.optimizer.restore(state["optimizer"])
         restore_rng(self._rng, state["rng"])
         self._num_updates = state["num_updates"]
         if self._reward_normalizer is not None:
@@ -196,11 +187,6 @@ class ActorCriticAgent:
         """Return observations ``[B, *obs]`` as the networks take them."""
         rows = self._encoder(observations)
         return as_tensor(rows if self._obs_normalizer is None else self._obs_normalizer(rows), self.device)
-
-    def _set_learning_rate(self, learning_rate: float) -> None:
-        self._learning_rate = learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
 
     def _refresh_policy(self) -> None:
         """Make ``act`` follow parameters that it cannot see in place."""

@@ -233,7 +233,7 @@ class TorchPPOAgent(ActorCriticAgent):
         batch = self._judge(episode_data)
         diagnostics = self._optimize(batch)
         diagnostics["explained_variance"] = _explained_variance(batch.values, batch.returns)
-        diagnostics["learning_rate"] = self._learning_rate
+        diagnostics["learning_rate"] = self.optimizer.learning_rate
         self._adapt_learning_rate(diagnostics["approx_kl"])
         if self._obs_normalizer is not None:
             self._obs_normalizer.update(self._encoder(episode_data.flat(episode_data.observations)))
@@ -334,7 +334,7 @@ class TorchPPOAgent(ActorCriticAgent):
         if target is None:
             return
         factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-        self._set_learning_rate(min(max(self._learning_rate * factor, 1e-5), 1e-2))
+        self.optimizer.learning_rate = min(max(self.optimizer.learning_rate * factor, 1e-5), 1e-2)
 
     # ---- the distribution over actions ------------------------------------------------------------------------------
 
