@@ -54,19 +54,22 @@ def test_one_process_cannot_lock_twice(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_neither_keeps_nor_frees_the_lock(tmp_path):
     lock = DirectoryLock(tmp_path)
-    read_end, write_end = os.pipe()
+    alive_read, alive_write = os.pipe()
+    end_read, end_write = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(write_end)
-        os.read(read_end, 1)
+        os.close(end_write)
+        os.write(alive_write, b"!")
+        os.read(end_read, 1)
         os._exit(0)
-    os.close(read_end)
-    assert is_locked(tmp_path)
-    lock.release()
+    os.read(alive_read, 1)
     try:
+        assert is_locked(tmp_path)
+        lock.release()
         assert not is_locked(tmp_path)  # although the child lives
     finally:
-        os.close(write_end)
+        for descriptor in (end_write, end_read, alive_read, alive_write):
+            os.close(descriptor)
         os.waitpid(child, 0)
 
 

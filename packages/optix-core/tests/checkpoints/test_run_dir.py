@@ -65,6 +65,26 @@ def test_a_directory_that_holds_something_is_refused_untouched(tmp_path, make_ru
         RunDirectory.open(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("name", ["snapshots", "state"])
+def test_a_link_in_place_of_a_directory_leads_nowhere(tmp_path, make_run, name):
+    path, foreign = make_run(tmp_path / "run"), make_run(tmp_path / "foreign")
+    before = sorted(foreign.rglob("*"))
+    (path / name).rename(tmp_path / "moved")
+    (path / name).symlink_to(foreign / name)
+    for open_run in (RunDirectory.open, lambda path: RunDirectory.create(path, resume=True)):
+        with pytest.raises(RunDirectoryError, match=f"{name}.*not a directory of its own"):
+            open_run(path)
+    assert sorted(foreign.rglob("*")) == before
+
+
+def test_a_run_may_be_named_by_a_link(tmp_path, make_run):
+    make_run(tmp_path / "run")
+    (tmp_path / "latest").symlink_to("run")
+    assert RunDirectory.open(tmp_path / "latest").verify().ok
+    with RunDirectory.create(tmp_path / "latest", resume=True) as run:
+        assert run.resumed
+
+
 def test_what_a_run_leaves_that_died_before_it_began_is_as_good_as_empty(tmp_path):
     RunDirectory.create(tmp_path / "run").close()
     with RunDirectory.create(tmp_path / "run") as run:

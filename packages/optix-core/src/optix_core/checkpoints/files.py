@@ -136,6 +136,29 @@ def numbered_directories(directory: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def require_own_directory(path: Path) -> None:
+    """Raise :class:`DamagedFileError` if something else, such as a link to a foreign directory, is in its place."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise DamagedFileError(path, "it is not a directory of its own")
+
+
+def make_directories(path: Path) -> None:
+    """Create a directory and those above it, so that all of them survive a power cut.
+
+    Raises:
+        RunDirectoryError: the disk is full or refuses.
+    """
+    missing = [path, *path.parents]
+    missing = missing[: next(i for i, directory in enumerate(missing) if directory.exists())]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(f"create {str(path)!a}", error) from error
+    for directory in missing:
+        with contextlib.suppress(OSError):  # one may create in a directory without the right to read it
+            sync_directory(directory.parent)
+
+
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:

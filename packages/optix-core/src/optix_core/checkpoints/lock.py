@@ -44,7 +44,6 @@ class DirectoryLock:
             self._descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             raise write_error(f"lock {str(self._directory)!a}", error) from error
-        self._owner_pid = os.getpid()
         self.supported = True
         for attempt in range(_ATTEMPTS):
             if attempt:

@@ -32,10 +32,12 @@ from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyRepor
 from optix_core.checkpoints.documents import atomic_write_json, dump_document
 from optix_core.checkpoints.files import (
     FileSeal,
+    make_directories,
     numbered_directories,
     publish_directory,
     remove_directory,
     remove_orphans,
+    require_own_directory,
     temporary_path,
     write_error,
 )
@@ -94,11 +96,9 @@ class CheckpointRegistry:
         self._failed: deque[tuple[int, _Records]] = deque()
         self._lock: DirectoryLock | None = None
         self.problems: tuple[Problem, ...] = ()
+        require_own_directory(self.path)
         if not read_only:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise write_error(f"create {str(self.path)!a}", error) from error
+            make_directories(self.path)
             self._lock = DirectoryLock(checkpoint_dir) if writer is None else None
         try:
             self._open(resume or read_only)

@@ -12,7 +12,14 @@ from typing import Any
 
 from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport, printable
 from optix_core.checkpoints.documents import atomic_write_json, read_json
-from optix_core.checkpoints.files import TEMPORARY_PREFIX, numbered_directories, remove_orphans, sync_file, write_error
+from optix_core.checkpoints.files import (
+    TEMPORARY_PREFIX,
+    make_directories,
+    numbered_directories,
+    remove_orphans,
+    sync_file,
+    write_error,
+)
 from optix_core.checkpoints.journal import Journal, read_events
 from optix_core.checkpoints.lock import LOCK_NAME, DirectoryLock
 from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry
@@ -92,10 +99,7 @@ class RunDirectory:
         """
         directory = Path(path)
         _require_usable(directory, resume=resume)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(f"create {str(directory)!a}", error) from error
+        make_directories(directory)
         lock = DirectoryLock(directory)
         try:
             _require_usable(directory, resume=resume)  # again, now that nobody else can write
@@ -109,7 +113,7 @@ class RunDirectory:
         """Open a run for reading, also while it is being written; nothing in it is changed.
 
         Raises:
-            RunDirectoryError: there is no run.
+            RunDirectoryError: there is no run, or one with links in place of its directories.
         """
         directory = Path(path)
         if not is_run_directory(directory):

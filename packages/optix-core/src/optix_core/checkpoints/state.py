@@ -10,10 +10,12 @@ from typing import Any
 
 from optix_core.checkpoints.damage import DamagedFileError, Problem
 from optix_core.checkpoints.files import (
+    make_directories,
     numbered_directories,
     publish_directory,
     remove_directory,
     remove_orphans,
+    require_own_directory,
     temporary_path,
     write_error,
 )
@@ -34,6 +36,14 @@ class StateStore:
     """
 
     def __init__(self, path: Path, writer: BackgroundWriter, *, read_only: bool = False) -> None:
+        """Open the states of a run.
+
+        Raises:
+            RunDirectoryError: the disk refuses, or there is something else in the directory's place.
+        """
+        require_own_directory(path)
+        if not read_only:
+            make_directories(path)
         self.path = path
         self._writer = writer
         self.problems: tuple[Problem, ...] = () if read_only else tuple(remove_orphans(path))
@@ -55,7 +65,7 @@ class StateStore:
         target = self.path / str(self._next)
         temporary = temporary_path(target)
         try:
-            temporary.mkdir(parents=True)
+            temporary.mkdir()
             encoded = write_tree(temporary, tree)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)

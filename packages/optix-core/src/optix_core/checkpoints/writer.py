@@ -28,7 +28,7 @@ class BackgroundWriter:
     """Runs jobs one after another, in the order given, in a thread of its own.
 
     The order is a promise: when a job has succeeded or failed, so has every earlier one. A failed job is undone, and
-    its error is kept until :meth:`pop_errors`, the next :meth:`submit`, :meth:`flush` or :meth:`close` hands it over.
+    its error is kept until :meth:`pop_errors`, :meth:`raise_errors`, :meth:`flush` or :meth:`close` hands it over.
     At most 32 jobs wait; then :meth:`submit` waits too.
     """
 
