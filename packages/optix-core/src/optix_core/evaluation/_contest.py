@@ -31,7 +31,8 @@ class Contest:
         self.belief = belief
         self._rest = _PooledVariance(episode_variance)
         self._seeds = _PooledVariance(0.0)
-        self._futures = np.random.default_rng(seed).normal(size=(self.NUM_FUTURES, len(belief.mean)))
+        half = np.random.default_rng(seed).normal(size=(self.NUM_FUTURES // 2, len(belief.mean)))
+        self._futures = np.concatenate([half, -half])  # antithetic: a lucky draw meets its unlucky twin
 
     @property
     def episode_std(self) -> float:
