@@ -31,6 +31,7 @@ class _Evidence:
     baseline: float
     score_range: float
     noise_floor: float
+    rose: bool
     plateau_age: float
     plateau_start: float
     saturated: bool
@@ -94,11 +95,11 @@ class ConvergenceMonitor:
         min_windows: int = 20,
         look_growth: float = 0.10,
         horizon_fraction: float = 0.25,
-        max_rise_share: float = 0.45,
+        max_rise_share: float = 0.42,
         confirm_fraction: float = 0.10,
         early_plateau_fraction: float = 0.075,
         stall_fraction: float = 0.3,
-        stall_windows: int = 500,
+        stall_windows: int = 300,
     ) -> None:
         if not 0 < alpha < 0.5:
             raise ValueError(f"alpha is an error probability between 0 and 0.5, got {alpha}")
@@ -271,10 +272,17 @@ class ConvergenceMonitor:
         rise_end = float(ends[np.argmax(smoothed >= best - 0.20 * score_range)])
         plateau_start = float(ends[np.argmax(smoothed >= best - 0.05 * score_range)])
 
-        recent = max(10, math.ceil(n / 3))
+        # The shorter the window, the less of the old rise it sees; the noisier the scores, the longer it must be.
+        omega_squared = long_run_variance(scores[-max(20, n // 2) :])
+        quantile = student_t_quantile(1 - alpha, 18)
+        wanted = math.inf
+        if margin > 0:
+            horizon_windows = horizon * n / float(steps[-1])
+            wanted = (12 * omega_squared * (quantile * horizon_windows / margin) ** 2) ** (1 / 3)
+        recent = max(10, math.ceil(min(max(wanted, n / 3), 2 * n / 3)))
         trend = trend_bounds(steps[-recent:], scores[-recent:], alpha)
         # The level must exceed an uncertain baseline by more than noise before anything was learned at all.
-        spread = long_run_variance(scores[-max(20, n // 2) :]) / recent
+        spread = omega_squared / recent
         if self.baseline is None:
             spread += long_run_variance(self._head, 5) / len(head)
         return _Evidence(
@@ -284,7 +292,8 @@ class ConvergenceMonitor:
             margin=margin,
             baseline=baseline,
             score_range=score_range,
-            noise_floor=student_t_quantile(1 - alpha, 19) * math.sqrt(spread),
+            noise_floor=quantile * math.sqrt(spread),
+            rose=trend_bounds(steps, scores, self.alpha).lower > 0,
             plateau_age=1 - rise_end / env_steps,
             plateau_start=plateau_start,
             saturated=bool(np.ptp(scores[-recent:]) == 0),
@@ -305,7 +314,7 @@ class ConvergenceMonitor:
         upper = trend.upper * evidence.horizon
         if not evidence.learned:
             flat = upper <= max(margin, 3 * evidence.noise_floor)
-            return (Verdict.NO_SIGNAL, "never-rose") if flat else (Verdict.UNDECIDED, "bound-too-wide")
+            return (Verdict.NO_SIGNAL, "never-rose") if flat and not evidence.rose else (Verdict.UNDECIDED, "bound-too-wide")
         if trend.upper * evidence.full_horizon < -margin:
             return Verdict.DEGRADING, "falling"
         if upper > margin:
