@@ -37,8 +37,8 @@ from optix_protocol import (
 
 T = TypeVar("T")
 
-VALIDATION_SHARE = 0.1
-"""Validation may cost at most this share of the training steps."""
+EVALUATION_SHARE = 0.1
+"""Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
 
 
 @dataclass(kw_only=True)
@@ -167,7 +167,12 @@ class Run:
             request = StopReason.INTERRUPTED
         elif self.stop_requested:
             request = StopReason.STOPPED
-        suspicious = observation.screen is not None and observation.screen.suspicious and self.best is not None
+        suspicious = (
+            observation.screen is not None
+            and observation.screen.suspicious
+            and self.best is not None
+            and self.arena.num_env_steps <= EVALUATION_SHARE * self.progress.num_env_steps
+        )
         return self.controller.evidence(
             snapshot_due=self.controller.snapshot_due(),
             tuning_due=(
@@ -264,7 +269,7 @@ class Run:
         cost = getattr(pipeline, "window_size", window.num_steps) * getattr(pipeline, "num_envs", 1)
         trained = self.progress.num_env_steps + window.num_env_steps
         due = self._windows_since_validation >= self.controller.interval
-        if not due or self.validation_steps + cost > VALIDATION_SHARE * trained:
+        if not due or self.validation_steps + cost > EVALUATION_SHARE * trained:
             return None
         held_out = next(iter(self.val_pipeline.windows()), None)
         if held_out is None:
