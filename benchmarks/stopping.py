@@ -87,14 +87,13 @@ def atari_report(path: Path) -> str:
 
 
 def simulation_report(num_curves: int) -> str:
-    head = "| curve | noise | sigma / R | budget | false CONVERGED | stopped | median stop |
-" + "|---" * 7 + "|"
+    head = ["| curve | noise | sigma / R | budget | false CONVERGED | stopped | median stop |", "|---" * 7 + "|"]
     body = [
         f"| {curve} | {noise} | {sigma:g} | {budget} | {100 * false:.1f} % | {100 * stopped:.0f} % | "
         + (f"{median:.0f} |" if median <= 1000 else "- |")
         for curve, noise, sigma, budget, false, stopped, median in rows(num_curves)
     ]
-    return "\n".join([f"{num_curves} curves of 1,000 windows per row.", "", head, *body])
+    return "\n".join([f"{num_curves} curves of 1,000 windows per row.", "", *head, *body])
 
 
 def draw_frontier(curves: list[LearningCurve], image: Path) -> str:
