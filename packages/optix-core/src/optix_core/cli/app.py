@@ -13,6 +13,7 @@ from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="optix",
@@ -81,6 +82,8 @@ def run(args: Sequence[str] | None = None) -> int:
             raise
         fail(message)
         return EXIT_USER_ERROR
+    if code == EXIT_INTERRUPTED:
+        fail("interrupted.")
     return code if isinstance(code, int) else 0
 
 

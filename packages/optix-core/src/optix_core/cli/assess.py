@@ -18,9 +18,10 @@ def assess(
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; no picture without --out.")] = False,
-    out: Annotated[Path | None, typer.Option(help="PNG picture.  [default: <name>-assessment.png, here]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG picture; by default <name>-assessment.png, here.")] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Budget of the run in steps.  [default: the length of the curve]")
+        int | None,
+        typer.Option(min=1, help="Budget of the run in steps; by default its own, or the length of the curve."),
     ] = None,
     margin_fraction: Annotated[
         float, typer.Option(min=0, help="Gain not worth waiting for, as a fraction of the range of scores.")

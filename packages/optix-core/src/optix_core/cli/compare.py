@@ -16,8 +16,8 @@ def compare(
         list[Path],
         typer.Argument(help="Runs, or folders of runs: a folder is one contender with many seeds.", metavar="RUN..."),
     ],
-    baseline: Annotated[str | None, typer.Option(help="Compare with this one.  [default: the first]")] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG picture.  [default: comparison.png, here]")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Contender to compare with; by default the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG picture; by default comparison.png, here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; no picture without --out.")] = False,
 ) -> None:
     """Compare runs or algorithms by their confirmed returns: intervals, odds of being better, whole distributions."""

@@ -71,9 +71,11 @@ def advice(plan: TrainPlan) -> str:
     from optix_core.backends import load_backend
 
     known = load_backend(plan.backend).algorithms()[plan.algorithm].default_hyperparams
-    value = max(0.01, 2 * float(plan.hyperparams.get("entropy_coef", known.get("entropy_coef", 0.0))))
-    explore = f"more exploration (--set entropy_coef={value:g})" if "entropy_coef" in known else "more exploration"
-    return (
-        f"Nothing was learned. Try {explore}, another seed or algorithm, a longer budget (--max-env-steps), or a "
-        "wrapper whose reward tells progress from standstill."
-    )
+    entropy_coef = max(0.01, 2 * float(plan.hyperparams.get("entropy_coef", known.get("entropy_coef", 0.0))))
+    ideas = [
+        f"--set entropy_coef={entropy_coef:g} (more exploration)" if "entropy_coef" in known else "",
+        f"--max-env-steps {3 * plan.max_env_steps} (more time)" if plan.max_env_steps else "",
+        f"--seed {plan.seed + 1}",
+        "a wrapper whose reward tells progress from standstill",
+    ]
+    return f"Nothing was learned. Try {', '.join(idea for idea in ideas[:-1] if idea)}, or {ideas[-1]}."

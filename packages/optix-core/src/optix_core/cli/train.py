@@ -19,7 +19,7 @@ def train(
     algorithm: Annotated[str, typer.Option(help="Algorithm of the backend, such as ppo.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Drives everything: the same seed gives the same run.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Run directory, new or empty.  [default: runs/<env>-<algorithm>-seed<N>]")
+        Path | None, typer.Option(help="Run directory, new or empty; by default runs/<env>-<algorithm>-seed<N>.")
     ] = None,
     n_envs: Annotated[int | None, typer.Option(min=1, help="Environments side by side.")] = None,
     max_env_steps: Annotated[int | None, typer.Option(min=1, help="Budget of training steps.")] = None,
