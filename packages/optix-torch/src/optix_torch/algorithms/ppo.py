@@ -228,8 +228,11 @@ class TorchPPOAgent(ActorCriticAgent):
 
         Returns:
             ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
-            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``.
+            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``; nothing if
+            the window holds no transition.
         """
+        if not episode_data.num_env_steps:
+            return {}
         batch = self._judge(episode_data)
         diagnostics = self._optimize(batch)
         diagnostics["explained_variance"] = _explained_variance(batch.values, batch.returns)
