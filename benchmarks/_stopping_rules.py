@@ -120,7 +120,7 @@ def table_rules() -> dict[str, Rule]:
 
 def frontier_rules() -> dict[str, list[Rule]]:
     """Every family with its knob swept from impatient to patient."""
-    strictness = [(0.40, 0.70), (0.20, 0.60), (0.10, 0.50), (0.05, 0.42), (0.03, 0.36), (0.02, 0.30), (0.01, 0.24)]
+    strictness = [(0.40, 0.70), (0.20, 0.60), (0.10, 0.52), (0.05, 0.45), (0.03, 0.36), (0.02, 0.30), (0.01, 0.24)]
     return {
         "ours, budget known": [monitor(budget_known=True, margin_fraction=m, max_rise_share=a) for m, a in strictness],
         "ours, no budget": [monitor(budget_known=False, margin_fraction=m, max_rise_share=a) for m, a in strictness],

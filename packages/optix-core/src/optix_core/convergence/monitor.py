@@ -95,7 +95,7 @@ class ConvergenceMonitor:
         min_windows: int = 20,
         look_growth: float = 0.10,
         horizon_fraction: float = 0.25,
-        max_rise_share: float = 0.42,
+        max_rise_share: float = 0.45,
         confirm_fraction: float = 0.10,
         early_plateau_fraction: float = 0.075,
         stall_fraction: float = 0.3,
@@ -282,9 +282,10 @@ class ConvergenceMonitor:
         recent = max(10, math.ceil(min(max(wanted, n / 3), 2 * n / 3)))
         trend = trend_bounds(steps[-recent:], scores[-recent:], alpha)
         # The level must exceed an uncertain baseline by more than noise before anything was learned at all.
-        spread = omega_squared / recent
+        noise_floor = quantile * math.sqrt(omega_squared / recent)
         if self.baseline is None:
-            spread += long_run_variance(self._head, 5) / len(head)
+            head_variance = long_run_variance(self._head, 5) / len(head)
+            noise_floor = math.hypot(noise_floor, student_t_quantile(1 - alpha, 4) * math.sqrt(head_variance))
         return _Evidence(
             trend=trend,
             horizon=horizon,
@@ -292,7 +293,7 @@ class ConvergenceMonitor:
             margin=margin,
             baseline=baseline,
             score_range=score_range,
-            noise_floor=quantile * math.sqrt(spread),
+            noise_floor=noise_floor,
             rose=trend_bounds(steps, scores, self.alpha).lower > 0,
             plateau_age=1 - rise_end / env_steps,
             plateau_start=plateau_start,
@@ -314,7 +315,11 @@ class ConvergenceMonitor:
         upper = trend.upper * evidence.horizon
         if not evidence.learned:
             flat = upper <= max(margin, 3 * evidence.noise_floor)
-            return (Verdict.NO_SIGNAL, "never-rose") if flat and not evidence.rose else (Verdict.UNDECIDED, "bound-too-wide")
+            return (
+                (Verdict.NO_SIGNAL, "never-rose")
+                if flat and not evidence.rose
+                else (Verdict.UNDECIDED, "bound-too-wide")
+            )
         if trend.upper * evidence.full_horizon < -margin:
             return Verdict.DEGRADING, "falling"
         if upper > margin:
