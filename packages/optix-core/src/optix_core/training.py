@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ class TrainPlan:
         hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
         n_envs = config.n_envs or family.n_envs
         budget = config.max_env_steps or family.max_env_steps
-        window_size = min(int(loop.pop("window_size", family.window_size)), max(1, budget // n_envs))
+        settings = _loop_settings({"window_size": family.window_size, **loop})
+        settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
         plan = cls(
             env_id=str(spec.env_id),
             backend=backend.name,
@@ -145,7 +146,7 @@ class TrainPlan:
             max_env_steps=budget,
             max_seconds=config.max_seconds,
             hyperparams=hyperparams,
-            loop=_loop_settings({**loop, "window_size": window_size}),
+            loop=settings,
             defaults_from=family.pattern,
         )
         plan.make_agent()
