@@ -31,15 +31,11 @@ class _Evidence:
     baseline: float
     score_range: float
     noise_floor: float
+    learned: bool
     rose: bool
     plateau_age: float
     plateau_start: float
     saturated: bool
-
-    @property
-    def learned(self) -> bool:
-        """Whether the level is above the untrained one by more than margin and noise."""
-        return self.score_range > 0 and self.trend.level - self.baseline > self.margin + self.noise_floor
 
 
 class ConvergenceMonitor:
@@ -286,6 +282,7 @@ class ConvergenceMonitor:
         if self.baseline is None:
             head_variance = long_run_variance(self._head, 5) / len(head)
             noise_floor = math.hypot(noise_floor, student_t_quantile(1 - alpha, 4) * math.sqrt(head_variance))
+        learned = score_range > 0 and trend.level - baseline > margin + noise_floor
         return _Evidence(
             trend=trend,
             horizon=horizon,
@@ -294,7 +291,8 @@ class ConvergenceMonitor:
             baseline=baseline,
             score_range=score_range,
             noise_floor=noise_floor,
-            rose=trend_bounds(steps, scores, self.alpha).lower > 0,
+            learned=learned,
+            rose=learned or trend_bounds(steps, scores, self.alpha).lower > 0,
             plateau_age=1 - rise_end / env_steps,
             plateau_start=plateau_start,
             saturated=bool(np.ptp(scores[-recent:]) == 0),
