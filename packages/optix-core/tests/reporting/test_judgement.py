@@ -145,6 +145,15 @@ def test_a_longer_budget_changes_what_was_used_of_it():
     assert judgement.budget_used == pytest.approx((judgement.stop or judgement.final).env_steps / 1_200_000)
 
 
+def test_a_curve_that_used_up_its_budget_is_told_what_more_steps_could_bring():
+    rising = curve_of(np.linspace(0, 100, 300))
+    beyond = judge(rising).to_dict()["beyond_budget"]
+    assert beyond["verdict"] == "IMPROVING" and beyond["horizon_env_steps"] > 50_000
+    assert beyond["upper_gain"] == pytest.approx(100 * beyond["horizon_env_steps"] / 300_000, rel=0.05)
+    assert judge(rising, budget_env_steps=400_000).beyond is None
+    assert judge(curve_of(saturating())).beyond is None
+
+
 def test_a_curve_that_is_too_short_is_undecided():
     values = judge(curve_of([1.0, 2.0])).to_dict()
     assert (values["verdict"], values["upper_gain"], values["loss"]) == ("UNDECIDED", None, 0.0)

@@ -23,6 +23,8 @@ class Judgement:
         looks: the assessment of every look, on past the stop to the end of the curve.
         stop: the first assessment that would have stopped, or None.
         final: the assessment that counts: that of the stop, or else the last one.
+        beyond: of a curve that was not stopped within its budget, what a monitor without a budget says at its end: what
+            still more steps could bring. None otherwise.
         smoothed: ``[n]`` moving average of the scores, aligned with the end of its windows.
         loss: share of the curve's range that stopping would have given up, in [0, 1].
     """
@@ -32,6 +34,7 @@ class Judgement:
     looks: tuple[Assessment, ...]
     stop: Assessment | None
     final: Assessment
+    beyond: Assessment | None
     smoothed: NDArray[np.float64]
     loss: float
 
@@ -44,6 +47,7 @@ class Judgement:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values; unknown and unbounded numbers are None."""
         final = self.final.to_dict()
+        beyond = None if self.beyond is None else self.beyond.to_dict()
         return {
             "verdict": final["verdict"],
             "should_stop": final["should_stop"],
@@ -54,12 +58,16 @@ class Judgement:
             "horizon_env_steps": final["horizon_env_steps"],
             "margin": final["margin"],
             "fraction_of_range": final["fraction_of_range"],
+            "beyond_budget": beyond and {name: beyond[name] for name in _BOUND},
             "budget_env_steps": self.budget_env_steps,
             "n_windows": len(self.curve),
             "explanation": final["explanation"],
             "name": self.curve.name,
             "source": self.curve.source,
         }
+
+
+_BOUND = ("verdict", "upper_gain", "horizon_env_steps", "fraction_of_range")
 
 
 def judge(curve: LearningCurve, *, budget_env_steps: int | None = None, **options: Any) -> Judgement:
@@ -79,25 +87,28 @@ def judge(curve: LearningCurve, *, budget_env_steps: int | None = None, **option
     """
     budget = budget_env_steps or curve.budget_env_steps or int(curve.env_steps[-1])
     monitor = ConvergenceMonitor(budget_env_steps=budget, **options)
-    looks, stop, windows_at_stop = [], None, len(curve)
-    for index, (env_steps, score, episodes) in enumerate(
-        zip(curve.env_steps.tolist(), curve.scores.tolist(), curve.episodes.tolist(), strict=True), start=1
-    ):
-        assessment = monitor.update(score, env_steps, episodes=episodes)
-        if assessment.looked:
-            looks.append(assessment)
-        if assessment.should_stop and stop is None:
-            stop, windows_at_stop = assessment, index
+    assessments = _show(curve, monitor)
+    windows_at_stop, stop = next(
+        ((index, a) for index, a in enumerate(assessments, start=1) if a.should_stop), (len(curve), None)
+    )
+    used_up = stop is None and int(curve.env_steps[-1]) >= budget
     smoothed = moving_average(curve.scores)
     return Judgement(
         curve=curve,
         budget_env_steps=budget,
-        looks=tuple(looks),
+        looks=tuple(assessment for assessment in assessments if assessment.looked),
         stop=stop,
-        final=stop or monitor.assessment,
+        final=stop or assessments[-1],
+        beyond=_show(curve, ConvergenceMonitor(**options))[-1] if used_up else None,
         smoothed=smoothed,
         loss=_loss(curve.scores, smoothed, windows_at_stop),
     )
+
+
+def _show(curve: LearningCurve, monitor: ConvergenceMonitor) -> list[Assessment]:
+    """Let a monitor see the whole curve, window by window."""
+    windows = zip(curve.scores.tolist(), curve.env_steps.tolist(), curve.episodes.tolist(), strict=True)
+    return [monitor.update(score, env_steps, episodes=episodes) for score, env_steps, episodes in windows]
 
 
 def smoothing_width(num_windows: int) -> int:
@@ -149,6 +160,11 @@ def describe(judgement: Judgement) -> Mapping[str, str]:
     }
     if judgement.stop is None:
         lines["stop"] = "not yet: the rule would have gone on to the end"
+        if judgement.beyond is not None and judgement.beyond.horizon_env_steps:
+            lines["more"] = (
+                f"{steps(judgement.beyond.horizon_env_steps)} further steps could add at most "
+                f"{number(max(0.0, judgement.beyond.upper_gain), 3)} (upper confidence bound)"
+            )
     else:
         used = f"{judgement.budget_used:.0%} of {steps(judgement.budget_env_steps)}"
         lines["stop"] = f"after {steps(judgement.stop.env_steps)} steps ({used})"
