@@ -310,6 +310,21 @@ def test_a_module_that_needs_the_observation_space_says_so():
         TorchPPOAgent(actor=convolution, critic=convolution, action_dim=2)
 
 
+def test_own_modules_get_observations_in_the_form_they_begin_with():
+    image, discrete = SPACES["image"][0], spaces.Discrete(5)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(40 * 36, 2))
+    embedding = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 2))
+    one_hot = nn.Sequential(nn.Linear(5, 2))
+    for actor, space in ((flat, image), (embedding, discrete), (one_hot, discrete)):
+        agent = TorchPPOAgent(actor=actor, critic=nn.Linear(1, 1), observation_space=space)
+        assert agent.act(np.stack([space.sample() for _ in range(4)])).shape == (4,)
+
+
+def test_images_are_not_normalised_twice():
+    with pytest.raises(ValueError, match="flat observations"):
+        make("image", hyperparams={"normalize_observations": True})
+
+
 def test_subclasses_can_add_diagnostics():
     class Counting(TorchPPOAgent):
         def learn(self, episode_data):

@@ -87,6 +87,8 @@ class ActorCriticAgent:
         if self.device.type == "cpu" and sum(p.numel() for p in parameters) < _SMALL_NETWORK:
             torch.set_num_threads(1)
 
+        if self.hyperparams["normalize_observations"] and isinstance(encoder, Keep):
+            raise ConfigError("normalize_observations is for flat observations; images are scaled by the network.")
         shape = encoder.encoded_shape
         self._obs_normalizer = ObsNormalizer(shape) if self.hyperparams["normalize_observations"] else None
         gamma = self.hyperparams["gamma"]
@@ -269,7 +271,10 @@ def encoder_for_module(module: nn.Module, observation_space: Any) -> Encoder:
     layers = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
     first = next((part for part in module.modules() if isinstance(part, layers)), None)
     if observation_space is not None:
-        return encoder_for(observation_space) if isinstance(first, nn.Linear) else Keep(shape=observation_space.shape)
+        if not isinstance(first, nn.Linear):
+            return Keep(shape=observation_space.shape)
+        encoder = encoder_for(observation_space)
+        return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
     if isinstance(first, nn.Linear):
         return Flatten(shape=(first.in_features,))
     raise ConfigError("Pass observation_space=env.observation_space: the actor does not begin with a linear layer.")

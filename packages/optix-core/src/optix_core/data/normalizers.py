@@ -102,7 +102,7 @@ class RewardNormalizer:
         self._running: Array = np.zeros(0)
 
     def __call__(self, rewards: Array, done: Array, valid: Array) -> Array:
-        """Take in a window ``[T, N]`` and return its rewards normalised, in their own dtype.
+        """Take in a window ``[T, N]`` and return its rewards normalised, float32.
 
         Args:
             rewards: ``[T, N]`` raw rewards.
@@ -118,7 +118,7 @@ class RewardNormalizer:
             self._running = np.where(done[t], 0.0, self._running)
         self.stats.update(returns[valid])
         scaled = rewards / np.sqrt(self.stats.var + self.epsilon)
-        normalised: Array = np.clip(scaled, -self.clip, self.clip).astype(rewards.dtype)
+        normalised: Array = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
         return normalised
 
     def state(self) -> dict[str, Array]:
