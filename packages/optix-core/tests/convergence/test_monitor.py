@@ -166,3 +166,10 @@ def test_env_steps_must_increase():
     monitor.update(1.0, 100)
     with pytest.raises(ValueError, match="must increase"):
         monitor.update(1.0, 100)
+
+
+def test_noise_may_hide_a_rise_so_a_noisy_stall_gets_twice_the_patience():
+    noisy = -200 + np.random.default_rng(1).standard_normal(1000)
+    last = feed(ConvergenceMonitor(budget_env_steps=100_000), noisy)[-1]
+    assert last.verdict is Verdict.NO_SIGNAL
+    assert 600 <= last.n_windows <= 680

@@ -73,7 +73,8 @@ class ConvergenceMonitor:
         confirm_fraction: Extra steps, as a fraction of those taken, between a first CONVERGED and a stop.
         early_plateau_fraction: A plateau (95 % of the range) that begins before this share of the budget is
             not believed before 90 % of it, unless the scores do not vary at all. 0 believes it.
-        stall_fraction: Share of the budget after which a run that never rose is stopped.
+        stall_fraction: Share of the budget after which a run that never rose is stopped; twice as much when
+            the scores are noisy, because noise may hide the beginning of a rise.
         stall_windows: The same in windows, for runs without a budget.
 
     Raises:
@@ -224,7 +225,7 @@ class ConvergenceMonitor:
     def _look(self, env_steps: int) -> Assessment:
         evidence = self._measure(env_steps)
         verdict, reason = self._verdict(evidence, env_steps)
-        should_stop, reason = self._may_stop(verdict, reason, env_steps)
+        should_stop, reason = self._may_stop(verdict, reason, env_steps, constant=evidence.saturated)
         upper, lower = evidence.trend.upper * evidence.horizon, evidence.trend.lower * evidence.horizon
         assessment = Assessment(
             verdict=verdict,
@@ -334,12 +335,14 @@ class ConvergenceMonitor:
             return Verdict.UNDECIDED, "plateau-too-early"
         return Verdict.CONVERGED, "futile"
 
-    def _may_stop(self, verdict: Verdict, reason: str, env_steps: int) -> tuple[bool, str]:
+    def _may_stop(self, verdict: Verdict, reason: str, env_steps: int, *, constant: bool) -> tuple[bool, str]:
         if verdict is Verdict.NO_SIGNAL:
+            # Noise may hide the beginning of a rise; scores that do not vary at all hide nothing.
+            patience = 1.0 if constant else 2.0
             if self.budget_env_steps is not None:
-                stalled = env_steps >= self.stall_fraction * self.budget_env_steps
+                stalled = env_steps >= patience * self.stall_fraction * self.budget_env_steps
             else:
-                stalled = self._curve.num_windows >= self.stall_windows
+                stalled = self._curve.num_windows >= patience * self.stall_windows
             return stalled, "stalled" if stalled else reason
         if verdict is Verdict.IMPROVING:
             self._confirm_at = None
