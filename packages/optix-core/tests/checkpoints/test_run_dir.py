@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 
@@ -132,6 +133,27 @@ def test_going_back_to_a_state_restores_journal_snapshots_scores_and_marks(tmp_p
     run = RunDirectory.open(path)
     assert run.verify().ok
     assert len(read_events(run.events_path)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {},
+        {"snapshots": [], "marked": None, "next_id": float("inf")},
+        {"snapshots": [], "marked": [], "next_id": 4},
+        {"snapshots": 7, "marked": None, "next_id": 4},
+        {"snapshots": [7], "marked": None, "next_id": 4},
+        {"snapshots": [{"snapshot_id": 1}], "marked": None, "next_id": 4},
+    ],
+)
+def test_a_forged_list_of_snapshots_is_refused_and_costs_none(tmp_path, make_run, forged):
+    with RunDirectory.create(make_run(tmp_path / "run"), resume=True) as run:
+        state = run.load_state()
+        with pytest.raises(RunDirectoryError, match="does not list the snapshots"):
+            run.rewind(dataclasses.replace(state, snapshots=forged))
+        assert len(run.registry.list()) == 3
+        run.rewind(state)
+        assert len(run.registry.list()) == 3
 
 
 def test_pruned_snapshots_leave_the_disk_when_no_state_lists_them(tmp_path, keep):

@@ -16,19 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from optix_core.checkpoints._index import SnapshotIndex
+from optix_core.checkpoints._reader import SnapshotReader
 from optix_core.checkpoints._records import (
     BEST_NAME,
     RECORD_NAME,
     Record,
     describe,
     parse_snapshot,
-    read_best,
     read_record,
     sealed,
 )
-from optix_core.checkpoints._weights import average_weights, load_weights, write_weights
-from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
+from optix_core.checkpoints._weights import write_weights
+from optix_core.checkpoints.damage import DamagedFileError, Problem, one_line
 from optix_core.checkpoints.documents import atomic_write_json, dump_document
 from optix_core.checkpoints.files import (
     FileSeal,
@@ -47,12 +46,11 @@ from optix_core.errors import RunDirectoryError
 from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet, PolicySnapshot, StateTree
 
 SNAPSHOTS_NAME = "snapshots"
-_Snapshots: TypeAlias = list[PolicySnapshot]  # inside the class, ``list`` is a method
-_Records: TypeAlias = list[Record]
+_Records: TypeAlias = list[Record]  # inside the class, ``list`` is a method
 _Errors: TypeAlias = list[RunDirectoryError]
 
 
-class CheckpointRegistry:
+class CheckpointRegistry(SnapshotReader):
     """Keeps the snapshots of one run: the best always, the others by score.
 
     Everything a method returns reflects all earlier calls at once, although files follow a few milliseconds later. A
@@ -61,7 +59,7 @@ class CheckpointRegistry:
 
     Attributes:
         path: the ``snapshots`` directory.
-        problems: what was skipped or cleaned up when the registry was opened.
+        problems: what was skipped or cleaned up when the registry was opened, or passed over since.
     """
 
     def __init__(
@@ -87,49 +85,35 @@ class CheckpointRegistry:
         """
         if max_snapshots < 2:
             raise ValueError(f"max_snapshots must be at least 2, got {max_snapshots}.")
-        self.path = Path(checkpoint_dir) / SNAPSHOTS_NAME
+        path = Path(checkpoint_dir) / SNAPSHOTS_NAME
+        require_own_directory(path)
         self._max_snapshots = max_snapshots
         self._read_only = read_only
-        self._index = SnapshotIndex()
-        self._protected: frozenset[int] = frozenset()
-        self._deferred: set[int] = set()
-        self._failed: deque[tuple[int, _Records]] = deque()
         self._lock: DirectoryLock | None = None
-        self.problems: tuple[Problem, ...] = ()
-        require_own_directory(self.path)
         if not read_only:
-            make_directories(self.path)
+            make_directories(path)
             self._lock = DirectoryLock(checkpoint_dir) if writer is None else None
         try:
-            self._open(resume or read_only)
+            present = numbered_directories(path)
+            if present and not (resume or read_only):
+                raise RunDirectoryError(
+                    f"{str(path)!a} holds {len(present)} snapshots: choose another directory, or resume=True."
+                )
+            # A record that was being rewritten leaves its orphan inside a snapshot.
+            places = () if read_only else (path, *present.values())
+            removed = [problem for place in places for problem in remove_orphans(place)]
+            super().__init__(path)
         except BaseException:
             if self._lock:
                 self._lock.release()
             raise
+        self.problems = (*removed, *self.problems)
+        self._next_id = max(present, default=0) + 1
+        self._protected: frozenset[int] = frozenset()
+        self._deferred: set[int] = set()
+        self._failed: deque[tuple[int, _Records]] = deque()
         self._owns_writer = writer is None
         self._writer = writer or BackgroundWriter()
-
-    def _open(self, may_hold_snapshots: bool) -> None:
-        """Recovery scan: index what is intact, name what is not, remove what is half-written."""
-        directories = numbered_directories(self.path)
-        if directories and not may_hold_snapshots:
-            raise RunDirectoryError(
-                f"{str(self.path)!a} holds {len(directories)} snapshots: choose another directory, or resume=True."
-            )
-        problems = [] if self._read_only else remove_orphans(self.path)
-        self._next_id = max(directories, default=0) + 1
-        for snapshot_id, directory in directories.items():
-            if not self._read_only:
-                problems += remove_orphans(directory)  # of a record that was being rewritten
-            try:
-                self._index.records[snapshot_id] = read_record(directory, snapshot_id)
-            except DamagedFileError as error:
-                problems.append(self._problem(error))
-        try:
-            self._index.marked = read_best(self.path, self._index.records)
-        except DamagedFileError as error:
-            problems.append(self._problem(error))
-        self.problems = tuple(problems)
 
     # ------------------------------------------------------------------ saving
 
@@ -161,7 +145,7 @@ class CheckpointRegistry:
             RunDirectoryError: the disk is full or refuses, now or in an earlier save; what was saved before is intact.
             AgentError: ``save_weights`` did not write the one file that it was asked for.
         """
-        self._settle(writing=True)
+        self._require_writable()
         self._writer.raise_errors()
         snapshot_id = self._next_id
         target = self.path / str(snapshot_id)
@@ -210,10 +194,13 @@ class CheckpointRegistry:
             with contextlib.suppress(OSError):  # it is out of the index; a left-over costs nothing but space
                 remove_directory(self.path / str(snapshot_id))
 
-    def _settle(self, *, writing: bool = False) -> None:
-        """Take failed saves out of the index, here and not in the writer's thread, so that it needs no lock."""
-        if writing and self._read_only:
+    def _require_writable(self) -> None:
+        if self._read_only:
             raise RunDirectoryError(f"{str(self.path)!a} was opened for reading only.")
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take failed saves out of the index, here and not in the writer's thread, so that it needs no lock."""
         while self._failed:
             snapshot_id, victims = self._failed.popleft()
             self._index.records.pop(snapshot_id, None)
@@ -231,7 +218,7 @@ class CheckpointRegistry:
         Raises:
             RunDirectoryError: there is no such snapshot.
         """
-        self._settle(writing=True)
+        self._require_writable()
         record = self._get(snapshot_id)
         record.snapshot = replace(record.snapshot, eval_metrics=eval_metrics)
         self._rewrite(record)
@@ -253,7 +240,7 @@ class CheckpointRegistry:
         Raises:
             RunDirectoryError: there is no such snapshot.
         """
-        self._settle(writing=True)
+        self._require_writable()
         if snapshot_id is not None:
             self._get(snapshot_id)
         self._mark(snapshot_id)
@@ -262,126 +249,6 @@ class CheckpointRegistry:
         self._index.marked = snapshot_id
         path = self.path / BEST_NAME
         self._writer.submit("mark the best snapshot", lambda: atomic_write_json(path, {"snapshot_id": snapshot_id}))
-
-    # ------------------------------------------------------------------ reading
-
-    def list(self) -> _Snapshots:
-        """Return the snapshots in the order in which they were saved."""
-        self._settle()
-        return [self._index.records[i].snapshot for i in self._index.ids()]
-
-    @property
-    def best(self) -> PolicySnapshot | None:
-        """The marked snapshot, or else the one with the highest score (the earliest of equals), or None."""
-        self._settle()
-        best = self._index.best()
-        return None if best is None else self._index.records[best].snapshot
-
-    def load(self, agent: BaseAgent, snapshot_id: int) -> PolicySnapshot:
-        """Give the agent the weights of a snapshot.
-
-        Raises:
-            DamagedFileError: the weights are not the ones that were saved; the agent is untouched.
-            RunDirectoryError: there is no such snapshot.
-            AgentError: the weights are intact, but do not fit this agent.
-        """
-        record = self._get(snapshot_id)
-        load_weights(agent, self._intact(record), f"Snapshot {snapshot_id} does")
-        return record.snapshot
-
-    def load_best(self, agent: BaseAgent) -> PolicySnapshot:
-        """Give the agent the best intact weights, passing over damaged ones, which :attr:`problems` then names.
-
-        Raises:
-            RunDirectoryError: there is no intact snapshot.
-            AgentError: the weights are intact, but do not fit this agent.
-        """
-        self._settle()
-        for snapshot_id in self._index.ranking():
-            try:
-                return self.load(agent, snapshot_id)
-            except DamagedFileError as error:
-                self._set_aside(snapshot_id, error)
-        raise self._nothing_intact()
-
-    def load_ensemble(self, agent: BaseAgent, top_k: int) -> _Snapshots:
-        """Give the agent the average of the weights of the best ``top_k`` intact snapshots of this run.
-
-        Floating-point arrays are averaged; everything else (counters) comes from the best one. Sensible along one
-        training run, where weights stay in one basin (Izmailov et al. 2018, arXiv:1803.05407).
-
-        Returns:
-            The snapshots that were averaged, best first.
-
-        Raises:
-            RunDirectoryError: there is no intact snapshot, or the weights are no safetensors or differ in shape.
-            AgentError: the average does not fit this agent.
-        """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        self._settle()
-        chosen: dict[int, Path] = {}
-        for snapshot_id in self._index.ranking():
-            try:
-                chosen[snapshot_id] = self._intact(self._index.records[snapshot_id])
-            except DamagedFileError as error:
-                self._set_aside(snapshot_id, error)
-            if len(chosen) == top_k:
-                break
-        if not chosen:
-            raise self._nothing_intact()
-        average_weights(agent, tuple(chosen.values()))
-        return [self._index.records[snapshot_id].snapshot for snapshot_id in chosen]
-
-    def weights_path(self, snapshot_id: int) -> Path:
-        """Return the path of intact weights, for tools that read them without an agent.
-
-        Raises:
-            RunDirectoryError: there is no such snapshot, or it is damaged.
-        """
-        return self._intact(self._get(snapshot_id))
-
-    def verify(self) -> VerifyReport:
-        """Read every file in full and compare it with its checksum."""
-        self._wait()
-        directories = numbered_directories(self.path)
-        problems = []
-        for snapshot_id, directory in directories.items():
-            try:
-                self._intact(read_record(directory, snapshot_id))
-            except DamagedFileError as error:
-                problems.append(self._problem(error))
-        return VerifyReport(num_checked=len(directories), problems=tuple(problems))
-
-    def _get(self, snapshot_id: int) -> Record:
-        self._settle()
-        try:
-            return self._index.records[snapshot_id]
-        except KeyError:
-            known = ", ".join(str(i) for i in self._index.ids()) or "none"
-            raise RunDirectoryError(
-                f"There is no snapshot {snapshot_id} in {str(self.path)!a} (kept: {known})."
-            ) from None
-
-    def _intact(self, record: Record) -> Path:
-        """Return the path of weights that are the very ones that were saved."""
-        if record.seal is None:
-            self._wait()
-        path = self.path / str(record.snapshot.snapshot_id) / Path(record.snapshot.weights).name
-        if record.seal is None:
-            raise DamagedFileError(path, "it could not be saved")
-        record.seal.check(path)
-        return path
-
-    def _nothing_intact(self) -> RunDirectoryError:
-        return RunDirectoryError(f"{str(self.path)!a} holds no intact snapshot: train first.")
-
-    def _set_aside(self, snapshot_id: int, error: DamagedFileError) -> None:
-        self._index.records.pop(snapshot_id, None)
-        self.problems += (self._problem(error),)
-
-    def _problem(self, error: DamagedFileError) -> Problem:
-        return Problem(path=error.path.relative_to(self.path.parent).as_posix(), reason=error.reason)
 
     # ------------------------------------------------------------------ exact resume
 
@@ -403,13 +270,9 @@ class CheckpointRegistry:
         Raises:
             RunDirectoryError: the state is not one of :meth:`state`.
         """
+        self._require_writable()
         self._wait()
-        self._settle(writing=True)
-        try:
-            listed = {snapshot.snapshot_id: snapshot for snapshot in map(self._parse, state["snapshots"])}
-            next_id, marked = int(state["next_id"]), state["marked"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunDirectoryError(f"The saved state does not describe the snapshots of a run: {error}.") from error
+        listed, next_id, marked = _parse_state(state)
         on_disk = self._on_disk()
         lost = [Problem(path=f"{SNAPSHOTS_NAME}/{i}", reason="missing or damaged") for i in listed if i not in on_disk]
         self.problems += tuple(lost)
@@ -431,14 +294,11 @@ class CheckpointRegistry:
 
         Replaces the earlier selection, whose files are deleted if they were pruned meanwhile.
         """
-        self._settle(writing=True)
+        self._require_writable()
         self._protected = frozenset(snapshot_ids)
         doomed = self._deferred - self._protected
         self._deferred -= doomed
         self._writer.submit("remove pruned snapshots", lambda: self._delete(sorted(doomed)))
-
-    def _parse(self, description: Any) -> PolicySnapshot:
-        return parse_snapshot(description, directory=SNAPSHOTS_NAME)
 
     def _on_disk(self) -> dict[int, Record]:
         found = {}
@@ -479,3 +339,18 @@ class CheckpointRegistry:
         except RunDirectoryError:
             if error is None:  # never hide what went wrong first
                 raise
+
+
+def _parse_state(state: StateTree) -> tuple[dict[int, PolicySnapshot], int, int | None]:
+    """Return the snapshots of a saved state by number, the number of the next one, and the marked one."""
+    try:
+        snapshots, next_id, marked = state["snapshots"], state["next_id"], state["marked"]
+        if not isinstance(snapshots, list) or type(next_id) is not int or type(marked) not in (int, type(None)):
+            raise ValueError("its numbers are none")
+        parsed = [parse_snapshot(description, directory=SNAPSHOTS_NAME) for description in snapshots]
+        listed = {snapshot.snapshot_id: snapshot for snapshot in parsed}
+        if min(listed, default=1) < 1 or max(listed, default=0) >= next_id:
+            raise ValueError("its numbers are out of order")
+    except (KeyError, ValueError) as error:
+        raise RunDirectoryError(f"The saved state does not list the snapshots of a run: {one_line(error)}.") from error
+    return listed, next_id, marked

@@ -264,15 +264,17 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the journal has lost events that the state builds on, or the state is none of a run.
         """
-        self.journal.close()
-        self._journal = Journal(self.events_path, keep_events=state.num_events if state else 0)
-        self._listed.clear()
+        journal = self.journal
         if state is None:
-            self._states.clear()
             self.registry.restore_state({"next_id": 1, "marked": None, "snapshots": []})
+            self._states.clear()
+            self._listed.clear()
         else:
-            self._listed.extend(_snapshots_listed(outline) for outline in self._states.outlines())
-            self.registry.restore_state(state.snapshots, protect=frozenset().union(*self._listed))
+            listed = [_snapshots_listed(outline) for outline in self._states.outlines()]
+            self.registry.restore_state(state.snapshots, protect=frozenset().union(*listed))
+            self._listed.extend(listed)
+        journal.close()
+        self._journal = Journal(self.events_path, keep_events=state.num_events if state else 0)
 
     # ------------------------------------------------------------------ life cycle
 
