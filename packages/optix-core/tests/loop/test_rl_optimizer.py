@@ -9,7 +9,6 @@ import pytest
 
 from optix_core import (
     Action,
-    Budget,
     EnvError,
     Evidence,
     RLOptimizer,
@@ -263,11 +262,10 @@ def test_a_healthy_plateau_is_never_rolled_back(loop, tmp_path):
 
 def test_every_decision_can_be_replayed_from_the_journal(loop, tmp_path):
     loop().run()
-    budget = Budget(**events(tmp_path, "run_started")[0]["budget"])
     windows = events(tmp_path, "window")
     assert len(windows) > 40
     for event in windows:
-        decision = decide(Evidence.from_dict(event["evidence"], budget=budget, elapsed_s=0.0))
+        decision = decide(Evidence.from_dict(event["evidence"]))
         logged = event["decision"]
         assert (decision.action, decision.checkpoint, decision.learn) == (
             Action(logged["action"]), logged["checkpoint"], logged["learn"],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import assess, backends, compare, evaluate, explain, runs, train
+from optix_core.cli import assess, backends, compare, evaluate, explain, resume, runs, train
 from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("resume")(resume.resume)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.command("assess")(assess.assess)

@@ -29,17 +29,13 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Hyperparameter or setting of the loop; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this run, if its directory holds it.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
     """Train until there is a reason to stop.
 
     The run ends by itself when little is left to gain, with the best policy confirmed on fresh episodes.
     """
-    from optix_core.cli.console import fail, make_console, shown_path
-    from optix_core.cli.progress import TrainProgress
-    from optix_core.cli.summary import result_panel
-    from optix_core.errors import OptixError
-    from optix_core.loop import StopReason
     from optix_core.training import TrainConfig, TrainPlan
 
     plan = TrainPlan.of(
@@ -55,8 +51,18 @@ def train(
             overrides=parse_overrides(set_ or []),
         )
     )
-    directory = out or default_directory(plan)
-    optimizer = plan.build(directory)
+    return run_plan(plan, out or default_directory(plan, resume=resume), quiet=quiet, resume=resume)
+
+
+def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> int:
+    """Train by a plan, with progress and a last word, and return the exit code."""
+    from optix_core.cli.console import fail, make_console, shown_path
+    from optix_core.cli.progress import TrainProgress
+    from optix_core.cli.summary import result_panel
+    from optix_core.errors import OptixError
+    from optix_core.loop import StopReason
+
+    optimizer = plan.build(directory, resume=resume)
     console = make_console()
     progress = TrainProgress(console, plan, optimizer, shown_path(directory))
     if not quiet:
@@ -69,7 +75,8 @@ def train(
     if not quiet:
         console.print(result_panel(result, plan, shown_path(directory), console))
     if result.stop_reason == StopReason.INTERRUPTED:
-        fail(f"interrupted. {_what_was_saved(result, shown_path(directory))}")
+        where = shown_path(directory)
+        fail(f"interrupted. {_what_was_saved(result, where)} Go on with: optix resume {where}")
         return 2
     return 0
 
@@ -94,12 +101,12 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
     return values
 
 
-def default_directory(plan: TrainPlan) -> Path:
-    """Return ``runs/<env>-<algorithm>-seed<N>``, with ``-2``, ``-3``, ... where that is taken."""
+def default_directory(plan: TrainPlan, *, resume: bool = False) -> Path:
+    """Return ``runs/<env>-<algorithm>-seed<N>``; for a new run with ``-2``, ``-3``, ... where that is taken."""
     env = plan.env_id.rpartition(":")[2].replace("/", "-")
     name = f"{env}-{plan.algorithm}-seed{plan.seed}"
     candidate, copy = RUNS / name, 1
-    while candidate.exists():
+    while candidate.exists() and not resume:
         copy += 1
         candidate = RUNS / f"{name}-{copy}"
     return candidate

@@ -52,6 +52,7 @@ class Observation:
         screen: the first stage of the degradation test, or None if it was not made.
         level: smoothed score.
         looked: the scheduler tested the evidence at this window.
+        scores: the scores that the scheduler saw, as ``(env steps, score, episodes)``.
     """
 
     metrics: EvalMetrics | None
@@ -59,6 +60,7 @@ class Observation:
     screen: Screen | None
     level: float
     looked: bool
+    scores: list[tuple[int, float, int]]
 
 
 @dataclass(kw_only=True)
@@ -156,6 +158,7 @@ class LoopController:
             )
         screen: Screen | None = None
         looked = False
+        scores: list[tuple[int, float, int]] = []
         pieces = [window] if validate_only or self.score_window_env_steps is None else None
         end = before.num_env_steps
         for piece in pieces or time_slices(window, self.score_window_env_steps or window.num_env_steps):
@@ -169,8 +172,11 @@ class LoopController:
                 screen = latest if screen is None or latest.suspicious else screen
             if is_evidence and end > self.assessment.env_steps:
                 episodes = max(1, len(piece.episode_returns))
+                scores.append((end, score.primary_score, episodes))
                 looked |= self.scheduler.update(score.primary_score, end, episodes=episodes).looked
-        return Observation(metrics=metrics, assessment=self.assessment, screen=screen, level=self.level, looked=looked)
+        return Observation(
+            metrics=metrics, assessment=self.assessment, screen=screen, level=self.level, looked=looked, scores=scores
+        )
 
     def evidence(
         self,
@@ -186,7 +192,7 @@ class LoopController:
         assessment = self.assessment
         return Evidence(
             progress=self.progress,
-            budget=self.budget,
+            budget_exceeded=self.budget.exceeded(self.progress),
             verdict=assessment.verdict,
             should_stop=assessment.should_stop,
             explanation=assessment.explanation,

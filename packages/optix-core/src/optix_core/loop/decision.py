@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_core.loop.budget import Progress, StopReason
 from optix_protocol import Verdict
 
 
@@ -31,7 +31,7 @@ class Evidence:
 
     Attributes:
         progress: counters, the window just collected included.
-        budget: limits of the run.
+        budget_exceeded: the budget that leaves no room for another window, or None.
         verdict: the scheduler's verdict.
         should_stop: whether the scheduler would end the run.
         explanation: the scheduler's sentence with its numbers.
@@ -44,7 +44,7 @@ class Evidence:
     """
 
     progress: Progress
-    budget: Budget
+    budget_exceeded: StopReason | None = None
     verdict: Verdict = Verdict.UNDECIDED
     should_stop: bool = False
     explanation: str = ""
@@ -56,22 +56,23 @@ class Evidence:
     stop_request: StopReason | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values without the constant budget and without times."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("progress", "budget")}
+        """Return JSON-able values; the clock is left out, because no decision depends on its reading."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "progress"}
         progress = asdict(self.progress)
         del progress["elapsed_s"]
         return {**progress, **values}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, budget: Budget, elapsed_s: float) -> Evidence:
-        """Rebuild the evidence from a journal entry, the run's budget and the entry's time."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Evidence:
+        """Rebuild the evidence from a journal entry."""
         names = {f.name for f in fields(Progress)}
-        progress = Progress(elapsed_s=elapsed_s, **{k: v for k, v in values.items() if k in names})
+        progress = Progress(**{k: v for k, v in values.items() if k in names})
         rest = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         rest["verdict"] = Verdict(rest["verdict"])
-        if rest.get("stop_request") is not None:
-            rest["stop_request"] = StopReason(rest["stop_request"])
-        return cls(progress=progress, budget=budget, **rest)
+        for name in ("stop_request", "budget_exceeded"):
+            if rest.get(name) is not None:
+                rest[name] = StopReason(rest[name])
+        return cls(progress=progress, **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def decide(evidence: Evidence) -> Decision:
     if evidence.should_stop:
         reason = StopReason.NO_SIGNAL if evidence.verdict is Verdict.NO_SIGNAL else StopReason.CONVERGED
         return Decision(action=Action.STOP, checkpoint=keep, learn=False, stop_reason=reason, why=evidence.explanation)
-    exceeded = evidence.budget.exceeded(evidence.progress)
+    exceeded = evidence.budget_exceeded
     if exceeded is not None:
         why = f"Stopping: {_BUDGET_WORDS[exceeded]}. {evidence.explanation}".strip()
         return Decision(action=Action.STOP, checkpoint=keep, learn=True, stop_reason=exceeded, why=why)

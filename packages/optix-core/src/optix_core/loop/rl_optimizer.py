@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optix_core.checkpoints import RunDirectory
+from optix_core.checkpoints.documents import plain
 from optix_core.convergence import ConvergenceMonitor, DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
@@ -234,14 +235,13 @@ class RLOptimizer:
         run.run_dir.discard_result()
         run.journal.append("resumed", num_env_steps=run.progress.num_env_steps, budget=budget, notes=notes)
 
-    @staticmethod
-    def _refuse_another_run(run_dir: RunDirectory, described: Mapping[str, Any]) -> None:
-        """A resumed run must be the same run: what would change its course is refused; budgets may grow."""
-        stored = run_dir.read_run()
-        for name in ("env_id", "backend", "algorithm", "seed"):
-            if stored.get(name) != described[name]:
+    def _refuse_another_run(self, run_dir: RunDirectory, described: Mapping[str, Any]) -> None:
+        """A resumed run must be the same run: what would change its course is refused; budgets may change."""
+        stored, wanted = run_dir.read_run(), plain({**described, **self.config})
+        for name in sorted(wanted.keys() - {"max_env_steps", "max_seconds", "max_episodes"}):
+            if stored.get(name) != wanted[name]:
                 raise RunDirectoryError(
-                    f"The run in {str(run_dir.path)!a} has {name} {stored.get(name)!r}, not {described[name]!r}: "
+                    f"The run in {str(run_dir.path)!a} has {name} {stored.get(name)!r}, not {wanted[name]!r}: "
                     "resume it as it was, or start another run."
                 )
 

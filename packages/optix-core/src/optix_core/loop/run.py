@@ -372,6 +372,7 @@ class Run:
             decision={"action": decision.action, "checkpoint": decision.checkpoint, "learn": decision.learn},
             stop_reason=decision.stop_reason,
             score=seen.metrics.primary_score if seen.metrics else None,
+            scores=seen.scores,
             gap=seen.metrics.generalization_gap if seen.metrics else None,
             level=seen.level,
             looked=seen.looked,

@@ -80,13 +80,14 @@ def _read_run(path: Path) -> LearningCurve:
         raise ConfigError(f"{str(path)!a} holds no run: give a run directory, a CSV file or an evaluations.npz.")
     with RunDirectory.open(path) as directory:
         events, _ = read_events(directory.events_path)
-    windows = [event for event in events if event["kind"] == "window" and event["score"] is not None]
+    scores = [score for event in events if event["kind"] == "window" for score in event["scores"]]
     budget = budget_of(events)
     return _curve(
         path,
         "run directory",
-        [window["evidence"]["num_env_steps"] for window in windows],
-        [float(window["score"]) for window in windows],
+        [env_steps for env_steps, _, _ in scores],
+        [float(score) for _, score, _ in scores],
+        episodes=[episodes for _, _, episodes in scores],
         budget_env_steps=budget.max_env_steps if budget else None,
     )
 

@@ -174,12 +174,17 @@ def _incidents(events: Sequence[Event]) -> Section:
         elif event["kind"] == "rollback":
             how = "with its exact training state" if event["exact"] else "with its weights"
             rows.append((steps(position), "rollback", f"Back to snapshot {event['snapshot']} {how}."))
+        elif event["kind"] == "resumed":
+            exact = "Exactly where it had been." if not event["notes"] else " ".join(event["notes"])
+            rows.append((steps(event["num_env_steps"]), "resumed", exact))
+        elif event["kind"] == "not_saved":
+            rows.append((steps(position), "not saved", event["message"]))
         elif event["kind"] == "error":
             rows.append((steps(position), "error", event["message"]))
     if not rows:
-        sentence = "Nothing: no NaN, no loss spike, no entropy collapse, no suspicion of degradation, no rollback."
-        return Section(title="What went wrong", sentences=(sentence,))
-    return Section(title="What went wrong", table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)))
+        sentence = "None: no NaN, no loss spike, no entropy collapse, no suspicion of degradation, no rollback."
+        return Section(title="Incidents", sentences=(sentence,))
+    return Section(title="Incidents", table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)))
 
 
 def _tuning(events: Sequence[Event]) -> Section | None:
@@ -238,10 +243,9 @@ def _end(events: Sequence[Event]) -> Section:
     last = next((event for event in reversed(events) if event["kind"] == "window"), None)
     if last is None:
         return Section(title=title, sentences=("The journal ends before the first window: running, or crashed.",))
-    budget = budget_of(events)
-    if last["decision"]["action"] == "stop" and budget is not None:
-        evidence = Evidence.from_dict(last["evidence"], budget=budget, elapsed_s=last["time"] - events[0]["time"])
-        text = f"It decided to stop ({last['stop_reason']}): {decide(evidence).why} The final policy was never chosen."
+    if last["decision"]["action"] == "stop":
+        why = decide(Evidence.from_dict(last["evidence"])).why
+        text = f"It decided to stop ({last['stop_reason']}): {why} The final policy was never chosen."
         return Section(title=title, sentences=(text,))
     return Section(
         title=title,
