@@ -1,0 +1,60 @@
+"""The examples and the code in README and docs run, and do what they say."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_your_own_agent_and_environment_converge():
+    result = load("own_agent").main()
+    assert result.verdict == "CONVERGED"
+    assert result.confirmed_return["mean"] > 0.7  # the shortest ways give 0.7 to 0.85
+    assert result.backend == "own_agent"
+    assert result.env_id == "Corridor"
+
+
+def test_the_monitor_stops_a_stable_baselines3_run():
+    found = load("stop_sb3").main(budget=300_000)
+    assert found.should_stop
+    assert found.verdict == "CONVERGED"
+    assert found.env_steps < 200_000
+
+
+def test_the_monitor_stops_a_plain_pytorch_loop():
+    found = load("stop_torch_loop").main()
+    assert found.should_stop
+    assert found.verdict == "CONVERGED"
+    assert found.level > -0.05
+
+
+def python_blocks(path):
+    return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), flags=re.DOTALL)
+
+
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, second = python_blocks("README.md")
+    names = {}
+    exec(first.replace("500_000", "20_000"), names)
+    assert names["result"].confirmed_return["episodes"] == 100
+    exec(second, {"score": 1.0, "env_steps": 1000})
+    assert "budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", range(len(python_blocks("docs/evaluation.md"))))
+def test_the_code_in_the_page_on_evaluation_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in python_blocks("docs/evaluation.md")[: number + 1]:
+        exec(block, names)
