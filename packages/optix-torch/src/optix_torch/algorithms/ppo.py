@@ -11,7 +11,7 @@ down in :func:`ppo_loss`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -238,7 +238,7 @@ class TorchPPOAgent(ActorCriticAgent):
         diagnostics["explained_variance"] = _explained_variance(batch.values, batch.returns)
         diagnostics["learning_rate"] = self.optimizer.learning_rate
         self._adapt_learning_rate(diagnostics["approx_kl"])
-        if self._obs_normalizer is not None:
+        if self._obs_normalizer is not None and self._num_updates > 0:
             self._obs_normalizer.update(self._encoder(episode_data.flat(episode_data.observations)))
         if self.device.type != "cpu":
             self._refresh_policy()
@@ -293,22 +293,17 @@ class TorchPPOAgent(ActorCriticAgent):
     def _optimize(self, batch: Batch) -> dict[str, float]:
         """Step on shuffled minibatches; nothing waits for a number from the device unless ``target_kl`` needs it."""
         settings = self.hyperparams
-        num_rows, num_epochs, target_kl = len(batch.returns), settings["num_epochs"], settings["target_kl"]
-        sizes = [part.stop - part.start for part in minibatch_slices(num_rows, settings["minibatch_size"])]
+        target_kl = settings["target_kl"]
         measured: list[Tensor] = []
-        for epoch in range(num_epochs):
-            if epoch == num_epochs - 1 and target_kl is None:
-                measured.clear()
-            order = torch.from_numpy(self._rng.permutation(num_rows)).to(self.device)
-            for minibatch in batch.take(order).split(sizes):
-                loss, norm = self._step(minibatch, settings)
-                measured.append(torch.stack([*loss[:5], norm]))
-                if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
-                    break
-            else:
-                continue
-            break
-        policy, value, entropy, kl, clip_fraction, norm_ = torch.stack(measured).mean(0).tolist()
+        latest = 0
+        for epoch, minibatch in self._minibatches(batch):
+            if epoch != latest:
+                measured, latest = [], epoch
+            loss, gradient_norm = self._step(minibatch, settings)
+            measured.append(torch.stack([*loss[:5], gradient_norm]))
+            if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
+                break
+        policy, value, entropy, kl, clip_fraction, norm = torch.stack(measured).mean(0).tolist()
         return {
             "loss": policy - settings["entropy_coef"] * entropy + settings["value_coef"] * value,
             "policy_loss": policy,
@@ -316,8 +311,17 @@ class TorchPPOAgent(ActorCriticAgent):
             "entropy": entropy,
             "approx_kl": kl,
             "clip_fraction": clip_fraction,
-            "grad_norm": norm_,
+            "grad_norm": norm,
         }
+
+    def _minibatches(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
+        """Yield the number of the epoch and a minibatch; rows are shuffled once per epoch."""
+        num_rows = len(batch.returns)
+        sizes = [part.stop - part.start for part in minibatch_slices(num_rows, self.hyperparams["minibatch_size"])]
+        for epoch in range(self.hyperparams["num_epochs"]):
+            order = torch.from_numpy(self._rng.permutation(num_rows)).to(self.device)
+            for minibatch in batch.take(order).split(sizes):
+                yield epoch, minibatch
 
     def _step(self, minibatch: Batch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
         """Take one gradient step and return the loss and the gradient's norm before clipping."""
