@@ -66,6 +66,8 @@ class LoopSettings:
         margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
         margin_fraction: the same as a fraction of the range of scores seen.
         alpha: probability of a false stop.
+        early_plateau_fraction: a plateau that begins within this share of the budget is not believed before most of the
+            budget is used. None: 0.075 where the user named the budget, 0 where it is only our cap.
     """
 
     window_size: int = 256
@@ -75,6 +77,7 @@ class LoopSettings:
     margin: float | None = None
     margin_fraction: float = 0.05
     alpha: float = 0.05
+    early_plateau_fraction: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,9 @@ class TrainPlan:
         budget = config.max_env_steps or family.max_env_steps
         settings = _loop_settings({"window_size": family.window_size, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
+        if settings.early_plateau_fraction is None:
+            # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
+            settings = replace(settings, early_plateau_fraction=0.075 if config.max_env_steps else 0.0)
         plan = cls(
             env_id=str(spec.env_id),
             backend=backend.name,
@@ -194,6 +200,7 @@ class TrainPlan:
                 margin=self.loop.margin,
                 margin_fraction=self.loop.margin_fraction,
                 alpha=self.loop.alpha,
+                early_plateau_fraction=self.loop.early_plateau_fraction or 0.0,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error
