@@ -239,6 +239,17 @@ class LoopController:
         """Return what the diagnostics of the latest ``learn`` say about its health."""
         return self.diagnostics.update(diagnostics)
 
+    def line(self, seen: Observation) -> str:
+        """Return one line of verbose output."""
+        found = seen.assessment
+        score = seen.metrics.primary_score if seen.metrics else math.nan
+        bound = f"gain <= {found.upper_gain:.4g}" if math.isfinite(found.upper_gain) else "gain unknown"
+        return (
+            f"episode {self.progress.num_episodes:>7}  steps {self.progress.num_env_steps:>9}  score {score:>9.4g}  "
+            f"smoothed {seen.level:>9.4g}  {self.state.value:<8} interval {self.interval:<3} "
+            f"{found.verdict.value:<10} {bound}"
+        )
+
     def continue_from(self, num_env_steps: int, num_episodes: int) -> None:
         """Count on from an earlier sitting whose evidence is lost."""
         self.progress = Progress(num_env_steps=num_env_steps, num_episodes=num_episodes)

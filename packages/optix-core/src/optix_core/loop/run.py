@@ -387,7 +387,7 @@ class Run:
         if seen.metrics is not None:
             self.callbacks.on_episode_end(self.progress.num_episodes, seen.metrics)
             if self.report is not None and (seen.looked or decision.action is Action.STOP):
-                self.report(self._line(seen))
+                self.report(self.controller.line(seen))
         if seen.looked and assessment.verdict is not Verdict.IMPROVING:
             self.callbacks.on_plateau(self.progress.num_episodes, self.controller.state)
             if self.optimizer is not None:
@@ -442,14 +442,3 @@ class Run:
         versions = {snapshot.policy_version for snapshot in self.registry.list()}
         if self._policy_version not in versions:
             self._keep_policy()
-
-    def _line(self, seen: Observation) -> str:
-        """One line of verbose output."""
-        assessment = seen.assessment
-        score = seen.metrics.primary_score if seen.metrics else math.nan
-        bound = f"gain <= {assessment.upper_gain:.4g}" if math.isfinite(assessment.upper_gain) else "gain unknown"
-        return (
-            f"episode {self.progress.num_episodes:>7}  steps {self.progress.num_env_steps:>9}  score {score:>9.4g}  "
-            f"smoothed {seen.level:>9.4g}  {self.controller.state.value:<8} interval {self.controller.interval:<3} "
-            f"{assessment.verdict.value:<10} {bound}"
-        )
