@@ -232,6 +232,34 @@ def test_a_state_may_change_as_soon_as_it_is_saved(tmp_path):
             assert np.all(loaded["weights"] == step)
 
 
+def test_nothing_gets_its_name_before_it_is_on_the_disk(tmp_path, keep, monkeypatch):
+    """After a power cut a name may lead to an empty file unless the contents were flushed first."""
+    log, real_fsync, real_rename = [], os.fsync, os.rename
+
+    def fsync(descriptor):
+        real_fsync(descriptor)
+        log.append(os.fstat(descriptor).st_ino)
+
+    def rename(source, target, **kwargs):
+        real_rename(source, target, **kwargs)
+        log.append(os.fspath(target))
+
+    with RunDirectory.create(tmp_path / "run") as run:
+        run.write_run({})
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "rename", rename)
+        keep(run, 1)
+        run.journal.append("snapshot")
+        run.save_state({"step": 1})
+        run.flush()
+        for directory, also in ((run.snapshots_path / "1", []), (run.state_path / "1", [run.events_path])):
+            named = log.index(str(directory))
+            before, after = log[:named], log[named:]
+            for path in (*directory.iterdir(), directory, *also):
+                assert path.stat().st_ino in before, path
+            assert directory.parent.stat().st_ino in after
+
+
 def test_runs_are_listed_whatever_state_they_are_in(tmp_path, make_run):
     make_run(tmp_path / "CartPole-v1" / "finished")
     with RunDirectory.create(tmp_path / "killed") as run:
