@@ -12,6 +12,7 @@ from optix_core.policies import (
     MultiCategorical,
     NetworkPolicy,
     OneHot,
+    SquashedGaussian,
     encoder_for,
     policy_from_tree,
     policy_tree,
@@ -110,6 +111,25 @@ def test_gaussian_draws_with_its_spread_in_units_of_the_range_and_clips_only_whe
     np.testing.assert_allclose(described.std, [[1.0, 0.5, 2.0]], rtol=1e-6)
 
 
+def test_squashed_gaussian_covers_the_range_and_never_leaves_it():
+    head = SquashedGaussian(low=np.array([-2.0, 10.0], "f4"), high=np.array([2.0, 10.3], "f4"), shape=(2, 1))
+    outputs = np.array([[0.3, -0.2, np.log(0.5), np.log(0.1)]], np.float32)
+    centre, scale = np.array([0.0, 10.15]), np.array([2.0, 0.15])
+    np.testing.assert_allclose(head.greedy(outputs)[0, :, 0], centre + scale * np.tanh([0.3, -0.2]), rtol=1e-5)
+    drawn = head.sample(outputs.repeat(20000, axis=0), np.random.default_rng(0))
+    assert drawn.shape == (20000, 2, 1)
+    before_tanh = np.arctanh((drawn[:, :, 0] - centre) / scale)
+    np.testing.assert_allclose(before_tanh.mean(0), [0.3, -0.2], atol=0.02)
+    np.testing.assert_allclose(before_tanh.std(0), [0.5, 0.1], rtol=0.03)
+    described = head.distribution(outputs)
+    np.testing.assert_allclose(described.mean, [centre + scale * [0.3, -0.2]], rtol=1e-5)
+    np.testing.assert_allclose(described.std, [scale * [0.5, 0.1]], rtol=1e-5)
+    wild = np.array([[50.0, -50.0, 1e4, 1e4]], np.float32).repeat(1000, axis=0)
+    for actions in (head.sample(wild, np.random.default_rng(0)), head.greedy(wild)):
+        assert np.isfinite(actions).all()
+        assert ((actions[:, :, 0] >= head.low) & (actions[:, :, 0] <= head.high)).all()
+
+
 # ---- encoders ---------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +177,7 @@ def test_a_space_without_array_form_is_refused_with_advice():
         (spaces.Box(-1, 1, (3,)), Categorical(start=1), 4),
         (spaces.Discrete(6), MultiCategorical(nvec=(2, 2), start=(0, 0)), 4),
         (spaces.Box(-1, 1, (2, 2)), gaussian(), 3),
+        (spaces.Box(-1, 1, (2,)), SquashedGaussian(low=np.zeros(2, "f4"), high=np.ones(2, "f4"), shape=(2,)), 4),
     ],
 )
 @pytest.mark.parametrize("mode", ["greedy", "sample"])

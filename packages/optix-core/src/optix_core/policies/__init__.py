@@ -1,7 +1,7 @@
 """Policies in plain NumPy: acting needs no framework."""
 
 from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
-from optix_core.policies.heads import Categorical, DiagonalGaussian, Head, MultiCategorical
+from optix_core.policies.heads import Categorical, DiagonalGaussian, Head, MultiCategorical, SquashedGaussian
 from optix_core.policies.mlp import ACTIVATIONS, MLP
 from optix_core.policies.network import NetworkPolicy, policy_from_tree, policy_tree
 
@@ -17,6 +17,7 @@ __all__ = [
     "MultiCategorical",
     "NetworkPolicy",
     "OneHot",
+    "SquashedGaussian",
     "encoder_for",
     "is_image_space",
     "policy_from_tree",

@@ -134,9 +134,72 @@ class DiagonalGaussian:
         return actions.reshape(-1, *self.shape)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SquashedGaussian:
+    """Continuous actions in a bounded range: a Gaussian through tanh (Haarnoja et al. 2018).
+
+    ``action = centre + scale tanh(mean + exp(log_std) noise)``; the network gives means and logarithms of the standard
+    deviations side by side, the latter held within :data:`LOG_STD_RANGE`.
+
+    Attributes:
+        low: ``[D]`` smallest actions, finite.
+        high: ``[D]`` largest actions, finite.
+        shape: shape of one action; ``D`` is its size.
+    """
+
+    low: Array
+    high: Array
+    shape: tuple[int, ...]
+
+    @cached_property
+    def affine(self) -> tuple[Array, Array]:
+        """Centre and scale ``[D]`` float32."""
+        return range_map(self.low, self.high)
+
+    def greedy(self, outputs: Array) -> Array:
+        """Return the actions of the means ``[N, *shape]`` for outputs ``[N, 2 D]``."""
+        return self._to_range(outputs[:, : len(self.low)])
+
+    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N, *shape]`` for outputs ``[N, 2 D]``."""
+        mean, std = self._mean_and_std(outputs)
+        std *= rng.standard_normal(mean.shape, dtype=np.float32)
+        std += mean
+        return self._to_range(std)
+
+    def distribution(self, outputs: Array) -> ActionDistribution:
+        """Return means and standard deviations ``[N, D]`` of the Gaussian before tanh, in the action space's units."""
+        centre, scale = self.affine
+        mean, std = self._mean_and_std(outputs)
+        return ActionDistribution(mean=centre + scale * mean, std=scale * std)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {
+            "kind": "squashed_gaussian",
+            "low": self.low.copy(),
+            "high": self.high.copy(),
+            "shape": np.array(self.shape, np.int64),
+        }
+
+    def _mean_and_std(self, outputs: Array) -> tuple[Array, Array]:
+        size = len(self.low)
+        std: Array = np.exp(np.clip(outputs[:, size:], *LOG_STD_RANGE))
+        return outputs[:, :size], std
+
+    def _to_range(self, unsquashed: Array) -> Array:
+        centre, scale = self.affine
+        actions: Array = np.tanh(unsquashed) * scale + centre
+        np.clip(actions, self.low, self.high, out=actions)  # centre + scale may round to a little more than high
+        return actions.reshape(-1, *self.shape)
+
+
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Where the spread of a squashed Gaussian is held (the range of Haarnoja et al.'s implementation)."""
+
 _TINY = np.finfo(np.float32).tiny
 
-Head: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
+Head: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian
 
 
 def range_map(low: Array, high: Array) -> tuple[Array, Array]:
@@ -161,6 +224,8 @@ def head_from_tree(tree: StateTree) -> Head:
     if kind == "diagonal_gaussian":
         shape = tuple(map(int, tree["shape"]))
         return DiagonalGaussian(low=tree["low"], high=tree["high"], shape=shape, log_std=tree["log_std"])
+    if kind == "squashed_gaussian":
+        return SquashedGaussian(low=tree["low"], high=tree["high"], shape=tuple(map(int, tree["shape"])))
     raise ValueError(f"Unknown policy head '{kind}'; update optix-core.")
 
 
