@@ -63,6 +63,7 @@ class LoopSettings:
         max_snapshots: policies kept.
         confirm_episodes: fresh episodes that measure the final policy.
         rollback_on_degradation: return to the best policy when a loss is confirmed.
+        state_interval_s: seconds between two saved states, from which ``optix resume`` goes on.
         margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
         margin_fraction: the same as a fraction of the range of scores seen.
         alpha: probability of a false stop.
@@ -74,6 +75,7 @@ class LoopSettings:
     max_snapshots: int = 16
     confirm_episodes: int = 100
     rollback_on_degradation: bool = True
+    state_interval_s: float = 10.0
     margin: float | None = None
     margin_fraction: float = 0.05
     alpha: float = 0.05
@@ -229,6 +231,7 @@ class TrainPlan:
             max_snapshots=self.loop.max_snapshots,
             confirm_episodes=self.loop.confirm_episodes,
             rollback_on_degradation=self.loop.rollback_on_degradation,
+            state_interval_s=self.loop.state_interval_s,
             callbacks=callbacks,
             max_env_steps=self.max_env_steps,
             max_seconds=self.max_seconds,
@@ -271,6 +274,8 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
     ]
     if wrong:
         raise ConfigError(f"{wrong[0]} must be a positive whole number, got {getattr(settings, wrong[0])!r}.")
+    if not (isinstance(settings.state_interval_s, int | float) and settings.state_interval_s >= 0):
+        raise ConfigError(f"state_interval_s must be a number of seconds, got {settings.state_interval_s!r}.")
     if not isinstance(settings.rollback_on_degradation, bool):
         raise ConfigError(f"rollback_on_degradation must be true or false, got {settings.rollback_on_degradation!r}.")
     return settings

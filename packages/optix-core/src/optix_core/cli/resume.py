@@ -24,9 +24,8 @@ def resume(
     from optix_core.checkpoints import RunDirectory
     from optix_core.cli.console import shown_path
     from optix_core.cli.runs import find_run
-    from optix_core.cli.train import run_plan
+    from optix_core.cli.train import ENDED, run_plan
     from optix_core.errors import RunDirectoryError
-    from optix_core.loop import StopReason
     from optix_core.training import TrainPlan
 
     with RunDirectory.open(find_run(run)) as directory:
@@ -38,7 +37,7 @@ def resume(
         plan = replace(plan, max_seconds=max_seconds)
     more = max_env_steps is not None or max_seconds is not None
     ended = result["stop_reason"] if result else None
-    if ended not in (None, StopReason.INTERRUPTED, StopReason.STOPPED, StopReason.ERROR) and not more:
+    if ended in ENDED and not more:
         raise RunDirectoryError(
             f"The run in {shown_path(path)} has ended ({ended}). Give it a larger budget: --max-env-steps N, beyond "
             f"{plan.max_env_steps:,}."

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from optix_core.loop import RunResult
     from optix_core.training import TrainPlan
 
 RUNS = Path("runs")
+ENDED = frozenset({"converged", "no_signal", "budget_env_steps", "budget_episodes", "budget_seconds", "diverged"})
+"""Reasons to stop after which a run with the same budget has nothing more to do."""
 
 
 def train(
@@ -62,8 +65,13 @@ def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> 
     from optix_core.errors import OptixError
     from optix_core.loop import StopReason
 
-    optimizer = plan.build(directory, resume=resume)
     console = make_console()
+    done = finished_result(plan, directory) if resume else None
+    if done is not None:
+        if not quiet:
+            console.print(result_panel(done, plan, shown_path(directory), console))
+        return 0
+    optimizer = plan.build(directory, resume=resume)
     progress = TrainProgress(console, plan, optimizer, shown_path(directory))
     if not quiet:
         optimizer.add_callback(progress)
@@ -79,6 +87,21 @@ def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> 
         fail(f"interrupted. {_what_was_saved(result, where)} Go on with: optix resume {where}")
         return 2
     return 0
+
+
+def finished_result(plan: TrainPlan, directory: Path) -> RunResult | None:
+    """Return the result of this very run if it has ended and its budget has not changed, so that nothing is to do."""
+    from optix_core.checkpoints import RunDirectory, is_run_directory
+    from optix_core.loop import RunResult
+    from optix_core.training import TrainPlan
+
+    if not is_run_directory(directory):
+        return None
+    with RunDirectory.open(directory) as run:
+        result = run.read_result()
+        if result is None or result["stop_reason"] not in ENDED or TrainPlan.from_dict(run.read_run()) != plan:
+            return None
+    return RunResult.from_dict(result)
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,6 +59,11 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunResult:
+        """Rebuild a result from ``result.json``; keys that this version does not know are left out."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
 
 def gain_bound(assessment: Assessment) -> dict[str, float | None] | None:

@@ -199,6 +199,7 @@ class RLOptimizer:
                 else:
                     run.save_state()
                 final = run.finish(reason)
+                run.settle_saves()
                 self.result = self._summarise(run, reason, why, final, trained_s, failure)
                 run.journal.append("run_finished", **_timeless(self.result.to_dict()))
                 run_dir.write_result(self.result.to_dict())

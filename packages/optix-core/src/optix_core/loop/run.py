@@ -123,6 +123,7 @@ class Run:
         self._announce_policy()
         self._next_state_s = self.elapsed_s + self.state_interval_s
         while True:
+            self._report_failed_saves()
             if self.elapsed_s >= self._next_state_s:
                 self.save_state()
             window = next(windows, None)
@@ -249,6 +250,16 @@ class Run:
             f"The agent has no training_state(), so the run went on from the weights of snapshot {newest.snapshot_id}; "
             "its optimiser and the evidence of the verdict began anew."
         )
+
+    def settle_saves(self) -> None:
+        """Wait for the files that are still being written, and report those that could not be."""
+        self._survive_disk(self.run_dir.flush)
+        self._report_failed_saves()
+
+    def _report_failed_saves(self) -> None:
+        """Files are written in the background; what failed there is known a little later."""
+        for error in self.run_dir.pop_errors():
+            self.journal.append("not_saved", message=str(error))
 
     def _survive_disk(self, save: Callable[[], T]) -> T | None:
         """Do what writes to the disk; a disk that is full or fails costs a snapshot, not the run."""
