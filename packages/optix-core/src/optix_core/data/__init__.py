@@ -1,11 +1,19 @@
-"""What learners of every framework share: advantages, minibatches, normalisers. NumPy only."""
+"""What learners of every framework share: advantages, minibatches, normalisers, replay memories. NumPy only."""
 
 from optix_core.data.gae import compute_gae, successor_values
+from optix_core.data.hindsight import GoalLayout, HERBuffer
 from optix_core.data.minibatches import make_minibatches, minibatch_slices
 from optix_core.data.normalizers import ObsNormalizer, RewardNormalizer, RunningMeanStd
+from optix_core.data.prioritized import PrioritizedReplayBuffer
+from optix_core.data.replay import ReplayBatch, ReplayBuffer
 
 __all__ = [
+    "GoalLayout",
+    "HERBuffer",
     "ObsNormalizer",
+    "PrioritizedReplayBuffer",
+    "ReplayBatch",
+    "ReplayBuffer",
     "RewardNormalizer",
     "RunningMeanStd",
     "compute_gae",

@@ -1,0 +1,331 @@
+"""The replay memory of off-policy agents: uniform, with n-step returns that stop at the end of an episode."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from optix_core.agents import restore_rng, rng_state
+from optix_core.errors import ConfigError
+from optix_protocol import Array, EpisodeData, StateTree
+
+
+class ReplayBatch(NamedTuple):
+    """Transitions to learn from, all first axes ``B``.
+
+    The target of a value is ``rewards + discounts * V(next_observations)``.
+
+    Attributes:
+        observations: ``[B, *obs]``.
+        actions: ``[B, *act]``.
+        rewards: ``[B]`` float32, the discounted sum of the rewards on the way to ``next_observations``.
+        next_observations: ``[B, *obs]``, after ``k`` steps: ``n_step``, or fewer where the episode ended before.
+        discounts: ``[B]`` float32, ``gamma^k``; 0 where the episode terminated (not where it was truncated).
+        weights: ``[B]`` float32, importance weights; 1 under uniform sampling.
+        indices: ``[B]``, where they lie in the memory.
+    """
+
+    observations: Array
+    actions: Array
+    rewards: Array
+    next_observations: Array
+    discounts: Array
+    weights: Array
+    indices: Array
+
+
+class ReplayBuffer:
+    """A ring of the latest transitions, sampled uniformly with replacement.
+
+    Every observation is kept once. A row of the ring is an observation and, if an action followed it, the transition
+    that begins there; its successor is the row of a later observation, which the ring overwrites later. Final
+    observations take rows of their own, from which nothing begins.
+
+    Windows are expected in the order in which they were collected. Where one does not begin with the observations that
+    the last one ended with (a window was left out, say), the transitions that waited for further rewards are cut there,
+    and bootstrap from what was seen last.
+
+    Args:
+        capacity: number of rows; preallocated, but memory is used only as it fills.
+        observation_shape: shape of one observation.
+        observation_dtype: what observations are stored as (``uint8`` for images).
+        action_shape: shape of one action.
+        action_dtype: what actions are stored as.
+        n_step: rewards per transition.
+        gamma: discount. It may be changed; the reward sums of what is in the memory (for ``n_step`` > 1) stay.
+        seed: of the sampling.
+
+    Raises:
+        ConfigError: (a ``ValueError``) a capacity or an ``n_step`` below 1, or a ``gamma`` outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        observation_shape: tuple[int, ...],
+        observation_dtype: npt.DTypeLike,
+        action_shape: tuple[int, ...],
+        action_dtype: npt.DTypeLike,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        seed: int = 0,
+    ) -> None:
+        if capacity < 1 or n_step < 1 or not 0.0 <= gamma <= 1.0:
+            raise ConfigError(
+                f"capacity and n_step must be at least 1 and gamma within [0, 1], got {capacity}, {n_step}, {gamma}."
+            )
+        self.capacity = capacity
+        self.n_step = n_step
+        self.gamma = gamma
+        self._rng = np.random.default_rng(seed)
+        # Zeros, not np.empty: pages that nobody writes cost nothing either way, and rows without a transition are
+        # then the same in every copy of the state.
+        self._observations = np.zeros((capacity, *observation_shape), observation_dtype)
+        self._actions = np.zeros((capacity, *action_shape), action_dtype)
+        self._rewards = np.zeros(capacity, np.float32)
+        self._steps = np.zeros(capacity, np.int32)  # steps to the successor, 0 where the episode terminated on the way
+        self._successors = np.zeros(capacity, np.int64)
+        self._ready = np.zeros(capacity, bool)
+        self._num_ready = 0
+        self._num_written = 0
+        self._num_upcoming = 0  # rows after those written that hold the observations the next window begins with
+        self._pending = _Rows.none(0)
+
+    def __len__(self) -> int:
+        """Return the number of transitions that can be sampled."""
+        return self._num_ready
+
+    def add(self, window: EpisodeData) -> None:
+        """Store the valid rows of a window ``[T, N]``.
+
+        Raises:
+            ConfigError: (a ``ValueError``) the window does not fit into the memory.
+        """
+        if window.num_steps == 0:
+            return
+        if window.num_envs != self._num_upcoming:
+            self._complete(self._pending.cut_after(np.ones(self._num_upcoming, bool)))
+            self._pending = _Rows.none(window.num_envs)
+            self._num_written += self._num_upcoming
+        elif not (continues := self._continues(window)).all():
+            self._pending = self._pending.cut_after(~continues)
+            self._num_written += self._num_upcoming
+        self._pending = self._complete(self._pending.followed_by(self._write(window)))
+
+    def sample(self, batch_size: int) -> ReplayBatch:
+        """Draw transitions, each with the same probability.
+
+        Raises:
+            ValueError: the memory holds none.
+        """
+        if not self._num_ready:
+            raise ValueError("The replay memory is empty: add a window before sampling.")
+        return self._gather(self._draw(batch_size), np.ones(batch_size, np.float32))
+
+    def state(self) -> dict[str, Any]:
+        """Return a copy of everything that later samples depend on."""
+        used = slice(0, self._num_used)
+        return {
+            **{name: array[used].copy() for name, array in self._columns().items()},
+            "pending": {name: array.copy() for name, array in self._pending._asdict().items()},
+            "num_written": self._num_written,
+            "num_upcoming": self._num_upcoming,
+            "capacity": self.capacity,
+            "rng": rng_state(self._rng),
+        }
+
+    def restore(self, state: StateTree) -> None:
+        """Go on from what :meth:`state` returned, bit for bit.
+
+        Raises:
+            ValueError: it belongs to a memory of another capacity or of other observations or actions.
+        """
+        columns = self._columns()
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"The state is of a memory of {state['capacity']} rows, this one has {self.capacity}.")
+        for name, array in columns.items():
+            if state[name].shape[1:] != array.shape[1:] or state[name].dtype != array.dtype:
+                raise ValueError(f"The state belongs to another environment: its {name} have another shape or type.")
+        self._num_written, self._num_upcoming = int(state["num_written"]), int(state["num_upcoming"])
+        for name, array in columns.items():
+            array[: len(state[name])] = state[name]
+        self._ready[self._num_used :] = False
+        self._num_ready = int(np.count_nonzero(self._ready))
+        self._pending = _Rows(**{name: np.array(state["pending"][name]) for name in _Rows._fields})
+        restore_rng(self._rng, state["rng"])
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _added(self, slots: Array) -> None:
+        """Take note that these rows can be sampled from now on."""
+
+    def _removed(self, slots: Array) -> None:
+        """Take note that these rows are about to be overwritten."""
+
+    def _draw(self, batch_size: int) -> Array:
+        """Return rows that can be sampled, uniformly with replacement."""
+        if self._num_ready * 4 < self._num_used:
+            ready = np.flatnonzero(self._ready)
+            return ready[self._rng.integers(0, len(ready), batch_size)]
+        indices = self._rng.integers(0, self._num_used, batch_size)
+        while not (ready := self._ready[indices]).all():
+            missing = ~ready
+            indices[missing] = self._rng.integers(0, self._num_used, np.count_nonzero(missing))
+        return indices
+
+    def _gather(self, indices: Array, weights: Array) -> ReplayBatch:
+        powers = self.gamma ** np.arange(self.n_step + 1, dtype=np.float64)
+        powers[0] = 0.0
+        return ReplayBatch(
+            observations=self._observations.take(indices, axis=0),
+            actions=self._actions.take(indices, axis=0),
+            rewards=self._rewards.take(indices),
+            next_observations=self._observations.take(self._successors.take(indices), axis=0),
+            discounts=powers.astype(np.float32).take(self._steps.take(indices)),
+            weights=weights,
+            indices=indices,
+        )
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _num_used(self) -> int:
+        """Rows that have ever been written."""
+        return min(self.capacity, self._num_written + self._num_upcoming)
+
+    def _columns(self) -> dict[str, Array]:
+        return {
+            "observations": self._observations,
+            "actions": self._actions,
+            "rewards": self._rewards,
+            "steps": self._steps,
+            "successors": self._successors,
+            "ready": self._ready,
+        }
+
+    def _continues(self, window: EpisodeData) -> Array:
+        """Whether each environment begins the window with the observation that the last window ended with, ``[N]``."""
+        slots = (self._num_written + np.arange(self._num_upcoming)) % self.capacity
+        upcoming = self._observations[slots]
+        first = window.observations[0].astype(upcoming.dtype, copy=False)
+        same: Array = (first == upcoming).reshape(self._num_upcoming, -1).all(axis=1)
+        return same
+
+    def _write(self, window: EpisodeData) -> _Rows:
+        """Write observations and actions into the ring; the transitions are complete only with their rewards."""
+        T, N = window.rewards.shape
+        num_rows, num_finals = T * N, len(window.ends)
+        needed = num_rows + num_finals + N + self._num_waiting_rows()
+        if needed > self.capacity:
+            raise ConfigError(
+                f"A window of {T} x {N} steps needs a replay memory of at least {needed} rows, not {self.capacity}: "
+                "raise capacity, or lower window_size or n_envs."
+            )
+        slots = (self._num_written + np.arange(num_rows + num_finals + N)) % self.capacity
+        self._forget(slots)
+        rows, finals, upcoming = np.split(slots, [num_rows, num_rows + num_finals])
+        self._observations[rows] = window.observations.reshape(num_rows, *window.observations.shape[2:])
+        self._observations[finals] = window.final_observations
+        self._observations[upcoming] = window.last_observation
+        self._actions[rows] = window.actions.reshape(num_rows, *window.actions.shape[2:])
+        self._num_written += num_rows + num_finals
+        self._num_upcoming = N
+
+        grid = rows.reshape(T, N)
+        successors = np.concatenate([grid[1:], upcoming[None]])
+        successors[window.done] = finals  # boolean indexing is row-major: the order of ``ends``
+        rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
+        cut = window.done.copy()
+        cut[:-1] |= ~window.valid[1:]
+        return _Rows(
+            rewards=rewards.astype(np.float64),
+            terminated=window.terminated,
+            cut=cut,
+            waiting=window.valid,
+            slots=grid,
+            successors=successors,
+        )
+
+    def _forget(self, slots: Array) -> None:
+        lost = slots[self._ready[slots]]
+        if len(lost):
+            self._removed(lost)
+            self._ready[lost] = False
+            self._num_ready -= len(lost)
+
+    def _num_waiting_rows(self) -> int:
+        """Rows back to the oldest transition that waits for rewards."""
+        waiting = self._pending.slots[self._pending.waiting]
+        return int(((self._num_written - waiting) % self.capacity).max(initial=0))
+
+    def _complete(self, rows: _Rows) -> _Rows:
+        """Store every waiting transition that has all its rewards; return the rows that the others wait for."""
+        num_rows = len(rows.rewards)
+        returns = np.zeros(rows.rewards.shape)
+        counts = np.zeros(rows.rewards.shape, np.int32)
+        running = rows.waiting.copy()
+        for step in range(min(self.n_step, num_rows)):
+            # Transition t takes the reward of row t + step, unless it was cut before.
+            going = running[: num_rows - step]
+            returns[: num_rows - step] += np.where(going, self.gamma**step * rows.rewards[step:], 0.0)
+            counts[: num_rows - step] += going
+            going &= ~rows.cut[step:]
+        complete = rows.waiting & (~running | (counts == self.n_step))
+        at, env = np.nonzero(complete)
+        if len(at):
+            count, slots = counts[at, env], rows.slots[at, env]
+            last = at + count - 1
+            self._rewards[slots] = returns[at, env]
+            self._steps[slots] = np.where(rows.terminated[last, env], 0, count)
+            self._successors[slots] = rows.successors[last, env]
+            self._ready[slots] = True
+            self._num_ready += len(slots)
+            self._added(slots)
+        return rows._replace(waiting=rows.waiting & ~complete).newest(self.n_step - 1)
+
+
+class _Rows(NamedTuple):
+    """Consecutive rows ``[L, N]`` on their way into the memory.
+
+    Attributes:
+        rewards: float64.
+        terminated: bool.
+        cut: bool, what begins at or before this row takes no reward after it.
+        waiting: bool, a transition begins here that has not been stored.
+        slots: where in the ring each row lies.
+        successors: where in the ring the observation after it lies.
+    """
+
+    rewards: Array
+    terminated: Array
+    cut: Array
+    waiting: Array
+    slots: Array
+    successors: Array
+
+    @classmethod
+    def none(cls, num_envs: int) -> _Rows:
+        """Return no rows of this many environments."""
+        shape = (0, num_envs)
+        flags, places = np.zeros(shape, bool), np.zeros(shape, np.int64)
+        return cls(np.zeros(shape), terminated=flags, cut=flags, waiting=flags, slots=places, successors=places)
+
+    def followed_by(self, rows: _Rows) -> _Rows:
+        """Return these rows and then those; nothing goes on into a row that is no transition."""
+        if not len(self.rewards):
+            return rows
+        return _Rows(*map(np.concatenate, zip(self.cut_after(~rows.waiting[0]), rows, strict=True)))
+
+    def cut_after(self, envs: Array) -> _Rows:
+        """Return the rows with a cut after the last one in these environments (bool ``[N]``)."""
+        cut = self.cut.copy()
+        cut[-1:] |= envs
+        return self._replace(cut=cut)
+
+    def newest(self, num_rows: int) -> _Rows:
+        """Return a copy of the last rows."""
+        start = max(0, len(self.rewards) - num_rows)
+        return _Rows(*(array[start:].copy() for array in self))

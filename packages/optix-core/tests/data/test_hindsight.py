@@ -1,0 +1,137 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation
+
+from optix_core.data import GoalLayout, HERBuffer
+from optix_core.pipelines import VectorBatchPipeline
+
+LENGTH = 6
+
+
+class Walk(gym.Env):
+    """A goal environment whose achieved goal is a number that only grows, so that every moment can be recognised."""
+
+    def __init__(self, truncate=True):
+        goal = spaces.Box(-np.inf, np.inf, (1,))
+        own = spaces.Box(-np.inf, np.inf, (2,))
+        self.observation_space = spaces.Dict({"observation": own, "achieved_goal": goal, "desired_goal": goal})
+        self.action_space = spaces.Box(-1, 1, (1,))
+        self.episode = self.t = 0
+        self.truncate = truncate
+
+    def see(self):
+        place = np.float32(100 * self.episode + self.t)
+        parts = {"observation": [place, self.t], "achieved_goal": [place], "desired_goal": [-1.0]}
+        return {name: np.array(values, np.float32) for name, values in parts.items()}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self.see(), {}
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == LENGTH
+        return self.see(), -1.0, over and not self.truncate, over and self.truncate, {}
+
+    def compute_reward(self, achieved, desired, info):
+        return -(np.abs(achieved - desired).max(axis=-1) > 0.5).astype(np.float32)
+
+    def compute_terminated(self, achieved, desired, info):
+        return self.compute_reward(achieved, desired, info) == 0
+
+
+class Agent:
+    def act(self, observation):
+        return np.zeros((len(observation), 1), np.float32)
+
+
+def filled(*, num_windows=10, n_envs=2, capacity=1000, **options):
+    buffer = HERBuffer.from_env(Walk(), capacity=capacity, gamma=0.9, **options)
+    pipeline = VectorBatchPipeline(lambda: FlattenObservation(Walk()), Agent(), n_envs=n_envs, window_size=4, seed=0)
+    for _ in range(num_windows):
+        buffer.add(pipeline.collect())
+    return buffer
+
+
+def test_the_layout_is_that_of_the_flattened_observation():
+    env = FlattenObservation(Walk())
+    layout = GoalLayout.of(Walk().observation_space)
+    flat, _ = env.reset()
+    assert layout.size == len(flat) == 4
+    assert flat[layout.achieved] == [100.0]
+    assert flat[layout.desired] == [-1.0]
+
+
+@pytest.mark.parametrize("strategy", ["future", "final", "episode"])
+@pytest.mark.parametrize("capacity", [1000, 37])
+def test_new_goals_are_what_the_same_episode_reached(strategy, capacity):
+    buffer = filled(strategy=strategy, k=4, capacity=capacity, seed=1)
+    batch = buffer.sample(5000)
+    achieved, desired, _, t = batch.observations.T
+    after = batch.next_observations[:, 0]
+    relabelled = desired != -1.0
+    assert relabelled.mean() == pytest.approx(0.8, abs=0.02)
+    np.testing.assert_array_equal(batch.next_observations[:, 1], desired)
+    np.testing.assert_array_equal(after, achieved + 1)
+    offsets = (desired - achieved)[relabelled]
+    np.testing.assert_array_equal(desired[relabelled] // 100, achieved[relabelled] // 100)
+    left, done = LENGTH - t[relabelled], t[relabelled]
+    if strategy == "final":
+        np.testing.assert_array_equal(offsets, left)
+    else:
+        assert (offsets <= left).all()
+        assert set(offsets[done == 0]) == set(range(1, LENGTH + 1))
+        assert (offsets >= (1 if strategy == "future" else 1 - done)).all()
+        assert (offsets < 0).any() == (strategy == "episode")
+    # Reward and termination are those of the new goal; the time limit itself still bootstraps.
+    reached = relabelled & (after == desired)
+    np.testing.assert_array_equal(batch.rewards, np.where(reached, 0.0, -1.0))
+    np.testing.assert_allclose(batch.discounts, np.where(reached, 0.0, 0.9))
+    assert reached.any()
+
+
+def test_an_episode_enters_when_it_ends_even_across_windows():
+    buffer = filled(num_windows=1)
+    assert len(buffer) == 0
+    buffer = filled(num_windows=2)
+    assert len(buffer) == 2 * LENGTH
+
+
+def test_a_window_that_was_left_out_ends_the_episode():
+    pipeline = VectorBatchPipeline(lambda: FlattenObservation(Walk()), Agent(), n_envs=1, window_size=2, seed=0)
+    windows = [pipeline.collect() for _ in range(4)]
+    buffer = HERBuffer.from_env(Walk(), capacity=100, k=0, gamma=0.9)
+    for window in (windows[0], windows[2], windows[3]):
+        buffer.add(window)
+    assert len(buffer) == 2 + 2
+    batch = buffer.sample(100)
+    np.testing.assert_array_equal(batch.next_observations[:, 0], batch.observations[:, 0] + 1)
+    np.testing.assert_allclose(batch.discounts, 0.9)
+
+
+def test_a_state_resumes_bit_for_bit_in_the_middle_of_an_episode():
+    buffer = filled(num_windows=4)
+    twin = HERBuffer.from_env(Walk(), capacity=1000, gamma=0.9, seed=7)
+    twin.restore(buffer.state())
+    pipeline = VectorBatchPipeline(lambda: FlattenObservation(Walk()), Agent(), n_envs=2, window_size=5, seed=0)
+    for _ in range(4):
+        window = pipeline.collect()
+        for each in (buffer, twin):
+            each.add(window)
+        ours, theirs = buffer.sample(64), twin.sample(64)
+        for name in ours._fields:
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_what_is_no_goal_environment_is_refused():
+    with pytest.raises(ValueError, match=r"compute_reward\(\)"):
+        HERBuffer.from_env(gym.make("CartPole-v1"), capacity=10)
+    with pytest.raises(ValueError, match="'desired_goal'"):
+        GoalLayout.of(spaces.Dict({"achieved_goal": spaces.Box(0, 1, (2,))}))
+    with pytest.raises(ValueError, match="strategy future, final or episode"):
+        HERBuffer.from_env(Walk(), capacity=10, strategy="past")
+    with pytest.raises(ValueError, match="n_step 1"):
+        HERBuffer.from_env(Walk(), capacity=10, n_step=3)
