@@ -1,0 +1,290 @@
+"""Networks of the same shape that run together: the twin critics of SAC and TD3, and actors as ensembles of one.
+
+Dense networks are run by hand-written kernels, everything else by autograd. What the kernels bring, measured on a CPU
+with 256 x 256 networks and batches of 256: oneDNN's fused linear layer, which torch's own ``Linear`` does not use for
+float32, takes half the time of the default matrix product on AMD processors; the critic's weight gradients, which the
+actor's loss does not need, are not computed; nothing is recorded. On a GPU the members are one batched product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from optix_core.errors import ConfigError
+from optix_torch.networks import DenseLayer, dense_layers
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of matrix products, by the hyperparameter ``precision``; parameters and losses are always float32."""
+
+
+class Ensemble(Protocol):
+    """Runs ``K`` networks on the same inputs; several inputs (observations, actions) are put side by side.
+
+    Each ``forward`` may be followed by one ``backward`` or one ``input_gradient``.
+    """
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]`` float32 and remember what the gradients need."""
+        ...
+
+    def infer(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]`` float32; what ``forward`` remembers stays."""
+        ...
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the parameters' ``.grad``, given the gradient of the last outputs ``[K, B, out]``."""
+        ...
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Return the gradient of the last of the inputs, the members' added up; the parameters' stays as it is."""
+        ...
+
+
+def interleaved(networks: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
+    """Yield the parameters layer by layer, so that in one vector those of each layer lie side by side."""
+    for group in zip(*(network.parameters() for network in networks), strict=True):
+        yield from group
+
+
+def make_ensemble(networks: Sequence[nn.Module], device: torch.device, precision: str = "fp32") -> Ensemble:
+    """Choose the fastest way to run networks whose parameters lie :func:`interleaved` in one vector.
+
+    Raises:
+        ConfigError: bfloat16 on a CPU that would have to emulate it.
+    """
+    dtype = DTYPES[precision]
+    if dtype is torch.bfloat16 and device.type == "cpu" and not has_bf16():
+        raise ConfigError("This CPU has no bfloat16 arithmetic (avx512_bf16 or amx); use precision='fp32'.")
+    layers = [dense_layers(network) for network in networks]
+    if not all(chain and all(layer.activation in _KERNELS for layer in chain) for chain in layers):
+        return ModuleEnsemble(networks, device, dtype)
+    chains = [chain for chain in layers if chain]
+    if device.type == "cpu":
+        return DenseEnsemble([_Chain(chain, dtype) for chain in chains])
+    return DenseEnsemble([_BatchedChain(chains, dtype)])
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available and torch.cpu._is_avx512_bf16_supported())
+
+
+# ---- dense networks -------------------------------------------------------------------------------------------------
+
+_KERNELS = ("identity", "relu", "tanh")
+
+
+class DenseEnsemble:
+    """Members run one after another (CPU), or all at once as one chain of batched products (GPU).
+
+    Args:
+        chains: a chain for each member, or one batched chain for all.
+    """
+
+    def __init__(self, chains: Sequence[_Chain]) -> None:
+        self._chains = chains
+        self._batched = isinstance(chains[0], _BatchedChain)
+        self._last_width = 0
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``."""
+        x = self._side_by_side(inputs)
+        self._last_width = inputs[-1].shape[1]
+        return self._together([chain.forward(x) for chain in self._chains])
+
+    def infer(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``."""
+        x = self._side_by_side(inputs)
+        return self._together([chain.infer(x)[-1] for chain in self._chains])
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the parameters' gradients."""
+        for chain, part in zip(self._chains, self._apart(gradient), strict=True):
+            chain.backward(part)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Return ``[B, in]`` of the last input."""
+        pairs = zip(self._chains, self._apart(gradient), strict=True)
+        parts = [chain.input_gradient(part)[..., -self._last_width :] for chain, part in pairs]
+        return self._together(parts).sum(0)
+
+    @staticmethod
+    def _side_by_side(inputs: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
+
+    def _together(self, outputs: list[Tensor]) -> Tensor:
+        return (outputs[0] if self._batched else torch.stack(outputs)).float()
+
+    def _apart(self, gradient: Tensor) -> Sequence[Tensor]:
+        return [gradient] if self._batched else gradient.unbind(0)
+
+
+class _Chain:
+    """One dense network.
+
+    The parameters and their gradients are the module's own; products are made in ``dtype``.
+    """
+
+    def __init__(self, layers: Sequence[DenseLayer], dtype: torch.dtype) -> None:
+        self._activations = [layer.activation for layer in layers]
+        self._weights = [layer.linear.weight.data for layer in layers]
+        self._biases = [layer.linear.bias.data for layer in layers]
+        self._gradients = [(_gradient(layer.linear.weight), _gradient(layer.linear.bias)) for layer in layers]
+        self._dtype = dtype
+        self._values: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._values = self.infer(x)
+        return self._values[-1]
+
+    def infer(self, x: Tensor) -> list[Tensor]:
+        """Return the input and every layer's output."""
+        values = [x.to(self._dtype)]
+        for weight, bias, activation in zip(self._weights, self._biases, self._activations, strict=True):
+            values.append(self._affine(values[-1], weight.to(self._dtype), bias.to(self._dtype), activation))
+        return values
+
+    def backward(self, gradient: Tensor) -> None:
+        for layer, inner in self._going_down(gradient):
+            weight_gradient, bias_gradient = self._gradients[layer]
+            weight_gradient.copy_(self._product(inner.mT, self._values[layer].mT))
+            torch.sum(inner, -2, dtype=torch.float32, out=bias_gradient)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        *_, (_, first) = self._going_down(gradient)
+        return self._product(first, self._weights[0].to(self._dtype).mT)
+
+    def _going_down(self, gradient: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield each layer from the last to the first with the gradient of what it adds up, before its activation."""
+        gradient = gradient.to(self._dtype)
+        for layer in reversed(range(len(self._weights))):
+            if self._activations[layer] == "relu":
+                gradient = torch.ops.aten.threshold_backward(gradient, self._values[layer + 1], 0)
+            elif self._activations[layer] == "tanh":
+                gradient = torch.ops.aten.tanh_backward(gradient, self._values[layer + 1])
+            yield layer, gradient
+            if layer:
+                gradient = self._product(gradient, self._weights[layer].to(self._dtype).mT)
+
+    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+        """Return ``activation(x weight^T + bias)`` for ``[B, in]``, ``[out, in]``, ``[out]``."""
+        linear = _onednn_linear()
+        if linear is not None:
+            fused: Tensor = linear(x, weight, bias, "none" if activation == "identity" else activation, [], "")
+            return fused
+        return _activate(torch.addmm(bias, x, weight.mT), activation)
+
+    def _product(self, a: Tensor, b_transposed: Tensor) -> Tensor:
+        """Return ``a b`` for ``[m, k]`` and b's transpose ``[n, k]``."""
+        linear = _onednn_linear()
+        product: Tensor = a @ b_transposed.mT if linear is None else linear(a, b_transposed, None, "none", [], "")
+        return product
+
+
+class _BatchedChain(_Chain):
+    """Several dense networks as one, with a leading axis ``[K, ...]`` on everything."""
+
+    def __init__(self, chains: Sequence[Sequence[DenseLayer]], dtype: torch.dtype) -> None:
+        super().__init__(chains[0], dtype)
+        size = len(chains)
+        self._weights = [_stacked(weight, size) for weight in self._weights]
+        self._biases = [_stacked(bias, size) for bias in self._biases]
+        self._gradients = [(_stacked(weight, size), _stacked(bias, size)) for weight, bias in self._gradients]
+        assert all(
+            weight[k].data_ptr() == chain[i].linear.weight.data_ptr()
+            for i, weight in enumerate(self._weights)
+            for k, chain in enumerate(chains)
+        )
+
+    def infer(self, x: Tensor) -> list[Tensor]:
+        return super().infer(x.expand(len(self._weights[0]), *x.shape))
+
+    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+        return _activate(torch.baddbmm(bias.unsqueeze(1), x, weight.mT), activation)
+
+    def _product(self, a: Tensor, b_transposed: Tensor) -> Tensor:
+        return torch.bmm(a, b_transposed.mT)
+
+
+def _activate(x: Tensor, activation: str) -> Tensor:
+    return x.relu_() if activation == "relu" else x.tanh_() if activation == "tanh" else x
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None, "Lay the parameters out in FlatParameters first."
+    return parameter.grad
+
+
+def _stacked(first: Tensor, size: int) -> Tensor:
+    """Return ``[size, *shape]``: this tensor and those that follow it in memory."""
+    return first.as_strided((size, *first.shape), (first.numel(), *first.stride()))
+
+
+def _onednn_linear() -> Callable[..., Any] | None:
+    """Return ``linear(x, weight, bias, activation, [], "")`` where torch was built with oneDNN."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+# ---- any module -----------------------------------------------------------------------------------------------------
+
+
+class ModuleEnsemble:
+    """Any modules, by autograd; with bfloat16 under autocast.
+
+    An ``nn.Sequential`` gets several inputs side by side, any other module as several arguments.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+        self._networks = networks
+        self._parameters = list(interleaved(networks))
+        self._device = device
+        self._dtype = dtype
+        self._outputs: Tensor | None = None
+        self._last_input: Tensor | None = None
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``; the graph is kept for the gradients."""
+        self._last_input = inputs[-1].detach()
+        if self._last_input.is_floating_point():
+            self._last_input.requires_grad_()
+        with torch.enable_grad():
+            self._outputs = self._run(*inputs[:-1], self._last_input)
+        return self._outputs.detach()
+
+    @torch.no_grad()
+    def infer(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``."""
+        return self._run(*inputs)
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the parameters' gradients."""
+        assert self._outputs is not None
+        found = torch.autograd.grad(self._outputs, self._parameters, gradient, allow_unused=True)
+        for parameter, value in zip(self._parameters, found, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.zero_() if value is None else parameter.grad.copy_(value)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Return ``[B, in]`` of the last input."""
+        assert self._outputs is not None
+        assert self._last_input is not None
+        return torch.autograd.grad(self._outputs, self._last_input, gradient)[0]
+
+    def _run(self, *inputs: Tensor) -> Tensor:
+        with self._autocast():
+            outputs = [
+                network(torch.cat(inputs, 1)) if isinstance(network, nn.Sequential) else network(*inputs)
+                for network in self._networks
+            ]
+        return torch.stack(outputs).float()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
