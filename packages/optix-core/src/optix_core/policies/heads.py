@@ -41,6 +41,43 @@ class Categorical:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EpsilonGreedy:
+    """Discrete actions by their values: the best one, or with probability ``epsilon`` any one.
+
+    Attributes:
+        epsilon: share of random actions when sampling.
+        start: the smallest action.
+    """
+
+    epsilon: float
+    start: int = 0
+
+    def greedy(self, values: Array) -> Array:
+        """Return the most valuable action ``[N]`` for values ``[N, A]``."""
+        actions: Array = values.argmax(axis=1)
+        return actions + self.start if self.start else actions
+
+    def sample(self, values: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N]`` for values ``[N, A]``."""
+        actions = self.greedy(values)
+        if self.epsilon > 0.0:
+            random = rng.random(len(values)) < self.epsilon
+            actions[random] = rng.integers(values.shape[1], size=np.count_nonzero(random)) + self.start
+        return actions
+
+    def distribution(self, values: Array) -> ActionDistribution:
+        """Return log-probabilities ``[N, A]``, minus infinity where an action is never taken."""
+        probabilities = np.full(values.shape, self.epsilon / values.shape[1])
+        probabilities[np.arange(len(values)), values.argmax(axis=1)] += 1.0 - self.epsilon
+        with np.errstate(divide="ignore"):
+            return ActionDistribution(log_probs=np.log(probabilities).astype(np.float32))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {"kind": "epsilon_greedy", "epsilon": self.epsilon, "start": self.start}
+
+
+@dataclass(frozen=True, kw_only=True)
 class MultiCategorical:
     """Several independent discrete actions, their logits side by side.
 
@@ -199,7 +236,7 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 _TINY = np.finfo(np.float32).tiny
 
-Head: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian
+Head: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | DiagonalGaussian | SquashedGaussian
 
 
 def range_map(low: Array, high: Array) -> tuple[Array, Array]:
@@ -219,6 +256,8 @@ def head_from_tree(tree: StateTree) -> Head:
     kind = tree["kind"]
     if kind == "categorical":
         return Categorical(start=int(tree["start"]))
+    if kind == "epsilon_greedy":
+        return EpsilonGreedy(epsilon=float(tree["epsilon"]), start=int(tree["start"]))
     if kind == "multi_categorical":
         return MultiCategorical(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])))
     if kind == "diagonal_gaussian":
