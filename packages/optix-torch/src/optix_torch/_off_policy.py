@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore, load_weights, restore_rng, rng_state, save_weights
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer
 from optix_core.policies import Encoder, Head, NetworkPolicy, policy_tree
+from optix_core.seeding import derive_seed
 from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
 from optix_torch._arrays import as_tensor
 from optix_torch._optimizers import FlatParameters, Optimizer
@@ -202,6 +204,8 @@ class OffPolicyAgent(ABC):
             return
         self._updates_owed -= num_updates
         self.replay.gamma = self.hyperparams["gamma"]
+        if isinstance(self.replay, PrioritizedReplayBuffer):
+            self.replay.beta = self.hyperparams["per_beta"]
         for _ in range(num_updates):
             batch = self.replay.sample(self.hyperparams["batch_size"])
             errors = self._update(self._to_device(batch))
@@ -321,6 +325,30 @@ class OffPolicyAgent(ABC):
         for name, tensor in self._tensors().items():
             tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._refresh_policy()
+
+
+def make_replay(
+    encoder: Encoder,
+    observation_space: Any,
+    settings: HyperparamStore,
+    *,
+    seed: int,
+    action_shape: tuple[int, ...] = (),
+    action_dtype: npt.DTypeLike = np.int64,
+) -> ReplayBuffer:
+    """Make the memory that the settings ask for."""
+    common: dict[str, Any] = {
+        **storage_of(encoder, observation_space),
+        "capacity": settings["capacity"],
+        "action_shape": action_shape,
+        "action_dtype": action_dtype,
+        "n_step": settings.get("n_step", 1),
+        "gamma": settings["gamma"],
+        "seed": derive_seed(seed, "replay"),
+    }
+    if settings.get("per_alpha"):
+        return PrioritizedReplayBuffer(**common, alpha=settings["per_alpha"], beta=settings["per_beta"])
+    return ReplayBuffer(**common)
 
 
 def storage_of(encoder: Encoder, observation_space: Any) -> dict[str, Any]:
