@@ -2,10 +2,10 @@
 
     uv run python benchmarks/reported_return.py [--runs 10] [--tasks CartPole-v1 LunarLander-v3@500000]
 
-Three counts per task. *Covered*: the mean of the 1,000 episodes lies in the interval that the run reported (95 % expected).
-*Compatible*: 0 lies in the 95 % interval of the difference of the two means (95 % expected). *Inside*: the reported mean
-lies in the 95 % interval of the 1,000 episodes; since the report is a mean of 100 episodes and itself uncertain, about 45 %
-is expected where returns vary, and 100 % where they do not.
+Three counts per task. *Covered*: the mean of the 1,000 episodes lies in the interval that the run reported (95 % are
+expected). *Compatible*: 0 lies in the 95 % interval of the difference of the two means (95 % expected). *Inside*: the
+reported mean lies in the 95 % interval of the 1,000 episodes; since the report is a mean of 100 episodes and itself
+uncertain, about 45 % are expected where returns vary, and 100 % where they do not.
 """
 
 from __future__ import annotations

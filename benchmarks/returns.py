@@ -2,9 +2,9 @@
 
     uv run python benchmarks/returns.py CartPole-v1 Acrobot-v1:ppo Pendulum-v1:ppo@200000 [--seeds 5] [--sb3]
 
-A task is ENV_ID[:ALGORITHM][@MAX_ENV_STEPS]; what is left out is chosen as ``optix train`` would. The number of a run is
-the mean of its 100 confirmation episodes (greedy, seeds that nothing else has seen); a row shows the interquartile mean
-over runs with its 95 % bootstrap interval. SB3 trains for the steps that our run of that seed took, with the
+A task is ENV_ID[:ALGORITHM][@MAX_ENV_STEPS]; what is left out is chosen as ``optix train`` would. The number of a run
+is the mean of its 100 confirmation episodes (greedy, seeds that nothing else has seen); a row shows the interquartile
+mean over runs with its 95 % bootstrap interval. SB3 trains for the steps that our run of that seed took, with the
 hyperparameters that rl-baselines3-zoo tuned, and its last policy plays 100 fresh greedy episodes.
 """
 

@@ -209,20 +209,21 @@ class LoopController:
         )
 
     def snapshot_due(self) -> bool:
-        """Whether the policy that collected the latest window may be among the best and enough windows have passed.
+        """Whether the policy that collected the latest window may be among the best, and enough steps have passed.
 
-        Snapshots grow rarer with the age of the run (one per 2 % of it), so that their number is logarithmic.
+        Snapshots are at least 1 % of the budget and 2 % of the steps so far apart, so that they cost next to nothing
+        and their number grows like a logarithm.
         """
         return (
             math.isfinite(self.level)
-            and self.progress.num_windows >= self._next_snapshot
+            and self.progress.num_env_steps >= self._next_snapshot
             and self.level >= self._pool_floor
         )
 
     def snapshot_taken(self, score: float, *, pool_floor: float) -> bool:
-        """Note a kept policy and the lowest score that the full pool still accepts; return whether it is a new best."""
-        windows = self.progress.num_windows
-        self._next_snapshot = windows + max(1, math.ceil(0.02 * windows))
+        """Note a kept policy and the lowest score that the full pool still takes; return whether it is a new best."""
+        steps = self.progress.num_env_steps
+        self._next_snapshot = steps + math.ceil(max(0.01 * (self.budget.max_env_steps or 0), 0.02 * steps))
         self._pool_floor = pool_floor
         improved = score > self.best_level
         if improved:

@@ -417,8 +417,8 @@ class Run:
 
     def finish(self, reason: StopReason) -> FinalPolicy | None:
         """Select and confirm the final policy and load it into the agent."""
-        if reason not in (StopReason.ERROR, StopReason.DIVERGED) and self.controller.assessment.n_windows:
-            self._keep_last_policy(reason)
+        if reason is not StopReason.DIVERGED and self.controller.assessment.n_windows:
+            self._keep_last_policy()
         choose = partial(
             choose_final_policy,
             self.registry,
@@ -444,10 +444,8 @@ class Run:
                 self.journal.append("confirmed", **final.confirmed, returns=final.returns)
         return final
 
-    def _keep_last_policy(self, reason: StopReason) -> None:
+    def _keep_last_policy(self) -> None:
         """The newest policy is a candidate too, even if no window has scored it yet."""
-        if reason is StopReason.INTERRUPTED and self.best is not None:
-            return
         if not math.isfinite(self.controller.level):
             return
         versions = {snapshot.policy_version for snapshot in self.registry.list()}
