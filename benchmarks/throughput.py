@@ -1,9 +1,9 @@
-"""Training throughput of optix PPO beside stable-baselines3, in environment steps per CPU-second.
+"""Training throughput of optix beside stable-baselines3, in environment steps per CPU-second.
 
-Both train on CartPole-v1 with the same networks (64-64 tanh, separate), the same minibatches and epochs, one thread,
-in turns within one process; the ratio is that of the medians.
+Both sides of a group train on the same task with the same networks, minibatches and number of updates, one thread, in
+turns within one process; the ratio is that of the medians. Further rows of a group show wider configurations of ours.
 
-    python benchmarks/throughput.py [--repeats 5] [--steps 32768]
+    python benchmarks/throughput.py [ppo] [dqn] [--repeats 5] [--steps 32768]
 """
 
 from __future__ import annotations
@@ -12,62 +12,56 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is imported
 
+Trainer: TypeAlias = Callable[[int], int]
+"""Trains for at least so many environment steps and returns how many it made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A configuration of both sides: SB3 keeps its usual width, ours may be wider."""
+    """One row: who trains, and in which configuration.
+
+    Attributes:
+        name: what is printed.
+        num_envs: environments side by side.
+        window_size: steps of each environment between two updates.
+        settings: of the algorithm, by the name of its side.
+    """
 
     name: str
     num_envs: int
-    num_steps: int
-    minibatch_size: int
-    num_epochs: int = 4
+    window_size: int
+    settings: Mapping[str, Any]
 
 
-SB3 = Case(name="stable-baselines3, 8 envs x 128, minibatch 256", num_envs=8, num_steps=128, minibatch_size=256)
-OURS = (
-    Case(name="optix, same configuration", num_envs=8, num_steps=128, minibatch_size=256),
-    Case(name="optix, 32 envs x 128, minibatch 1024", num_envs=32, num_steps=128, minibatch_size=1024),
-    Case(name="optix, 64 envs x 128, minibatch 1024", num_envs=64, num_steps=128, minibatch_size=1024),
-)
-
-
-def sb3_trainer(case: Case) -> Callable[[int], int]:
-    from stable_baselines3 import PPO
+def sb3_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
+    import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
 
-    model = PPO(
-        "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=case.num_envs, seed=0),
-        n_steps=case.num_steps,
-        batch_size=case.minibatch_size,
-        n_epochs=case.num_epochs,
-        learning_rate=3e-4,
-        device="cpu",
-        seed=0,
+    model = getattr(stable_baselines3, algorithm.upper())(
+        "MlpPolicy", make_vec_env(env_id, n_envs=case.num_envs, seed=0), device="cpu", seed=0, **case.settings
     )
 
     def train(num_env_steps: int) -> int:
         before = model.num_timesteps
         model.learn(num_env_steps, reset_num_timesteps=False)
-        return model.num_timesteps - before
+        return int(model.num_timesteps - before)
 
     return train
 
 
-def optix_trainer(case: Case) -> Callable[[int], int]:
+def optix_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
     from optix_core.backends import make_agent
     from optix_core.pipelines import VectorBatchPipeline
 
-    settings = {"minibatch_size": case.minibatch_size, "num_epochs": case.num_epochs, "entropy_coef": 0.0}
-    agent = make_agent("ppo", "CartPole-v1", framework="torch", seed=0, **settings)
-    pipeline = VectorBatchPipeline("CartPole-v1", agent, n_envs=case.num_envs, window_size=case.num_steps, seed=0)
+    agent = make_agent(algorithm, env_id, framework="torch", seed=0, **case.settings)
+    pipeline = VectorBatchPipeline(env_id, agent, n_envs=case.num_envs, window_size=case.window_size, seed=0)
     windows = pipeline.windows()
 
     def train(num_env_steps: int) -> int:
@@ -81,8 +75,92 @@ def optix_trainer(case: Case) -> Callable[[int], int]:
     return train
 
 
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """An algorithm on a task: the peer's configuration, and ours.
+
+    Attributes:
+        env_id: the task.
+        peer: stable-baselines3's row.
+        ours: our rows; the first has the peer's configuration.
+        share: of the steps asked for, where the algorithm is slow.
+    """
+
+    env_id: str
+    peer: Case
+    ours: Sequence[Case]
+    share: float = 1.0
+
+
+def _ppo() -> Group:
+    def ours(name: str, num_envs: int, minibatch_size: int) -> Case:
+        settings = {"minibatch_size": minibatch_size, "num_epochs": 4, "entropy_coef": 0.0}
+        return Case(name=name, num_envs=num_envs, window_size=128, settings=settings)
+
+    peer = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": 3e-4}
+    return Group(
+        env_id="CartPole-v1",
+        peer=Case(name="stable-baselines3, 8 envs x 128, minibatch 256", num_envs=8, window_size=128, settings=peer),
+        ours=(
+            ours("optix, same configuration", 8, 256),
+            ours("optix, 32 envs x 128, minibatch 1024", 32, 1024),
+            ours("optix, 64 envs x 128, minibatch 1024", 64, 1024),
+        ),
+    )
+
+
+def _dqn() -> Group:
+    """SB3's defaults: an update with 32 transitions every 4 steps, networks of 64-64, no double Q-learning."""
+    same = {
+        "learning_rate": 1e-4,
+        "batch_size": 32,
+        "capacity": 1_000_000,
+        "learning_starts": 100,
+        "updates_per_step": 0.25,
+        "target_update_interval": 2500,
+        "double_q": False,
+    }
+
+    def ours(name: str, num_envs: int, window_size: int, **changes: Any) -> Case:
+        return Case(name=name, num_envs=num_envs, window_size=window_size, settings=same | changes)
+
+    return Group(
+        env_id="CartPole-v1",
+        peer=Case(name="stable-baselines3, its defaults", num_envs=1, window_size=4, settings={}),
+        ours=(
+            ours("optix, same configuration", 1, 4),
+            ours("optix, the same with double Q-learning", 1, 4, double_q=True),
+            ours("optix, 8 envs x 4, an update per 4 steps", 8, 4),
+        ),
+        share=0.5,
+    )
+
+
+GROUPS: Mapping[str, Callable[[], Group]] = {"ppo": _ppo, "dqn": _dqn}
+
+
+def measure(algorithm: str, group: Group, *, repeats: int, num_env_steps: int) -> None:
+    """Train in turns and print the rates."""
+    trainers = {group.peer.name: sb3_trainer(algorithm, group.env_id, group.peer)}
+    trainers |= {case.name: optix_trainer(algorithm, group.env_id, case) for case in group.ours}
+    rates: dict[str, list[float]] = {name: [] for name in trainers}
+    for train in trainers.values():
+        train(4096)  # warm up
+    for _ in range(repeats):
+        for name, train in trainers.items():
+            start = time.process_time()
+            steps = train(num_env_steps)
+            rates[name].append(steps / (time.process_time() - start))
+    reference = statistics.median(rates[group.peer.name])
+    title = f"{algorithm.upper()} on {group.env_id}, steps per CPU-second (median of {repeats})"
+    print(f"{title:<60}{'steps/s':>10}{'ratio':>8}")
+    for name, values in rates.items():
+        print(f"  {name:<58}{statistics.median(values):>10,.0f}{statistics.median(values) / reference:>7.2f}x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("algorithms", nargs="*", default=[], help=f"of {', '.join(GROUPS)}; default all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=32768, help="environment steps per repeat and side")
     options = parser.parse_args()
@@ -90,21 +168,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    trainers = {SB3.name: sb3_trainer(SB3)} | {case.name: optix_trainer(case) for case in OURS}
-    rates: dict[str, list[float]] = {name: [] for name in trainers}
-    for train in trainers.values():
-        train(4096)  # warm up
-    for _ in range(options.repeats):
-        for name, train in trainers.items():
-            start = time.process_time()
-            steps = train(options.steps)
-            rates[name].append(steps / (time.process_time() - start))
-    reference = statistics.median(rates[SB3.name])
-    print(
-        f"{'environment steps per CPU-second (median of ' + str(options.repeats) + ')':<52}{'steps/s':>10}{'ratio':>8}"
-    )
-    for name, values in rates.items():
-        print(f"{name:<52}{statistics.median(values):>10,.0f}{statistics.median(values) / reference:>7.2f}x")
+    for algorithm in options.algorithms or GROUPS:
+        group = GROUPS[algorithm]()
+        measure(algorithm, group, repeats=options.repeats, num_env_steps=int(options.steps * group.share))
 
 
 if __name__ == "__main__":

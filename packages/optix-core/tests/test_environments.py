@@ -53,7 +53,8 @@ def test_what_is_no_environment_is_refused():
 
 
 def test_native_vector_environments_are_used_where_they_exist():
-    assert not isinstance(EnvSpec.of("CartPole-v1").make_vector(3), SyncVectorEnv)
+    assert not isinstance(EnvSpec.of("CartPole-v1").make_vector(4), SyncVectorEnv)
+    assert isinstance(EnvSpec.of("CartPole-v1").make_vector(1), SyncVectorEnv)  # one alone is faster without
     assert isinstance(EnvSpec.of("Pendulum-v1").make_vector(3), SyncVectorEnv)
 
 

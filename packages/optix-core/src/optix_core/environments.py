@@ -26,6 +26,9 @@ _NAMESPACES: Mapping[str, str] = {"ALE": "ale_py", "MinAtar": "minatar"}
 # Extras of optix-core, by what the error of a missing dependency mentions.
 _EXTRAS: Mapping[str, tuple[str, ...]] = {"box2d": ("box2d",), "mujoco": ("mujoco",), "atari": ("ale_py", "atari")}
 
+_NATIVE_FROM_ENVS = 4
+"""Below this number a native vector environment's fixed cost per step exceeds that of stepping one after the other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
@@ -96,8 +99,9 @@ class EnvSpec:
     ) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make ``num_envs`` environments side by side.
 
-        A native vectorised version is used where the id registers one (CartPole: up to 80 times the steps per
-        second); otherwise the environments step in turn in this process, or with ``asynchronous`` each in its own.
+        From four environments on, a native vectorised version is used where the id registers one (CartPole: up to 80
+        times the steps per second); otherwise the environments step in turn in this process, or with ``asynchronous``
+        each in its own.
 
         Args:
             num_envs: how many.
@@ -107,7 +111,8 @@ class EnvSpec:
         import gymnasium as gym
 
         self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
-        if self.env_id is not None and not asynchronous and self._has_native_vector():
+        wide = num_envs >= _NATIVE_FROM_ENVS
+        if self.env_id is not None and wide and not asynchronous and self._has_native_vector():
             return gym.make_vec(
                 self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
             )

@@ -9,16 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optix_torch.algorithms.dqn import TorchDQNAgent
     from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "TorchDQNAgent": "optix_torch.algorithms.dqn",
     "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
     "TorchPPOAgent": "optix_torch.algorithms.ppo",
 }
 
-__all__ = ["TorchGaussianPPOAgent", "TorchPPOAgent", "__version__"]
+__all__ = ["TorchDQNAgent", "TorchGaussianPPOAgent", "TorchPPOAgent", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

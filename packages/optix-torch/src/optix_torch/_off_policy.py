@@ -25,6 +25,9 @@ from optix_torch.networks import Runner, host_mlp
 _SMALL_NETWORK = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 
+_TINY_NETWORK = 20_000
+"""Below this many parameters NumPy answers a few observations sooner than torch does."""
+
 
 class Transitions(NamedTuple):
     """A batch of the replay memory on the agent's device, all first axes ``B``.
@@ -306,8 +309,10 @@ class OffPolicyAgent(ABC):
 
     def _refresh_policy(self) -> None:
         """Make ``act`` follow what it cannot see in place: the head, parameters on a device."""
+        size = sum(parameter.numel() for parameter in self._acting_module.parameters())
+        mlp = host_mlp(self._acting_module) if size < _TINY_NETWORK else None
         self._behaviour = NetworkPolicy(
-            encoder=self._encoder, network=self._acting.act, head=self._head, mode="sample", rng=self._rng
+            encoder=self._encoder, network=mlp or self._acting.act, head=self._head, mode="sample", rng=self._rng
         )
 
     def _tensors(self) -> dict[str, Tensor]:

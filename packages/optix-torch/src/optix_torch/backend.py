@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from optix_core.agents import default_values
@@ -18,7 +19,21 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "dqn": AlgorithmInfo(
+        name="dqn",
+        description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
+        action_kinds=frozenset({"discrete"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.DQN),
+    ),
 }
+
+_AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("ppo", "box"): ("ppo", "TorchGaussianPPOAgent"),
+    ("ppo", "any"): ("ppo", "TorchPPOAgent"),
+    ("dqn", "any"): ("dqn", "TorchDQNAgent"),
+}
+"""Module and class of the agent, by algorithm and kind of action."""
 
 
 class TorchBackend:
@@ -47,11 +62,13 @@ class TorchBackend:
             ConfigError: (a ``ValueError``) an algorithm, a space, a device or a hyperparameter that it cannot serve.
         """
         kind = action_kind(action_space)
-        algorithm_info(self, algorithm, kind)
-        from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
-
-        agent = TorchGaussianPPOAgent if kind == "box" else TorchPPOAgent
-        return agent.from_spaces(observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams)
+        algorithm = algorithm_info(self, algorithm, kind).name
+        module, name = _AGENTS.get((algorithm, kind), _AGENTS[algorithm, "any"])
+        agent = getattr(import_module(f"optix_torch.algorithms.{module}"), name)
+        built: BaseAgent = agent.from_spaces(
+            observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams
+        )
+        return built
 
 
 def create() -> TorchBackend:

@@ -59,11 +59,13 @@ class EpsilonGreedy:
 
     def sample(self, values: Array, rng: np.random.Generator) -> Array:
         """Draw actions ``[N]`` for values ``[N, A]``."""
-        actions = self.greedy(values)
-        if self.epsilon > 0.0:
-            random = rng.random(len(values)) < self.epsilon
-            actions[random] = rng.integers(values.shape[1], size=np.count_nonzero(random)) + self.start
-        return actions
+        greedy = self.greedy(values)
+        if self.epsilon <= 0.0:
+            return greedy
+        # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
+        draws = rng.random(len(values))
+        random = (draws * (values.shape[1] / self.epsilon)).astype(np.int64) + self.start
+        return np.where(draws < self.epsilon, random, greedy)
 
     def distribution(self, values: Array) -> ActionDistribution:
         """Return log-probabilities ``[N, A]``, minus infinity where an action is never taken."""
