@@ -1,0 +1,302 @@
+"""What SAC and TD3 share: an actor, two critics that watch each other, actions in units of their range."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optix_core.agents import Hyperparam, HyperparamStore
+from optix_core.errors import ConfigError
+from optix_core.policies import Head, Keep, encoder_for
+from optix_core.policies.heads import range_map
+from optix_core.seeding import derive_seed
+from optix_protocol import ActionDistribution, Array
+from optix_torch._actor_critic import encoder_for_module, spaces_of
+from optix_torch._arrays import as_tensor, resolve_device
+from optix_torch._cuda_graphs import GraphedUpdate
+from optix_torch._ensembles import interleaved, make_ensemble
+from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
+from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
+from optix_torch.networks import build_cnn, build_mlp, make_runner
+
+
+class TwinCriticAgent(OffPolicyAgent):
+    """An off-policy agent with an actor and twin critics; the algorithm fills in one update.
+
+    Arguments as in :class:`optix_torch.TorchSACAgent`.
+    """
+
+    _specs: ClassVar[Mapping[str, Hyperparam]]
+    _kind_of_weights: ClassVar[str]
+    _statistics_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        actor: nn.Module,
+        critic: nn.Module | Sequence[nn.Module],
+        action_space: Any,
+        observation_space: Any = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        values = dict(hyperparams or {})
+        if optimizer is not None:
+            values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
+        settings = HyperparamStore(self._specs, values)
+        where, precision = resolve_device(device), settings["precision"]
+        low, high = _bounds(action_space)
+        encoder = encoder_for_module(actor, observation_space)
+
+        self.actor = actor.to(where)
+        critics = _twins(critic, seed)
+        self.critics = nn.ModuleList(critics).to(where)
+        extra = {name: nn.Parameter(value.to(where)) for name, value in self._extra_values(settings).items()}
+        self._actor_parameters = FlatParameters([*self.actor.parameters(), *extra.values()])
+        self._critic_parameters = FlatParameters(interleaved(critics))
+        self._actor_net = make_ensemble([self.actor], where, precision)
+        self._critic_nets = make_ensemble(critics, where, precision)
+        self._target_critics = Target(critics, self._critic_parameters, interleaved)
+        self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
+
+        self._low, self._high, self._action_shape = low, high, action_space.shape
+        centre, width = range_map(low, high)
+        self._centre, self._width = as_tensor(centre, where), as_tensor(width, where)
+        self._statistics = torch.zeros(len(self._statistics_names), device=where)
+        self._step = GraphedUpdate(self._update_in_place, where)
+        super().__init__(
+            networks={"actor": self.actor, "critic": self.critics},
+            targets={"critic": self._target_critics, **self._extra_targets(precision, where)},
+            optimizers=self._make_optimizers(optimizer, extra),
+            extra_parameters=extra,
+            acting=make_runner(self.actor, where),
+            acting_module=self.actor,
+            head=self._make_head(settings),
+            encoder=encoder,
+            replay=make_replay(
+                encoder,
+                observation_space,
+                settings,
+                seed=seed,
+                action_shape=action_space.shape,
+                action_dtype=np.float32,
+            ),
+            hyperparams=settings,
+            kind=self._kind_of_weights,
+            seed=seed,
+            device=where,
+        )
+        self._check_networks(observation_space)
+
+    @classmethod
+    def from_env(cls, env: Any, **options: Any) -> Self:
+        """Build networks that fit an environment, a vector environment, or a pair of spaces.
+
+        Args:
+            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
+            options: ``seed``, ``hyperparams`` and ``device``, as in the constructor.
+        """
+        return cls.from_spaces(*spaces_of(env), **options)
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor.
+
+        Images get the convolutional network of Mnih et al. 2015, all other observations an MLP.
+        """
+        settings = HyperparamStore(cls._specs, hyperparams)
+        generator = torch.Generator().manual_seed(seed)
+        encoder = encoder_for(observation_space)
+        num_actions = len(_bounds(action_space)[0])
+        layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
+        critics: list[nn.Module]
+        if isinstance(encoder, Keep):
+            actor = build_cnn(encoder.shape, cls._num_outputs(num_actions), output_gain=0.01, generator=generator)
+            critics = [ImageCritic(encoder.shape, num_actions, generator=generator, **layers) for _ in range(2)]
+        else:
+            size = encoder.encoded_shape[0]
+            options = {**layers, "generator": generator}
+            actor = build_mlp(size, cls._num_outputs(num_actions), output_gain=0.01, **options)
+            critics = [build_mlp(size + num_actions, 1, output_gain=1.0, **options) for _ in range(2)]
+        return cls(
+            actor=cls._finish_actor(actor),
+            critic=critics,
+            action_space=action_space,
+            observation_space=observation_space,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+        )
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return the Gaussian that :meth:`act` draws from, before tanh or clipping, for observations ``[B, *obs]``."""
+        return self._behaviour.distribution(np.asarray(observations))
+
+    # ---- what an algorithm fills in ---------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def _num_outputs(cls, num_actions: int) -> int:
+        """Return how many outputs the actor has."""
+
+    @classmethod
+    def _finish_actor(cls, actor: nn.Sequential) -> nn.Sequential:
+        """Add what follows the actor's last linear layer."""
+        return actor
+
+    @abstractmethod
+    def _make_head(self, settings: Mapping[str, Any]) -> Head:
+        """Return what turns the actor's outputs into actions."""
+
+    @abstractmethod
+    def _update_in_place(self, *tensors: Tensor) -> Tensor:
+        """Make one update and return the temporal-difference errors ``[B]``.
+
+        It waits for nothing and decides nothing by the values of tensors, so that a CUDA graph can replay it. It writes
+        ``self._statistics``.
+
+        Args:
+            tensors: those of :class:`Transitions`, actions in units of their range, and standard normal noise
+                ``[2, B, D]``.
+        """
+
+    def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002 - nothing by default
+        """Return initial values of further learned tensors, by name; they are moved together with the actor."""
+        return {}
+
+    def _extra_targets(self, precision: str, device: torch.device) -> dict[str, Target]:  # noqa: ARG002
+        """Return slow copies besides those of the critics, by name."""
+        return {}
+
+    # ---- one update -------------------------------------------------------------------------------------------------
+
+    def _update(self, batch: Transitions) -> Tensor:
+        noise = self._rng.standard_normal((2, len(batch.rewards), len(self._low)), dtype=np.float32)
+        actions = (batch.actions.reshape(len(batch.rewards), -1) - self._centre) / self._width
+        batch = batch._replace(actions=actions)
+        with torch.no_grad():
+            return self._step(*batch, as_tensor(noise, self.device), key=self._graph_key())
+
+    def _graph_key(self) -> tuple[Any, ...]:
+        return tuple(self.hyperparams.values()) if self.device.type == "cuda" else ()
+
+    def _measure(self) -> dict[str, float]:
+        return dict(zip(self._statistics_names, self._statistics.tolist(), strict=True))
+
+    def _random_actions(self, num_actions: int) -> Array:
+        drawn = self._rng.uniform(self._low, self._high, (num_actions, len(self._low))).astype(np.float32)
+        return np.clip(drawn, self._low, self._high).reshape(num_actions, *self._action_shape)
+
+    # ---- construction -----------------------------------------------------------------------------------------------
+
+    def _make_optimizers(
+        self, optimizer: torch.optim.Optimizer | None, extra: Mapping[str, nn.Parameter]
+    ) -> dict[str, Optimizer]:
+        if optimizer is None:
+            parts = {"actor": self._actor_parameters, "critic": self._critic_parameters}
+            return {name: FusedAdam(part, learning_rate=0.0) for name, part in parts.items()}
+        of_actor, of_critics = [*self.actor.parameters(), *extra.values()], list(self.critics.parameters())
+        everything = [*of_actor, *of_critics]
+        return {
+            "actor": ModuleOptimizer(optimizer, everything, only=of_actor),
+            "critic": ModuleOptimizer(optimizer, everything, only=of_critics),
+        }
+
+    def _check_networks(self, observation_space: Any) -> None:
+        """Run the networks once, so that a module that does not fit is refused at once."""
+        dtype = np.float32 if observation_space is None else observation_space.dtype
+        observations = self._encode(np.zeros((2, *self._encoder.shape), dtype))
+        outputs = self._actor_net.infer(observations)
+        wanted = (1, 2, self._num_outputs(len(self._low)))
+        if outputs.shape != wanted:
+            raise ConfigError(f"The actor gives {outputs.shape[-1]} outputs; these actions need {wanted[-1]}.")
+        values = self._critic_nets.infer(observations, torch.zeros(2, len(self._low), device=self.device))
+        if values.shape != (2, 2, 1):
+            raise ConfigError(f"A critic must give one value [B, 1]; it gives {list(values.shape[1:])} for B = 2.")
+
+
+class ImageCritic(nn.Module):
+    """The value of an action in view of an image: the network of Mnih et al. 2015, then an MLP over both.
+
+    Args:
+        image_shape: of one observation.
+        num_actions: dimensions ``D`` of an action.
+        hidden_sizes: of the MLP.
+        activation: of the MLP.
+        generator: random numbers for the weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        num_actions: int,
+        *,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        features = hidden_sizes[0] if hidden_sizes else 256
+        self.see = build_cnn(image_shape, features, output_gain=math.sqrt(2), generator=generator)
+        self.judge = build_mlp(
+            features + num_actions,
+            1,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            output_gain=1.0,
+            generator=generator,
+        )
+
+    def forward(self, images: Tensor, actions: Tensor) -> Tensor:
+        """Return values ``[B, 1]`` for images ``[B, ...]`` and actions ``[B, D]``."""
+        seen = torch.relu(self.see(images))
+        values: Tensor = self.judge(torch.cat([seen, actions], 1))
+        return values
+
+
+def _bounds(space: Any) -> tuple[Array, Array]:
+    """Return the smallest and largest actions ``[D]``.
+
+    Raises:
+        ConfigError: no Box, or one without bounds.
+    """
+    if not hasattr(space, "low"):
+        raise ConfigError(f"Action space {space} is not supported: SAC and TD3 need a Box of continuous actions.")
+    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(f"Actions must have finite bounds, got {space}: wrap the environment in RescaleAction.")
+    return low, high
+
+
+def _twins(critic: nn.Module | Sequence[nn.Module], seed: int) -> list[nn.Module]:
+    """Return two critics; the twin of a single one gets weights of its own."""
+    if not isinstance(critic, nn.Module) or isinstance(critic, nn.ModuleList):
+        critics = list(critic)
+        if len(critics) != 2:
+            raise ConfigError(f"Pass one critic or two, not {len(critics)}.")
+        return critics
+    twin = copy.deepcopy(critic)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "twin"))
+        for part in twin.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return [critic, twin]
