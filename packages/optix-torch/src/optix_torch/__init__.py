@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optix_torch.algorithms.dqn import TorchDQNAgent
     from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
+    from optix_torch.algorithms.sac import TorchSACAgent
+    from optix_torch.algorithms.td3 import TorchTD3Agent
 
 __version__ = "0.1.0"
 
@@ -18,9 +20,11 @@ _HOMES = {
     "TorchDQNAgent": "optix_torch.algorithms.dqn",
     "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
     "TorchPPOAgent": "optix_torch.algorithms.ppo",
+    "TorchSACAgent": "optix_torch.algorithms.sac",
+    "TorchTD3Agent": "optix_torch.algorithms.td3",
 }
 
-__all__ = ["TorchDQNAgent", "TorchGaussianPPOAgent", "TorchPPOAgent", "__version__"]
+__all__ = ["TorchDQNAgent", "TorchGaussianPPOAgent", "TorchPPOAgent", "TorchSACAgent", "TorchTD3Agent", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

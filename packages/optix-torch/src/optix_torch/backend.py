@@ -26,12 +26,28 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=False,
         default_hyperparams=default_values(specs.DQN),
     ),
+    "sac": AlgorithmInfo(
+        name="sac",
+        description="Soft actor-critic: twin critics, squashed Gaussian policy, automatic temperature.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.SAC),
+    ),
+    "td3": AlgorithmInfo(
+        name="td3",
+        description="Twin delayed deterministic policy gradient with target policy smoothing.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.TD3),
+    ),
 }
 
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "TorchGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "TorchPPOAgent"),
     ("dqn", "any"): ("dqn", "TorchDQNAgent"),
+    ("sac", "any"): ("sac", "TorchSACAgent"),
+    ("td3", "any"): ("td3", "TorchTD3Agent"),
 }
 """Module and class of the agent, by algorithm and kind of action."""
 
