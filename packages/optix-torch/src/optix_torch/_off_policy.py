@@ -170,13 +170,13 @@ class OffPolicyAgent(ABC):
         """Return a frozen copy of the policy with random numbers of its own."""
         network = self._acting.frozen_copy().act
         return NetworkPolicy(
-            encoder=self._encoder, network=network, head=self._head, mode=mode, rng=np.random.default_rng(seed)
+            encoder=self._encoder, network=network, head=self._policy_head(), mode=mode, rng=np.random.default_rng(seed)
         )
 
     def host_policy(self) -> StateTree | None:
         """Return the policy as plain arrays (``optix_core.policies.policy_from_tree``), None if it is no MLP."""
         mlp = host_mlp(self._acting_module)
-        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
+        return None if mlp is None else policy_tree(self._encoder, mlp, self._policy_head(), None)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -314,6 +314,10 @@ class OffPolicyAgent(ABC):
         self._behaviour = NetworkPolicy(
             encoder=self._encoder, network=mlp or self._acting.act, head=self._head, mode="sample", rng=self._rng
         )
+
+    def _policy_head(self) -> Head:
+        """Return the head of policies for others: what the agent does once it has learned."""
+        return self._head
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {

@@ -176,8 +176,8 @@ class TorchDQNAgent(OffPolicyAgent):
         )
 
     def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the probabilities with which ``act`` chooses now, for observations ``[B, *obs]``."""
-        return self._behaviour.distribution(np.asarray(observations))
+        """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
+        return self._policy_head().distribution(self._behaviour.outputs(np.asarray(observations)))
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -210,6 +210,9 @@ class TorchDQNAgent(OffPolicyAgent):
 
     def _random_actions(self, num_actions: int) -> Array:
         return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
+
+    def _policy_head(self) -> EpsilonGreedy:
+        return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
 
     def _before_updates(self) -> None:
         """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""

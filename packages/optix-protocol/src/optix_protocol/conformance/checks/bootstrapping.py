@@ -54,10 +54,12 @@ def check_window_end_bootstraps(subject: Subject) -> None:
 def _learn_differently(subject: Subject, first: EpisodeData, second: EpisodeData) -> bool:
     """Whether two identical agents end with different weights.
 
-    They have a past, because the values of a critic that starts at zero are the same everywhere.
+    They have a past, because the values of a critic that starts at zero are the same everywhere. Rewards are small,
+    because the gradient of a robust loss (Huber's) is the same for every large error.
     """
 
     def weights(window: EpisodeData) -> Any:
-        return subject.weights(subject.learned_from(window, agent=subject.learned_from(subject.window(seed=7))))
+        small = replace(window, rewards=0.1 * window.rewards)
+        return subject.weights(subject.learned_from(small, agent=subject.learned_from(subject.window(seed=7))))
 
     return differ(weights(first), weights(second))
