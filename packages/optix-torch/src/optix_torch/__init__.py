@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optix_torch.algorithms.dqn import TorchDQNAgent
     from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
+    from optix_torch.algorithms.rainbow import TorchRainbowDQNAgent
     from optix_torch.algorithms.sac import TorchSACAgent
     from optix_torch.algorithms.td3 import TorchTD3Agent
 
@@ -20,6 +21,7 @@ _HOMES = {
     "TorchDQNAgent": "optix_torch.algorithms.dqn",
     "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
     "TorchPPOAgent": "optix_torch.algorithms.ppo",
+    "TorchRainbowDQNAgent": "optix_torch.algorithms.rainbow",
     "TorchSACAgent": "optix_torch.algorithms.sac",
     "TorchTD3Agent": "optix_torch.algorithms.td3",
 }

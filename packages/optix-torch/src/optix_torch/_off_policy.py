@@ -192,10 +192,10 @@ class OffPolicyAgent(ABC):
         if episode_data.num_env_steps:
             self.replay.add(episode_data)
             self._num_env_steps += episode_data.num_env_steps
-            self._before_updates()
             if not self._is_warming_up:
                 self._updates_owed += self.hyperparams["updates_per_step"] * episode_data.num_env_steps
                 self._make_updates(int(self._updates_owed))
+            self._prepare_to_act()
         return {**self._diagnostics, "buffer_size": float(len(self.replay))}
 
     @property
@@ -219,8 +219,8 @@ class OffPolicyAgent(ABC):
         if self.device.type != "cpu":
             self._refresh_policy()
 
-    def _before_updates(self) -> None:  # noqa: B027 - most algorithms have nothing to do here
-        """Adapt what depends on the number of environment steps (a schedule of exploration, say)."""
+    def _prepare_to_act(self) -> None:  # noqa: B027 - most algorithms have nothing to do here
+        """Adapt how ``act`` explores to the number of environment steps; called after every ``learn``."""
 
     def _to_device(self, batch: ReplayBatch) -> Transitions:
         return Transitions(
@@ -296,14 +296,14 @@ class OffPolicyAgent(ABC):
         self._num_env_steps, self._num_updates = int(state["num_env_steps"]), int(state["num_updates"])
         self._updates_owed = float(state["updates_owed"])
         self._diagnostics = dict(state["diagnostics"])
-        restore_rng(self._rng, state["rng"])
         self.replay.restore(state["replay"])
         for name, optimizer in self._optimizers.items():
             optimizer.restore(state["optimizers"][name])
         for name, target in self._targets.items():
             target.parameters.vector.copy_(torch.from_numpy(np.array(state["targets"][name])))
         self._load(state["weights"])
-        self._before_updates()
+        self._prepare_to_act()
+        restore_rng(self._rng, state["rng"])
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 

@@ -26,6 +26,13 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=False,
         default_hyperparams=default_values(specs.DQN),
     ),
+    "rainbow": AlgorithmInfo(
+        name="rainbow",
+        description="Distributional, dueling, double Q-learning with noisy layers, n-step returns, priorities.",
+        action_kinds=frozenset({"discrete"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.RAINBOW),
+    ),
     "sac": AlgorithmInfo(
         name="sac",
         description="Soft actor-critic: twin critics, squashed Gaussian policy, automatic temperature.",
@@ -46,6 +53,7 @@ _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "TorchGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "TorchPPOAgent"),
     ("dqn", "any"): ("dqn", "TorchDQNAgent"),
+    ("rainbow", "any"): ("rainbow", "TorchRainbowDQNAgent"),
     ("sac", "any"): ("sac", "TorchSACAgent"),
     ("td3", "any"): ("td3", "TorchTD3Agent"),
 }

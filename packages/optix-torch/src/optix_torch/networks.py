@@ -96,6 +96,68 @@ def _orthogonal(layer: Callable[..., nn.Module], *sizes: int, gain: float, gener
     return module
 
 
+class NoisyLinear(nn.Module):
+    """A linear layer whose weights carry learned noise (Fortunato et al. 2018, factorised Gaussian).
+
+    ``y = (w + sigma_w * (e_out e_in^T)) x + b + sigma_b * e_out``, which needs no noisy copy of the weights. The noise
+    is zero (so that the layer acts by its means) until :class:`Noise` draws it.
+
+    Args:
+        num_inputs: width of the input.
+        num_outputs: width of the output.
+        std_init: initial ``sigma`` times the root of ``num_inputs``.
+        generator: draws the initial weights, uniform within one over that root.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int, *, std_init: float, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(num_inputs)
+        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs).uniform_(-bound, bound, generator=generator))
+        self.bias = nn.Parameter(torch.empty(num_outputs).uniform_(-bound, bound, generator=generator))
+        self.weight_sigma = nn.Parameter(torch.full((num_outputs, num_inputs), std_init * bound))
+        self.bias_sigma = nn.Parameter(torch.full((num_outputs,), std_init * bound))
+        self.noise_in: Tensor
+        self.noise_out: Tensor
+        self.register_buffer("noise_in", torch.zeros(num_inputs), persistent=False)
+        self.register_buffer("noise_out", torch.zeros(num_outputs), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[B, out]`` for ``[B, in]`` with the present noise."""
+        mean = nn.functional.linear(x, self.weight, self.bias)
+        return torch.addcmul(
+            mean, nn.functional.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma), self.noise_out
+        )
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Return weights ``[in, out]`` and biases ``[out]`` with the present noise, as NumPy copies."""
+        noise_in, noise_out = self.noise_in.cpu().numpy(), self.noise_out.cpu().numpy()
+        sigma, bias_sigma = self.weight_sigma.detach().cpu().numpy(), self.bias_sigma.detach().cpu().numpy()
+        weight = sigma * noise_out[:, None] * noise_in + self.weight.detach().cpu().numpy()
+        return weight.T, bias_sigma * noise_out + self.bias.detach().cpu().numpy()
+
+
+class Noise:
+    """The noise of all :class:`NoisyLinear` layers of a network, in one vector.
+
+    Args:
+        network: its layers' noise becomes a view on the vector.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        layers = [part for part in network.modules() if isinstance(part, NoisyLinear)]
+        sizes = [size for layer in layers for size in (layer.noise_in.numel(), layer.noise_out.numel())]
+        device = next(network.parameters()).device
+        self.vector = torch.zeros(sum(sizes), device=device)
+        views = iter(torch.split(self.vector, sizes))
+        for layer in layers:
+            layer.noise_in, layer.noise_out = next(views), next(views)
+
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draw anew: ``sign(x) sqrt(|x|)`` of standard normal numbers ``x``."""
+        numbers = rng.standard_normal(len(self.vector), dtype=np.float32)
+        self.vector.copy_(torch.from_numpy(np.sign(numbers) * np.sqrt(np.abs(numbers))))
+
+
 # ---- running --------------------------------------------------------------------------------------------------------
 
 

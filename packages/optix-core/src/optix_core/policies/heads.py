@@ -47,28 +47,42 @@ class EpsilonGreedy:
     Attributes:
         epsilon: share of random actions when sampling.
         start: the smallest action.
+        support: ``[Z]`` the values of the atoms, where the network gives logits ``[N, A Z]`` of distributions over
+            values (Bellemare et al. 2017); None where it gives values ``[N, A]``.
     """
 
     epsilon: float
     start: int = 0
+    support: Array | None = None
 
-    def greedy(self, values: Array) -> Array:
-        """Return the most valuable action ``[N]`` for values ``[N, A]``."""
-        actions: Array = values.argmax(axis=1)
+    def values(self, outputs: Array) -> Array:
+        """Return the expected values ``[N, A]`` for the network's outputs."""
+        if self.support is None:
+            return outputs
+        logits = outputs.reshape(len(outputs), -1, len(self.support))
+        weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+        expected: Array = weights @ self.support / weights.sum(axis=2)
+        return expected
+
+    def greedy(self, outputs: Array) -> Array:
+        """Return the most valuable action ``[N]``."""
+        actions: Array = self.values(outputs).argmax(axis=1)
         return actions + self.start if self.start else actions
 
-    def sample(self, values: Array, rng: np.random.Generator) -> Array:
-        """Draw actions ``[N]`` for values ``[N, A]``."""
-        greedy = self.greedy(values)
+    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+        """Draw actions ``[N]``."""
+        greedy = self.greedy(outputs)
         if self.epsilon <= 0.0:
             return greedy
         # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
-        draws = rng.random(len(values))
-        random = (draws * (values.shape[1] / self.epsilon)).astype(np.int64) + self.start
+        draws = rng.random(len(outputs))
+        num_actions = outputs.shape[1] if self.support is None else outputs.shape[1] // len(self.support)
+        random = (draws * (num_actions / self.epsilon)).astype(np.int64) + self.start
         return np.where(draws < self.epsilon, random, greedy)
 
-    def distribution(self, values: Array) -> ActionDistribution:
+    def distribution(self, outputs: Array) -> ActionDistribution:
         """Return log-probabilities ``[N, A]``, minus infinity where an action is never taken."""
+        values = self.values(outputs)
         probabilities = np.full(values.shape, self.epsilon / values.shape[1])
         probabilities[np.arange(len(values)), values.argmax(axis=1)] += 1.0 - self.epsilon
         with np.errstate(divide="ignore"):
@@ -76,7 +90,8 @@ class EpsilonGreedy:
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
-        return {"kind": "epsilon_greedy", "epsilon": self.epsilon, "start": self.start}
+        settings = {"kind": "epsilon_greedy", "epsilon": self.epsilon, "start": self.start}
+        return settings if self.support is None else {**settings, "support": self.support.copy()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +274,7 @@ def head_from_tree(tree: StateTree) -> Head:
     if kind == "categorical":
         return Categorical(start=int(tree["start"]))
     if kind == "epsilon_greedy":
-        return EpsilonGreedy(epsilon=float(tree["epsilon"]), start=int(tree["start"]))
+        return EpsilonGreedy(epsilon=float(tree["epsilon"]), start=int(tree["start"]), support=tree.get("support"))
     if kind == "multi_categorical":
         return MultiCategorical(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])))
     if kind == "diagonal_gaussian":

@@ -214,7 +214,7 @@ class TorchDQNAgent(OffPolicyAgent):
     def _policy_head(self) -> EpsilonGreedy:
         return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
 
-    def _before_updates(self) -> None:
+    def _prepare_to_act(self) -> None:
         """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
         settings = self.hyperparams
         left = max(0.0, 1.0 - self._num_env_steps / settings["epsilon_decay_steps"])

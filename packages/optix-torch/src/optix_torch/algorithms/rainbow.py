@@ -1,0 +1,373 @@
+"""Rainbow (Hessel et al. 2018): distributional Q-learning that explores by noise in its weights.
+
+The network (:class:`RainbowNetwork`) gives for every action a distribution over ``num_atoms`` values between ``v_min``
+and ``v_max`` (C51, Bellemare et al. 2017), as the sum of a value and an advantage stream (dueling, Wang et al. 2016)
+whose layers carry learned noise (Fortunato et al. 2018).
+
+One update, top to bottom, is :meth:`TorchRainbowDQNAgent._update`: the distribution of the next state's best action,
+chosen by the online network (double), is shrunk by ``gamma^n``, shifted by the ``n_step`` rewards and laid back on the
+atoms (:func:`project`); the loss is the cross-entropy with the online distribution, weighted for prioritised replay,
+whose priorities are Kullback-Leibler divergences.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optix_core.agents import HyperparamStore
+from optix_core.data import ReplayBuffer
+from optix_core.errors import ConfigError
+from optix_core.policies import MLP, Encoder, EpsilonGreedy, Keep, NetworkPolicy, encoder_for, policy_tree
+from optix_protocol import Array, PolicyMode, StateTree
+from optix_torch import hyperparams as specs
+from optix_torch._actor_critic import encoder_for_module, spaces_of
+from optix_torch._arrays import resolve_device
+from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
+from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
+from optix_torch.networks import Noise, NoisyLinear, build_cnn, build_mlp, host_mlp, make_runner
+
+
+class RainbowNetwork(nn.Module):
+    """Logits of the distributions over values, from a torso and two noisy streams.
+
+    Args:
+        torso: module from observations ``[B, ...]`` to features ``[B, F]``.
+        value: module from features to ``[B, Z]``.
+        advantage: module from features to ``[B, A Z]``.
+        num_actions: ``A``.
+    """
+
+    def __init__(self, *, torso: nn.Module, value: nn.Module, advantage: nn.Module, num_actions: int) -> None:
+        super().__init__()
+        self.torso = torso
+        self.value = value
+        self.advantage = advantage
+        self.num_actions = num_actions
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``[B, A Z]``: value plus advantage, the latter centred over the actions."""
+        features = self.torso(x)
+        advantage = self.advantage(features).unflatten(1, (self.num_actions, -1))
+        logits: Tensor = self.value(features).unsqueeze(1) + advantage - advantage.mean(1, keepdim=True)
+        return logits.flatten(1)
+
+
+def project(probs: Tensor, rewards: Tensor, discounts: Tensor, support: Tensor, v_min: float, v_max: float) -> Tensor:
+    """Lay the distribution of ``r + discount Z`` on the atoms again (algorithm 1 of Bellemare et al. 2017).
+
+    Args:
+        probs: ``[B, Z]`` probabilities of the atoms.
+        rewards: ``[B]``.
+        discounts: ``[B]``.
+        support: ``[Z]`` values of the atoms, evenly from ``v_min`` to ``v_max``.
+        v_min: smallest value; what falls below is counted there.
+        v_max: largest value; what falls above is counted there.
+
+    Returns:
+        ``[B, Z]`` probabilities of the atoms.
+    """
+    num_atoms = len(support)
+    shifted = torch.addcmul(rewards.unsqueeze(1), discounts.unsqueeze(1), support).clamp_(v_min, v_max)
+    places = shifted.sub_(v_min).mul_((num_atoms - 1) / (v_max - v_min))
+    below = places.floor()
+    above_share = probs * (places - below)
+    index = below.long()
+    projected = torch.zeros_like(probs).scatter_add_(1, index, probs - above_share)
+    return projected.scatter_add_(1, index.add_(1).clamp_(max=num_atoms - 1), above_share)
+
+
+class Loss(NamedTuple):
+    """The distributional loss on a batch and its gradient.
+
+    Attributes:
+        loss: 0-d, weighted mean of the cross-entropies.
+        divergences: ``[B]`` Kullback-Leibler divergences of the online distributions from their targets.
+        d_logits: ``[B, A, Z]``.
+    """
+
+    loss: Tensor
+    divergences: Tensor
+    d_logits: Tensor
+
+
+def categorical_loss(logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Loss:
+    """Compute the cross-entropy between targets and the distributions of the actions taken, and its gradient.
+
+    Args:
+        logits: ``[B, A, Z]`` now.
+        actions: ``[B]`` what was done, counted from 0.
+        targets: ``[B, Z]`` probabilities.
+        weights: ``[B]`` importance weights.
+    """
+    index = actions.view(-1, 1, 1).expand(-1, 1, logits.shape[2])
+    log_probs = logits.gather(1, index).squeeze(1).log_softmax(1)
+    cross_entropies = (targets * log_probs).sum(1).neg_()
+    divergences = torch.xlogy(targets, targets).sum(1).add_(cross_entropies)
+    d_chosen = (log_probs.exp() - targets) * (weights * (1.0 / len(weights))).unsqueeze(1)
+    d_logits = torch.zeros_like(logits).scatter_(1, index, d_chosen.unsqueeze(1))
+    return Loss((weights * cross_entropies).mean(), divergences, d_logits)
+
+
+class TorchRainbowDQNAgent(OffPolicyAgent):
+    """Rainbow for discrete actions, with your network or with the one :meth:`from_env` builds.
+
+    It explores by the noise in its weights, drawn anew for every window; a greedy policy acts by their means. The
+    returns, discounted, must lie between ``v_min`` and ``v_max``: the diagnostic ``edge_mass`` says how much of the
+    targets' probability lies on the outermost atoms, and should be small.
+
+    Args:
+        q_network: module from observations ``[B, obs]`` to logits ``[B, A Z]``, action by action; the noise of its
+            :class:`optix_torch.networks.NoisyLinear` layers is drawn by the agent.
+        action_space: a single environment's space.
+        optimizer: over its parameters; None makes Adam. Its learning rate is the default ``learning_rate``.
+        hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.RAINBOW`.
+        seed: seed of the noise and of the replay memory.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        observation_space: a single environment's space; needed if the network does not begin with a linear layer.
+        replay: a memory of your own; None makes one of ``capacity`` rows.
+
+    Raises:
+        ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+    """
+
+    _head: EpsilonGreedy
+
+    def __init__(
+        self,
+        *,
+        q_network: nn.Module,
+        action_space: Any,
+        optimizer: torch.optim.Optimizer | None = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        observation_space: Any = None,
+        replay: ReplayBuffer | None = None,
+    ) -> None:
+        values = dict(hyperparams or {})
+        if optimizer is not None:
+            values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
+        settings = HyperparamStore(specs.RAINBOW, values)
+        if settings["v_min"] >= settings["v_max"]:
+            raise ConfigError(f"v_min must be below v_max, got {settings['v_min']:g} and {settings['v_max']:g}.")
+        self._num_actions = int(action_space.n)
+        place = resolve_device(device)
+        encoder = encoder_for_module(q_network, observation_space)
+        support = np.linspace(settings["v_min"], settings["v_max"], settings["num_atoms"], dtype=np.float32)
+
+        self.q_network = q_network.to(place)
+        self._parameters = FlatParameters(self.q_network.parameters())
+        self._target = Target([self.q_network], self._parameters)
+        self._noise, self._target_noise = Noise(self.q_network), Noise(self._target.networks[0])
+        self._runner = make_runner(self.q_network, place)
+        self._target_runner = make_runner(self._target.networks[0], place)
+        self._support = torch.from_numpy(support).to(place)
+        self._optimizer: Optimizer = (
+            FusedAdam(self._parameters, learning_rate=settings["learning_rate"])
+            if optimizer is None
+            else ModuleOptimizer(optimizer, ())
+        )
+        self._latest: tuple[Tensor, ...] = ()
+        super().__init__(
+            networks={"q_network": self.q_network},
+            targets={"q_network": self._target},
+            optimizers={"q_network": self._optimizer},
+            acting=self._runner,
+            acting_module=self.q_network,
+            head=EpsilonGreedy(epsilon=settings["epsilon_end"], start=int(action_space.start), support=support),
+            encoder=encoder,
+            replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
+            hyperparams=settings,
+            kind="torch/Rainbow",
+            seed=seed,
+            device=place,
+        )
+
+    @classmethod
+    def from_env(cls, env: Any, **options: Any) -> TorchRainbowDQNAgent:
+        """Build a network that fits an environment, a vector environment, or a pair of spaces.
+
+        Args:
+            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
+            options: ``seed``, ``hyperparams``, ``device`` and ``replay``, as in the constructor.
+        """
+        return cls.from_spaces(*spaces_of(env), **options)
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        replay: ReplayBuffer | None = None,
+    ) -> TorchRainbowDQNAgent:
+        """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
+        settings = HyperparamStore(specs.RAINBOW, hyperparams)
+        return cls(
+            q_network=build_rainbow_network(encoder_for(observation_space), int(action_space.n), settings, seed),
+            action_space=action_space,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+            observation_space=observation_space,
+            replay=replay,
+        )
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def _update(self, batch: Transitions) -> Tensor:
+        settings = self.hyperparams
+        self._noise.draw(self._rng)
+        self._target_noise.draw(self._rng)
+        shape = (len(batch.rewards), self._num_actions, len(self._support))
+
+        next_logits = self._target_runner.infer(batch.next_observations).view(shape)
+        judge = self._runner.infer(batch.next_observations).view(shape) if settings["double_q"] else next_logits
+        best = (judge.softmax(2) @ self._support).argmax(1)
+        probs = next_logits.gather(1, best.view(-1, 1, 1).expand(-1, 1, shape[2])).squeeze(1).softmax(1)
+        v_min, v_max = settings["v_min"], settings["v_max"]
+        targets = project(probs, batch.rewards, batch.discounts, self._support, v_min, v_max)
+
+        logits = self._runner.forward(batch.observations).view(shape)
+        actions = batch.actions - self._head.start if self._head.start else batch.actions
+        loss = categorical_loss(logits, actions, targets, batch.weights)
+        self._parameters.gradient.zero_()
+        self._runner.backward(loss.d_logits.view(shape[0], -1))
+        norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
+        self._optimizer.step()
+        if (self._num_updates + 1) % settings["target_update_interval"] == 0:
+            self._target.copy()
+        self._latest = (loss.loss, loss.divergences, targets, norm)
+        return loss.divergences
+
+    def _measure(self) -> dict[str, float]:
+        loss, divergences, targets, norm = self._latest
+        value, edges = (targets @ self._support).mean(), targets[:, [0, -1]].sum(1).mean()
+        numbers = torch.stack([loss, divergences.mean(), value, edges, norm]).tolist()
+        return dict(zip(("loss", "kl", "q_mean", "edge_mass", "grad_norm"), numbers, strict=True))
+
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> NetworkPolicy:  # noqa: ARG002 - stateless
+        """Return a frozen copy of the policy: ``"greedy"`` without noise, ``"sample"`` with new noise at every step."""
+        network, rng = copy.deepcopy(self.q_network), np.random.default_rng(seed)
+        noise, runner = Noise(network), make_runner(network, self.device)
+
+        def act(rows: Array) -> Array:
+            if mode == "sample":
+                noise.draw(rng)
+            return runner.act(rows)
+
+        mlp = dueling_mlp(network) if mode == "greedy" else None
+        return NetworkPolicy(encoder=self._encoder, network=mlp or act, head=self._head, mode=mode, rng=rng)
+
+    def host_policy(self) -> StateTree | None:
+        """Return the policy without noise as plain arrays, None if its torso is no MLP."""
+        network = copy.deepcopy(self.q_network)
+        Noise(network)
+        mlp = dueling_mlp(network)
+        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
+
+    def training_state(self) -> StateTree:
+        """Return copies of networks, target, optimiser, memory, noise, random numbers and counters."""
+        return {**super().training_state(), "noise": self._noise.vector.cpu().numpy().copy()}
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        super().restore_training_state(state)
+        self._noise.vector.copy_(torch.from_numpy(np.array(state["noise"])))
+        self._refresh_policy()
+
+    def _random_actions(self, num_actions: int) -> Array:
+        return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
+
+    def _prepare_to_act(self) -> None:
+        """Draw the noise for the next window."""
+        self._noise.draw(self._rng)
+        self._refresh_policy()
+
+    def _refresh_policy(self) -> None:
+        network = dueling_mlp(self.q_network) or self._acting.act
+        self._behaviour = NetworkPolicy(
+            encoder=self._encoder, network=network, head=self._head, mode="sample", rng=self._rng
+        )
+
+
+def build_rainbow_network(encoder: Encoder, num_actions: int, settings: HyperparamStore, seed: int) -> RainbowNetwork:
+    """Build the network for an encoder: images get the convolutions of Mnih et al. 2015, all others dense layers.
+
+    The last hidden layer is noisy, one for each stream (512 wide for images).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    activation, std_init = settings["activation"], settings["noise_std_init"]
+    if isinstance(encoder, Keep):
+        torso = build_cnn(encoder.shape, 1, output_gain=1.0, generator=generator)[:-3]  # without the dense layers
+        with torch.no_grad():
+            num_features, width = torso(torch.zeros(1, *encoder.shape)).shape[1], 512
+    else:
+        *sizes, width = settings["hidden_sizes"]
+        dense = build_mlp(
+            encoder.encoded_shape[0], 1, hidden_sizes=sizes, activation=activation, output_gain=1.0, generator=generator
+        )
+        torso, num_features = dense[:-1], [encoder.encoded_shape[0], *sizes][-1]
+
+    def stream(num_outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            NoisyLinear(num_features, width, std_init=std_init, generator=generator),
+            nn.ReLU(),
+            NoisyLinear(width, num_outputs, std_init=std_init, generator=generator),
+        )
+
+    num_atoms = settings["num_atoms"]
+    return RainbowNetwork(
+        torso=torso, value=stream(num_atoms), advantage=stream(num_actions * num_atoms), num_actions=num_actions
+    )
+
+
+def dueling_mlp(network: nn.Module) -> MLP | None:
+    """Return a dense :class:`RainbowNetwork` with its present noise as one chain of layers, None if it is none.
+
+    The streams' hidden layers become one twice as wide, and value plus centred advantage one linear map.
+    """
+    if not isinstance(network, RainbowNetwork) or next(network.parameters()).device.type != "cpu":
+        return None
+    torso = (
+        host_mlp(network.torso) if len(list(network.torso.children())) else MLP(weights=[], biases=[], activations=[])
+    )
+    value, advantage = _noisy_layers(network.value), _noisy_layers(network.advantage)
+    if torso is None or value is None or advantage is None:
+        return None
+    shape = (network.num_actions, len(value[1].bias))
+
+    def merged(value: Array, advantage: Array) -> tuple[Array, Array]:
+        parts = advantage.reshape(*advantage.shape[:-1], *shape)
+        centred = parts - parts.mean(axis=-2, keepdims=True)
+        return np.tile(value, shape[0]), centred.reshape(advantage.shape)
+
+    (first, second) = ([layer.arrays() for layer in pair] for pair in zip(value, advantage, strict=True))
+    bias_value, bias_advantage = merged(*(bias for _, bias in second))
+    return MLP(
+        weights=[
+            *torso.weights,
+            np.hstack([weight for weight, _ in first]),
+            np.vstack(merged(*(weight for weight, _ in second))),
+        ],
+        biases=[*torso.biases, np.concatenate([bias for _, bias in first]), bias_value + bias_advantage],
+        activations=[*torso.activations, "relu", "identity"],
+    )
+
+
+def _noisy_layers(stream: nn.Module) -> list[NoisyLinear] | None:
+    """Return the two layers of a stream of :func:`build_rainbow_network`, None if it is another."""
+    parts = list(stream.children())
+    layers = [part for part in parts if isinstance(part, NoisyLinear)]
+    return layers if len(parts) == 3 and len(layers) == 2 and isinstance(parts[1], nn.ReLU) else None
