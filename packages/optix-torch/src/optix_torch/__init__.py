@@ -26,7 +26,15 @@ _HOMES = {
     "TorchTD3Agent": "optix_torch.algorithms.td3",
 }
 
-__all__ = ["TorchDQNAgent", "TorchGaussianPPOAgent", "TorchPPOAgent", "TorchSACAgent", "TorchTD3Agent", "__version__"]
+__all__ = [
+    "TorchDQNAgent",
+    "TorchGaussianPPOAgent",
+    "TorchPPOAgent",
+    "TorchRainbowDQNAgent",
+    "TorchSACAgent",
+    "TorchTD3Agent",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
