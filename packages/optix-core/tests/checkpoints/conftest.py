@@ -1,9 +1,11 @@
 """An agent that is two arrays, and ways to save it."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
-from optix_core.checkpoints import CheckpointRegistry, RunDirectory, read_arrays, write_arrays
+from optix_core.checkpoints import CheckpointRegistry, RunDirectory, chunks, read_arrays, write_arrays
 from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet
 
 
@@ -65,6 +67,28 @@ def keep_fixture():
     return keep
 
 
+def small_chunks():
+    """Keep arrays of more than 64 bytes in chunks of that size, so that small ones do for tests."""
+    return mock.patch.object(chunks, "CHUNK_BYTES", 64)
+
+
+def memory_at(step):
+    """A memory of five chunks, of which only the first changes."""
+    memory = np.arange(40.0)
+    memory[:3] = step
+    return memory
+
+
+@pytest.fixture(name="small_chunks", scope="session")
+def small_chunks_fixture():
+    return small_chunks
+
+
+@pytest.fixture(name="memory_at", scope="session")
+def memory_at_fixture():
+    return memory_at
+
+
 @pytest.fixture
 def registry(tmp_path):
     with CheckpointRegistry(tmp_path / "run", max_snapshots=4) as opened:
@@ -73,15 +97,19 @@ def registry(tmp_path):
 
 @pytest.fixture(scope="session")
 def make_run():
-    """Write a small finished run: three snapshots, the second the best, two states, three events, a result."""
+    """Write a small finished run: three snapshots, the second the best, two states, three events, a result.
+
+    The states hold a memory in chunks of 64 bytes, of which all but the first are shared.
+    """
 
     def make(path):
-        with RunDirectory.create(path, max_snapshots=4) as run:
+        with small_chunks(), RunDirectory.create(path, max_snapshots=4) as run:
             run.write_run({"env_id": "Toy-v0", "seed": 3})
             for value, score in ((1, 10.0), (2, 30.0), (3, 20.0)):
                 keep(run, value, score)
                 run.journal.append("snapshot", score=score)
-                run.save_state({"agent": {"weights": np.full(5, float(value)), "rng": 2**90 + value}, "step": value})
+                agent = {"weights": np.full(5, float(value)), "rng": 2**90 + value, "memory": memory_at(value)}
+                run.save_state({"agent": agent, "step": value})
             run.registry.mark_best(2)
             run.write_result({"verdict": "CONVERGED", "confirmed_return": {"mean": 30.0}})
         return path

@@ -9,25 +9,31 @@ import subprocess
 import sys
 import time
 import traceback
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from optix_core.checkpoints import RunDirectory, read_events, write_arrays
+from optix_core.checkpoints import RunDirectory, chunks, read_events, write_arrays
 from optix_protocol import EvalMetrics, HyperparamSet
 
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@mock.patch.object(chunks, "CHUNK_BYTES", 4096)
 def train(path, *, num_steps, begun=lambda: None):
-    """A run in miniature that goes on where it was: random numbers, snapshots, new scores, marks, states, a journal."""
-    rng, weights, step = np.random.default_rng(7), np.zeros(3000), 0
+    """A run in miniature that goes on where it was: random numbers, snapshots, new scores, marks, states, a journal.
+
+    Its state holds a ring memory, kept in chunks.
+    """
+    rng, weights, memory, step = np.random.default_rng(7), np.zeros(500), np.zeros((4, 512)), 0
     with RunDirectory.create(path, resume=True, max_snapshots=4) as run:
         run.write_run({"seed": 7})
         saved = run.load_state()
         run.rewind(saved)
         if saved is not None:
-            rng.bit_generator.state, weights, step = saved.tree["rng"], saved.tree["weights"], saved.tree["step"]
+            rng.bit_generator.state = saved.tree["rng"]
+            weights, memory, step = (saved.tree[name] for name in ("weights", "memory", "step"))
             kept = {snapshot.snapshot_id for snapshot in run.registry.list()}
             assert kept == {entry["snapshot_id"] for entry in saved.snapshots["snapshots"]}
         assert all("writer died" in str(problem) or "cut off" in str(problem) for problem in run.problems), run.problems
@@ -35,6 +41,7 @@ def train(path, *, num_steps, begun=lambda: None):
         while step < num_steps:
             step += 1
             weights += rng.normal(size=weights.shape)
+            memory[step // 2 % 4] = weights.mean()
             score = float(weights.mean())
             kept = run.registry.save(
                 lambda file, weights=weights: write_arrays(file, {"w": weights}),
@@ -48,7 +55,7 @@ def train(path, *, num_steps, begun=lambda: None):
                 run.registry.mark_best(run.registry.list()[0].snapshot_id)
             run.journal.append("step", step=step, score=score, kept=kept.snapshot_id, best=best)
             if step % 3 == 0:
-                run.save_state({"rng": rng.bit_generator.state, "weights": weights, "step": step})
+                run.save_state({"rng": rng.bit_generator.state, "weights": weights, "memory": memory, "step": step})
         run.flush()
         run.write_result({"final": weights[:50]})
 
@@ -186,14 +193,15 @@ def test_a_crash_at_every_step_on_the_file_system(tmp_path):
 
 
 FULL_DISK = """
+import contextlib
 import sys
 import numpy as np
 from pathlib import Path
-from optix_core.checkpoints import RunDirectory, write_arrays
+from optix_core.checkpoints import RunDirectory, chunks, write_arrays
 from optix_core.errors import RunDirectoryError
 from optix_protocol import EvalMetrics, HyperparamSet
 
-errors = 0
+errors, chunks.CHUNK_BYTES = 0, 2**14
 with RunDirectory.create(Path(sys.argv[1]) / "run", max_snapshots=100) as run:
     run.write_run({})
     for step in range(40):
@@ -209,7 +217,8 @@ with RunDirectory.create(Path(sys.argv[1]) / "run", max_snapshots=100) as run:
         except RunDirectoryError as error:
             assert "No space left" in str(error), error
             errors += 1
-    run.pop_errors()
+    with contextlib.suppress(RunDirectoryError):
+        run.flush()
 run = RunDirectory.open(Path(sys.argv[1]) / "run")
 assert errors > 5 and run.verify().ok, (errors, run.verify())
 assert run.registry.best.snapshot_id == 1

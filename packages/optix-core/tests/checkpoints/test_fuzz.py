@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from optix_core.errors import OptixError, RunDirectoryError
 
 
 @pytest.fixture(scope="module")
-def module_run(tmp_path_factory, make_run, toy):
-    return make_run(tmp_path_factory.mktemp("damage") / "run"), toy
+def module_run(tmp_path_factory, make_run, toy, memory_at):
+    return make_run(tmp_path_factory.mktemp("damage") / "run"), (toy, memory_at)
 
 
 def files_of(path):
@@ -26,11 +27,12 @@ def files_of(path):
     )
 
 
-def use_everything(path, agent_class, *, honest):
+def use_everything(path, classes, *, honest):
     """Do all that optix does with a directory it is given; only its own errors may come out.
 
     With ``honest`` the damage was an accident: whatever loads must be exactly what was saved.
     """
+    agent_class, memory_at = classes
     scores, steps = {1: 10.0, 2: 30.0, 3: 20.0}, (1, 2, 3)
     reports = [str(problem) for summary in list_runs(path) for problem in summary.problems]
     try:
@@ -55,11 +57,9 @@ def use_everything(path, agent_class, *, honest):
     state = run.load_state()
     if honest and state is not None:
         step = state.tree["step"]
-        expected = {"agent": {"weights": [float(step)] * 5, "rng": 2**90 + step}, "step": step}
-        assert {
-            **state.tree,
-            "agent": {**state.tree["agent"], "weights": list(state.tree["agent"]["weights"])},
-        } == expected
+        agent = {k: list(v) if isinstance(v, np.ndarray) else v for k, v in state.tree["agent"].items()}
+        expected = {"weights": [float(step)] * 5, "rng": 2**90 + step, "memory": list(memory_at(step))}
+        assert {**state.tree, "agent": agent} == {"agent": expected, "step": step}
     for read in (run.read_run, run.read_result):
         try:
             read()
@@ -77,19 +77,19 @@ def use_everything(path, agent_class, *, honest):
 
 
 def test_an_undamaged_run_is_reported_as_such(module_run, tmp_path):
-    source, agent_class = module_run
+    source, classes = module_run
     shutil.copytree(source, tmp_path / "run")
-    assert use_everything(tmp_path / "run", agent_class, honest=True) == []
+    assert use_everything(tmp_path / "run", classes, honest=True) == []
 
 
 def test_truncation_of_every_file_is_named(module_run, no_fsync, tmp_path):
-    source, agent_class = module_run
+    source, classes = module_run
     for name in files_of(source):
         size = (source / name).stat().st_size
         for length in {0, 1, size // 2, size - 1, *range(0, size, 512)} - {size}:
             shutil.copytree(source, tmp_path / "run")
             os.truncate(tmp_path / "run" / name, length)
-            reports = use_everything(tmp_path / "run", agent_class, honest=True)
+            reports = use_everything(tmp_path / "run", classes, honest=True)
             assert reports or name == "events.jsonl", (name, length)  # a journal cut between lines is just shorter
             shutil.rmtree(tmp_path / "run")
 
@@ -177,13 +177,13 @@ def _reseal(path):
 
 
 def one_case(module_run, folder, draw, corrupt, *, honest):
-    source, agent_class = module_run
+    source, classes = module_run
     path = Path(folder) / "run"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(source, path)
     for name in draw(st.lists(st.sampled_from(files_of(source)), min_size=1, max_size=3, unique=True)):
         corrupt(draw, path / name)
-    use_everything(path, agent_class, honest=honest)
+    use_everything(path, classes, honest=honest)
 
 
 @pytest.fixture(scope="module")

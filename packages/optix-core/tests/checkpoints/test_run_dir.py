@@ -190,7 +190,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_is_then_replaced(tmp_pa
         run.rewind(state)
         assert [snapshot.snapshot_id for snapshot in run.registry.list()] == [1, 2]
         run.save_state({"step": 2.5})
-    assert names(path / "state") == ["2", "4"]
+    assert names(path / "state") == ["2", "4", "chunks"]
 
 
 def test_a_state_is_not_used_when_the_journal_lost_its_events(tmp_path, make_run):
@@ -202,7 +202,7 @@ def test_a_state_is_not_used_when_the_journal_lost_its_events(tmp_path, make_run
         assert "journal has lost" in run.problems[0].reason
         run.rewind(run.load_state())
         run.save_state({"step": 2.5})
-    assert names(path / "state") == ["2", "4"]  # the one that nobody can use is gone
+    assert names(path / "state") == ["2", "4", "chunks"]  # the one that nobody can use is gone
 
 
 def test_a_full_disk_while_saving_a_state_leaves_the_earlier_one(tmp_path, make_run, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_full_disk_while_saving_a_state_leaves_the_earlier_one(tmp_path, make_
             run.flush()
         assert len(run.pop_errors()) == 0
         assert run.load_state().tree["step"] == 3
-        assert names(run.state_path) == ["2", "3"]
+        assert names(run.state_path) == ["2", "3", "chunks"]
         monkeypatch.undo()
         run.save_state({"step": 5})
         assert run.load_state().tree["step"] == 5

@@ -27,6 +27,8 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 _METADATA = "__metadata__"
+ARRAY_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
+"""What a header says of an array."""
 
 
 def is_supported(dtype: np.dtype[Any]) -> bool:
@@ -57,18 +59,27 @@ def write_arrays(
             raise TypeError(f"array {name!r} has type {array.dtype}, which safetensors cannot hold")
         if name == _METADATA:
             raise ValueError(f"an array cannot be named {_METADATA}")
-        end = offset + array.nbytes
-        dtype = _NAMES[array.dtype.newbyteorder("<")]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
+        header[name] = describe_array(array, offset)
+        offset += array.nbytes
     text = dump_json(header).encode()
     text += b" " * (-len(text) % 8)
     with Path(path).open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
             if arrays[name].size:
-                little = np.ascontiguousarray(arrays[name], dtype=arrays[name].dtype.newbyteorder("<"))
-                file.write(little.reshape(-1).view(np.uint8).data)
+                file.write(array_bytes(arrays[name]))
+
+
+def describe_array(array: Array, offset: int = 0) -> dict[str, Any]:
+    """Return type, shape and place as a safetensors header has them; :func:`parse_array` reads it."""
+    dtype = _NAMES[array.dtype.newbyteorder("<")]
+    return {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+
+
+def array_bytes(array: Array) -> memoryview:
+    """Return the bytes of an array that is not empty, in C order, little-endian; without a copy where possible."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
@@ -106,7 +117,7 @@ def _read_header(
     metadata = parsed.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are not strings")
-    entries = sorted((_entry(name, value) for name, value in parsed.items()), key=lambda entry: entry[3:])
+    entries = sorted((parse_array(name, value) for name, value in parsed.items()), key=lambda entry: entry[3:])
     position = 0
     for name, _, _, begin, end in entries:
         if begin != position:
@@ -117,9 +128,18 @@ def _read_header(
     return {name: (code, shape, begin) for name, code, shape, begin, _ in entries}, metadata, 8 + length
 
 
-def _entry(name: str, value: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+def parse_array(name: str, value: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+    """Return name, NumPy type, shape, and where the data begins and ends, of what :func:`describe_array` returned.
+
+    Args:
+        name: of the array.
+        value: parsed JSON of unknown origin.
+
+    Raises:
+        ValueError: it is not to the letter; the message says what is wrong.
+    """
     label = f"its array {printable(name)}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or set(value) != ARRAY_FIELDS:
         raise ValueError(f"{label} is not described by dtype, shape and data_offsets")
     code = _DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if code is None:

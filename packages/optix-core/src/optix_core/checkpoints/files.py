@@ -204,7 +204,7 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
         DamagedFileError: as :func:`open_regular`.
     """
     with open_regular(path, max_bytes=max_bytes) as file:
-        data = file.read(max_bytes + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)  # allocates as much as it is asked for
     if len(data) > max_bytes:
         raise DamagedFileError(path, f"it has more than the {max_bytes} bytes allowed")
     return data

@@ -15,7 +15,6 @@ from optix_core.checkpoints.documents import atomic_write_json, read_json
 from optix_core.checkpoints.files import (
     TEMPORARY_PREFIX,
     make_directories,
-    numbered_directories,
     remove_orphans,
     sync_file,
     write_error,
@@ -34,7 +33,6 @@ from optix_core.checkpoints.runs import (
     summarise_run,
 )
 from optix_core.checkpoints.state import KEPT_STATES, STATE_NAME, StateStore
-from optix_core.checkpoints.tree import load_tree
 from optix_core.checkpoints.writer import BackgroundWriter
 from optix_core.errors import RunDirectoryError
 from optix_protocol import StateTree
@@ -280,20 +278,14 @@ class RunDirectory:
 
     def verify(self) -> VerifyReport:
         """Read every file of the run in full and report what is damaged."""
-        snapshots = self.registry.verify()
-        problems = list(snapshots.problems)
-        num_checked = snapshots.num_checked
+        reports = (self.registry.verify(), self._states.verify())
+        problems = [problem for report in reports for problem in report.problems]
+        num_checked = sum(report.num_checked for report in reports)
         for path in (self.run_path, self.result_path):
             try:
                 num_checked += read_optional(path) is not None
             except DamagedFileError as error:
                 problems.append(Problem(path=path.name, reason=error.reason))
-        for number, directory in numbered_directories(self.state_path).items():
-            num_checked += 1
-            try:
-                load_tree(directory)
-            except DamagedFileError as error:
-                problems.append(Problem(path=f"{STATE_NAME}/{number}/{error.path.name}", reason=error.reason))
         try:
             _, damaged = read_events(self.events_path)
             problems += [Problem(path=EVENTS_NAME, reason=reason) for reason in damaged]

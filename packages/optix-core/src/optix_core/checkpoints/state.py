@@ -1,4 +1,8 @@
-"""Saved training states: ``state/<n>/``, the newest two, so that damage to one leaves the other."""
+"""Saved training states: ``state/<n>/``, the newest two, so that damage to one leaves the other.
+
+Large arrays lie in chunks that the two share (:mod:`optix_core.checkpoints.chunks`): damage to a chunk that did not
+change between them costs both.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from optix_core.checkpoints.damage import DamagedFileError, Problem
+from optix_core.checkpoints.chunks import CHUNKS_NAME, ChunkStore
+from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
 from optix_core.checkpoints.files import (
     make_directories,
     numbered_directories,
@@ -19,7 +24,7 @@ from optix_core.checkpoints.files import (
     temporary_path,
     write_error,
 )
-from optix_core.checkpoints.tree import load_tree, read_outline, seal_tree, write_tree
+from optix_core.checkpoints.tree import load_tree, read_chunk_names, read_outline, seal_tree, write_tree
 from optix_core.checkpoints.writer import BackgroundWriter
 from optix_protocol import StateTree
 
@@ -47,11 +52,16 @@ class StateStore:
         self.path = path
         self._writer = writer
         self.problems: tuple[Problem, ...] = () if read_only else tuple(remove_orphans(path))
+        self._chunks = ChunkStore(path / CHUNKS_NAME, wait=writer.wait)
+        if not read_only:
+            self._sweep_chunks()
         self._damaged: set[int] = set()
         self._next = max(numbered_directories(path), default=0) + 1
 
     def save(self, tree: StateTree, *, before_publish: Callable[[], None] = lambda: None) -> None:
         """Keep a tree; its arrays may change again as soon as this returns.
+
+        Where large arrays are in chunks, it waits until the last state is on disk, to know what need not be written.
 
         Args:
             tree: as for :func:`~optix_core.checkpoints.tree.save_tree`.
@@ -66,7 +76,7 @@ class StateStore:
         temporary = temporary_path(target)
         try:
             temporary.mkdir()
-            encoded = write_tree(temporary, tree)
+            encoded = write_tree(temporary, tree, chunks=self._chunks)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise write_error("save the training state", error) from error
@@ -76,6 +86,7 @@ class StateStore:
         self._next += 1
 
         def publish() -> None:
+            self._chunks.publish(temporary)
             seal_tree(temporary, encoded)
             before_publish()
             publish_directory(temporary, target)
@@ -83,24 +94,52 @@ class StateStore:
             intact = [number for number in present if number not in self._damaged]
             for old in (present.keys() - intact) | set(intact[:-KEPT_STATES]):
                 remove_directory(present[old])
+            self._sweep_chunks()
 
-        self._writer.submit(
-            "save the training state", publish, undo=lambda: shutil.rmtree(temporary, ignore_errors=True)
-        )
+        def undo() -> None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._sweep_chunks()
+
+        self._writer.submit("save the training state", publish, undo=undo)
+
+    def _sweep_chunks(self) -> None:
+        """Delete the chunks that no state needs."""
+        if self._chunks.path.exists():
+            directories = numbered_directories(self.path).values()
+            self._chunks.sweep(frozenset().union(*map(read_chunk_names, directories)))
 
     def load_all(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield number and tree of the intact states, newest first; :attr:`problems` names damaged ones."""
         self._writer.wait()
         for number, directory in sorted(numbered_directories(self.path).items(), reverse=True):
             try:
-                yield number, load_tree(directory)
+                yield number, load_tree(directory, chunks=self._chunks)
             except DamagedFileError as error:
-                self.reject(number, error.reason, name=f"/{error.path.name}")
+                self._reject(number, self._problem(error))
 
-    def reject(self, number: int, reason: str, *, name: str = "") -> None:
+    def reject(self, number: int, reason: str) -> None:
         """Pass a state over: it is reported now, and deleted when the next one has been saved."""
+        self._reject(number, Problem(path=f"{STATE_NAME}/{number}", reason=reason))
+
+    def _reject(self, number: int, problem: Problem) -> None:
         self._damaged.add(number)
-        self.problems += (Problem(path=f"{STATE_NAME}/{number}{name}", reason=reason),)
+        if problem not in self.problems:  # two states may share a damaged chunk
+            self.problems += (problem,)
+
+    def _problem(self, error: DamagedFileError) -> Problem:
+        return Problem(path=error.path.relative_to(self.path.parent).as_posix(), reason=error.reason)
+
+    def verify(self) -> VerifyReport:
+        """Read every state in full and compare it with its checksums."""
+        self._writer.wait()
+        directories = numbered_directories(self.path).values()
+        problems: dict[Problem, None] = {}
+        for directory in directories:
+            try:
+                load_tree(directory, chunks=self._chunks)
+            except DamagedFileError as error:
+                problems[self._problem(error)] = None
+        return VerifyReport(num_checked=len(directories), problems=tuple(problems))
 
     def outlines(self) -> Iterator[dict[str, Any]]:
         """Yield the intact states that are kept, oldest first, without reading their arrays."""
@@ -115,3 +154,4 @@ class StateStore:
         self._writer.wait()
         for directory in numbered_directories(self.path).values():
             remove_directory(directory)
+        self._sweep_chunks()

@@ -10,7 +10,8 @@
 ``{"$tuple": []}``  a tuple
 =================== ==================================================================
 
-A key of the tree that starts with ``$`` itself is written with one more ``$``.
+A key of the tree that starts with ``$`` itself is written with one more ``$``. In the states of a run, large arrays are
+not in ``arrays.safetensors`` but in chunks (see :mod:`optix_core.checkpoints.chunks`), which ``tree.json`` lists.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from optix_core.checkpoints.arrays import is_supported, read_arrays, write_arrays
+from optix_core.checkpoints.chunks import ChunkStore, chunk_names
 from optix_core.checkpoints.damage import DamagedFileError, printable
 from optix_core.checkpoints.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, dump_document, read_json
 from optix_core.checkpoints.files import FileSeal, publish_directory, temporary_path, write_error
@@ -66,8 +68,13 @@ def save_tree(directory: str | os.PathLike[str], tree: StateTree) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_tree(directory: Path, tree: StateTree) -> Any:
+def write_tree(directory: Path, tree: StateTree, *, chunks: ChunkStore | None = None) -> dict[str, Any]:
     """Write a tree's arrays into an existing directory without flushing them.
+
+    Args:
+        directory: where to.
+        tree: as for :func:`save_tree`.
+        chunks: takes the large arrays, which it stages in ``directory``; None writes them like the others.
 
     Returns:
         The rest of the tree as JSON, which shares nothing with ``tree``; :func:`seal_tree` writes it.
@@ -80,11 +87,14 @@ def write_tree(directory: Path, tree: StateTree) -> Any:
         raise TypeError(f"a state must be a mapping, not {type(tree).__name__}")
     arrays: dict[str, Array] = {}
     encoded = _encode(tree, arrays, "state", 0)
-    write_arrays(directory / ARRAYS_NAME, arrays)
-    return encoded
+    large = {key: array for key, array in arrays.items() if chunks is not None and chunks.takes(array)}
+    write_arrays(directory / ARRAYS_NAME, {key: array for key, array in arrays.items() if key not in large})
+    if chunks is None or not large:
+        return {"tree": encoded}
+    return {"chunked": chunks.stage(directory, large), "tree": encoded}
 
 
-def seal_tree(directory: Path, encoded: Any) -> None:
+def seal_tree(directory: Path, encoded: Mapping[str, Any]) -> None:
     """Write ``tree.json``, bound to the very arrays beside it by size and SHA-256.
 
     Raises:
@@ -93,7 +103,7 @@ def seal_tree(directory: Path, encoded: Any) -> None:
     """
     seal = FileSeal.of(directory / ARRAYS_NAME)
     arrays = {"bytes": seal.num_bytes, "sha256": seal.sha256}
-    data = dump_document({"format": _FORMAT, "arrays": arrays, "tree": encoded}, indent=None)
+    data = dump_document({"format": _FORMAT, "arrays": arrays, **encoded}, indent=None)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise RunDirectoryError(
             f"The state holds {len(data)} bytes outside arrays: keep long lists of numbers in NumPy arrays."
@@ -101,11 +111,15 @@ def seal_tree(directory: Path, encoded: Any) -> None:
     (directory / TREE_NAME).write_bytes(data)
 
 
-def load_tree(directory: str | os.PathLike[str]) -> dict[str, Any]:
+def load_tree(directory: str | os.PathLike[str], *, chunks: ChunkStore | None = None) -> dict[str, Any]:
     """Read what :func:`save_tree` wrote; arrays are writable and shared with nobody.
 
+    Args:
+        directory: where it is.
+        chunks: where the large arrays are, if :func:`write_tree` was given one.
+
     Raises:
-        DamagedFileError: either file is missing, truncated or altered, or they do not belong together.
+        DamagedFileError: a file is missing, truncated or altered, or they do not belong together.
     """
     directory = Path(directory)
     path = directory / TREE_NAME
@@ -117,6 +131,10 @@ def load_tree(directory: str | os.PathLike[str]) -> dict[str, Any]:
     FileSeal(num_bytes=num_bytes, sha256=digest).check(directory / ARRAYS_NAME)
     arrays, _ = read_arrays(directory / ARRAYS_NAME)
     try:
+        if "chunked" in document:
+            if chunks is None or not arrays.keys().isdisjoint(document["chunked"]):
+                raise ValueError("it names chunks that are not its own")
+            arrays |= chunks.read(document["chunked"])
         tree = _decode(document["tree"], arrays, 0)
     except ValueError as error:
         raise DamagedFileError(path, str(error)) from error
@@ -135,11 +153,20 @@ def read_outline(directory: Path) -> dict[str, Any]:
     return outline
 
 
+def read_chunk_names(directory: Path) -> set[str]:
+    """Return the chunks that a tree needs; none if ``tree.json`` is damaged, which makes them useless."""
+    try:
+        return chunk_names(_read_document(directory / TREE_NAME).get("chunked"))
+    except DamagedFileError:
+        return set()
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if (
         document.get("format") != _FORMAT
         or not isinstance(document.get("arrays"), dict)
+        or not isinstance(document.get("chunked", {}), dict)
         or not isinstance(document.get("tree"), dict)
     ):
         raise DamagedFileError(path, "it is not a training state of this version")
