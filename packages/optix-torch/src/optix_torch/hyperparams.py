@@ -39,7 +39,7 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "tau": Hyperparam(default=0.005, low=0, high=1, bound=ParamBound(low=1e-3, high=0.05, log=True, slow=True)),
     "batch_size": Hyperparam(default=256, kind=int, low=1, bound=ParamBound(low=64, high=1024, log=True, integer=True)),
     "updates_per_step": Hyperparam(default=1.0, low=0, open_low=True, bound=ParamBound(low=0.25, high=4.0, log=True)),
-    "learning_starts": Hyperparam(default=1000, kind=int, low=0),
+    "learning_starts": Hyperparam(default=100, kind=int, low=0),
     "capacity": Hyperparam(default=1_000_000, kind=int, low=1, fixed=True),
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     "precision": Hyperparam(default="fp32", kind=str, choices=("fp32", "bf16"), fixed=True),
@@ -75,6 +75,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "target_update_interval": Hyperparam(
         default=100, kind=int, low=1, bound=ParamBound(low=10, high=10_000, log=True, integer=True, slow=True)
     ),
+    "tau": Hyperparam(default=1.0, low=0, high=1, open_low=True),
     "max_grad_norm": Hyperparam(default=10.0, low=0, open_low=True, bound=ParamBound(low=0.1, high=100.0, log=True)),
     "double_q": Hyperparam(default=True, kind=bool),
     "activation": Hyperparam(
@@ -93,7 +94,8 @@ DQN: Mapping[str, Hyperparam] = {
     "per_beta": Hyperparam(default=0.4, low=0, high=1),
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
 }
-"""DQN; ``target_update_interval`` counts updates, ``epsilon_decay_steps`` environment steps."""
+"""DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network;
+``epsilon_decay_steps`` counts environment steps."""
 
 RAINBOW: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),

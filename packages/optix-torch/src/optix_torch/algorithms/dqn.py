@@ -5,8 +5,8 @@ One update, top to bottom, is :meth:`TorchDQNAgent._update`: a batch of the repl
 ``y = r + discount Q'(s', argmax_a Q(s', a))``
 
 (double Q-learning, van Hasselt et al. 2016; without it the argmax is that of Q'), where ``r`` sums ``n_step`` rewards,
-``discount`` is ``gamma^n`` and 0 after a termination (not after a truncation), and Q' is a copy of Q that is renewed
-every ``target_update_interval`` updates. The loss ``E[w Huber(Q(s, a) - y)]`` and its gradient are written down in
+``discount`` is ``gamma^n`` and 0 after a termination (not after a truncation), and Q' is a copy of Q that follows
+it every ``target_update_interval`` updates. The loss ``E[w Huber(Q(s, a) - y)]`` and its gradient are written down in
 :func:`dqn_loss`.
 """
 
@@ -196,7 +196,7 @@ class TorchDQNAgent(OffPolicyAgent):
         norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
         self._optimizer.step()
         if (self._num_updates + 1) % settings["target_update_interval"] == 0:
-            self._target.copy()
+            self._target.follow(settings["tau"])
         self._latest = (loss.loss, loss.errors, targets, norm)
         return loss.errors
 

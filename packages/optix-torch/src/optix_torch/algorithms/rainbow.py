@@ -245,7 +245,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
         self._optimizer.step()
         if (self._num_updates + 1) % settings["target_update_interval"] == 0:
-            self._target.copy()
+            self._target.follow(settings["tau"])
         self._latest = (loss.loss, loss.divergences, targets, norm)
         return loss.divergences
 
