@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from optix_core.environments import EnvSpec
     from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
     from optix_core.evaluation import ReturnEvaluator, evaluate
-    from optix_core.loop import Action, Budget, Decision, Evidence, Progress, RLOptimizer, RunResult, StopReason, decide
+    from optix_core.loop import (
+        Action,
+        Budget,
+        Decision,
+        Evidence,
+        Progress,
+        RLOptimizer,
+        RunResult,
+        StopReason,
+        branch,
+        decide,
+    )
     from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
     from optix_core.training import TrainConfig, TrainPlan, train
 
@@ -44,6 +55,7 @@ _HOMES = {
         "RLOptimizer",
         "RunResult",
         "StopReason",
+        "branch",
         "decide",
     ),
     "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
@@ -79,6 +91,7 @@ __all__ = [
     "TrainPlan",
     "VectorBatchPipeline",
     "__version__",
+    "branch",
     "decide",
     "evaluate",
     "list_backends",

@@ -5,6 +5,7 @@ from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
+from optix_core.loop.state import branch
 
 __all__ = [
     "Action",
@@ -16,6 +17,7 @@ __all__ = [
     "RLOptimizer",
     "RunResult",
     "StopReason",
+    "branch",
     "decide",
     "read_events",
 ]

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from optix_protocol import StateTree, SupportsPipelineState, SupportsTrainingState
 
 if TYPE_CHECKING:
     from optix_core.loop.run import Run
+
+
+def branch(state: StateTree) -> dict[str, Any]:
+    """Return a copy of a training state that shares nothing with it, from which another run may go on.
+
+    ``child.restore_training_state(branch(parent.training_state()))`` makes an agent continue where its parent is; with
+    ``set_hyperparams`` after it, a sibling that learns differently. Neither ever touches the parent or its other
+    branches, and branches with the same hyperparameters that see the same windows stay bit-identical.
+
+    Args:
+        state: of an agent (``training_state()``), a pipeline (``pipeline_state()``) or a whole run
+            (``RunDirectory.load_state().tree``).
+
+    Raises:
+        TypeError: a leaf that no training state may have, and that could be shared.
+    """
+    return {key: _copy(value) for key, value in state.items()}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.copy(order="K")  # sums run in memory order
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_copy(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise TypeError(f"a training state holds arrays, numbers, strings and None, but not a {type(value).__name__}")
 
 
 def can_resume_exactly(run: Run) -> bool:
