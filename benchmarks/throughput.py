@@ -3,7 +3,7 @@
 Both sides of a group train on the same task with the same networks, minibatches and number of updates, one thread, in
 turns within one process; the ratio is that of the medians. Further rows of a group show wider configurations of ours.
 
-    python benchmarks/throughput.py [ppo] [dqn] [--repeats 5] [--steps 32768]
+    python benchmarks/throughput.py [ppo] [dqn] [sac] [td3] [--repeats 5] [--steps 32768]
 """
 
 from __future__ import annotations
@@ -136,7 +136,37 @@ def _dqn() -> Group:
     )
 
 
-GROUPS: Mapping[str, Callable[[], Group]] = {"ppo": _ppo, "dqn": _dqn}
+def _twin_critics(learning_rate: float) -> Group:
+    """SB3's defaults, but for the networks of 256-256: an update with 256 transitions after every step."""
+    same = {"learning_rate": learning_rate, "learning_starts": 100}
+    peer = {**same, "batch_size": 256, "policy_kwargs": {"net_arch": [256, 256]}}
+
+    def ours(name: str, **changes: Any) -> Case:
+        return Case(name=name, num_envs=1, window_size=1, settings=same | changes)
+
+    rows = [ours("optix, same configuration")]
+    if has_bf16():
+        rows.append(ours("optix, products in bfloat16", precision="bf16"))
+    return Group(
+        env_id="Pendulum-v1",
+        peer=Case(name="stable-baselines3, 256-256, batch 256", num_envs=1, window_size=1, settings=peer),
+        ours=rows,
+        share=0.02,
+    )
+
+
+def has_bf16() -> bool:
+    from optix_torch._ensembles import has_bf16
+
+    return has_bf16()
+
+
+GROUPS: Mapping[str, Callable[[], Group]] = {
+    "ppo": _ppo,
+    "dqn": _dqn,
+    "sac": lambda: _twin_critics(3e-4),
+    "td3": lambda: _twin_critics(1e-3),
+}
 
 
 def measure(algorithm: str, group: Group, *, repeats: int, num_env_steps: int) -> None:
@@ -145,7 +175,7 @@ def measure(algorithm: str, group: Group, *, repeats: int, num_env_steps: int) -
     trainers |= {case.name: optix_trainer(algorithm, group.env_id, case) for case in group.ours}
     rates: dict[str, list[float]] = {name: [] for name in trainers}
     for train in trainers.values():
-        train(4096)  # warm up
+        train(max(256, int(4096 * group.share)))  # warm up
     for _ in range(repeats):
         for name, train in trainers.items():
             start = time.process_time()

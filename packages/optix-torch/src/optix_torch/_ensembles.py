@@ -79,6 +79,16 @@ def has_bf16() -> bool:
 
 _KERNELS = ("identity", "relu", "tanh")
 
+_ONEDNN_LINEAR: Callable[..., Any] | None = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    else None
+)
+"""``linear(x, weight, bias, activation, [], "")``, where torch was built with oneDNN."""
+
+_WORTH_ONEDNN = 1_000_000
+"""Below so many multiplications the default product, which starts sooner, is faster."""
+
 
 class DenseEnsemble:
     """Members run one after another (CPU), or all at once as one chain of batched products (GPU).
@@ -174,16 +184,16 @@ class _Chain:
 
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
         """Return ``activation(x weight^T + bias)`` for ``[B, in]``, ``[out, in]``, ``[out]``."""
-        linear = _onednn_linear()
-        if linear is not None:
-            fused: Tensor = linear(x, weight, bias, "none" if activation == "identity" else activation, [], "")
-            return fused
-        return _activate(torch.addmm(bias, x, weight.mT), activation)
+        if _ONEDNN_LINEAR is None or len(x) * weight.numel() < _WORTH_ONEDNN:
+            return _activate(torch.addmm(bias, x, weight.mT), activation)
+        fused: Tensor = _ONEDNN_LINEAR(x, weight, bias, "none" if activation == "identity" else activation, [], "")
+        return fused
 
     def _product(self, a: Tensor, b_transposed: Tensor) -> Tensor:
         """Return ``a b`` for ``[m, k]`` and b's transpose ``[n, k]``."""
-        linear = _onednn_linear()
-        product: Tensor = a @ b_transposed.mT if linear is None else linear(a, b_transposed, None, "none", [], "")
+        if _ONEDNN_LINEAR is None or len(a) * b_transposed.numel() < _WORTH_ONEDNN:
+            return torch.mm(a, b_transposed.mT)
+        product: Tensor = _ONEDNN_LINEAR(a, b_transposed, None, "none", [], "")
         return product
 
 
@@ -224,13 +234,6 @@ def _gradient(parameter: Tensor) -> Tensor:
 def _stacked(first: Tensor, size: int) -> Tensor:
     """Return ``[size, *shape]``: this tensor and those that follow it in memory."""
     return first.as_strided((size, *first.shape), (first.numel(), *first.stride()))
-
-
-def _onednn_linear() -> Callable[..., Any] | None:
-    """Return ``linear(x, weight, bias, activation, [], "")`` where torch was built with oneDNN."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 # ---- any module -----------------------------------------------------------------------------------------------------
