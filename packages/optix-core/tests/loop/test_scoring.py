@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from optix_core import VectorBatchPipeline
-from optix_core.loop.scoring import ScoreHistory, ScorePoint, time_slices
+from optix_core.loop.scoring import ScoreHistory, ScoreJoiner, ScorePoint, time_slices
 
 
 class Random:
@@ -26,6 +26,20 @@ def test_time_slices_partition_a_window(env_steps):
     np.testing.assert_array_equal(successors, window.next_observations)
     sizes = [piece.valid.size for piece in pieces]
     assert max(sizes) <= max(1.5 * env_steps + 4, 4)
+
+
+def test_short_windows_are_joined_until_they_say_enough():
+    joiner = ScoreJoiner(100)
+    assert joiner.add(60, 10.0, 1) is None
+    twin = ScoreJoiner(100)
+    twin.load_state_dict(joiner.state_dict())
+    for each in (joiner, twin):
+        assert each.add(60, 40.0, 2) == (30.0, 3)
+        assert each.add(80, None, 1) is None
+        assert each.add(80, None, 1) is None  # steps enough, but no episode has ended
+        assert each.add(5, 7.0, 1) == (7.0, 1)
+    assert ScoreJoiner().add(1, 0.1, 3) == (0.1, 3)
+    assert ScoreJoiner().add(10**6, None, 1) is None
 
 
 def test_history_stays_small_and_pools_exactly():

@@ -11,7 +11,7 @@ from optix_core.convergence import Assessment, DegradationTest, Screen
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.decision import Evidence
 from optix_core.loop.diagnostics import DiagnosticsWatch, Symptom
-from optix_core.loop.scoring import ScoreHistory, ScorePoint, ScoreSmoother, time_slices
+from optix_core.loop.scoring import ScoreHistory, ScoreJoiner, ScorePoint, ScoreSmoother, time_slices
 from optix_protocol import BaseEvaluator, EpisodeData, EvalMetrics, LoopState, Verdict
 
 MAX_ROLLBACKS_WITHOUT_GAIN = 3
@@ -73,6 +73,7 @@ class LoopController:
         budget: limits of the run.
         score_window_env_steps: windows are cut into pieces of about this size for the scheduler; None scores whole
             windows.
+        joiner: joins the scores of short windows for the scheduler; by default it joins nothing.
         degradation: the two-stage test, or None to leave it out.
     """
 
@@ -80,6 +81,7 @@ class LoopController:
     evaluator: BaseEvaluator
     budget: Budget
     score_window_env_steps: int | None = 2048
+    joiner: ScoreJoiner = field(default_factory=ScoreJoiner)
     degradation: DegradationTest | None = None
     diagnostics: DiagnosticsWatch = field(default_factory=DiagnosticsWatch)
     progress: Progress = field(default_factory=Progress)
@@ -163,17 +165,19 @@ class LoopController:
         end = before.num_env_steps
         for piece in pieces or time_slices(window, self.score_window_env_steps or window.num_env_steps):
             end += piece.num_env_steps
-            score = metrics if pieces is not None else self._score(piece, diagnostics)
-            if score is None:
+            found = metrics if pieces is not None else self._score(piece, diagnostics)
+            mean = None if found is None else found.primary_score
+            joined = self.joiner.add(piece.num_env_steps, mean, max(1, len(piece.episode_returns)))
+            if joined is None:
                 continue
-            self._smoother.update(score.primary_score)
+            score, episodes = joined
+            self._smoother.update(score)
             if self.degradation is not None:
-                latest = self.degradation.update(score.primary_score)
+                latest = self.degradation.update(score)
                 screen = latest if screen is None or latest.suspicious else screen
             if is_evidence and end > self.assessment.env_steps:
-                episodes = max(1, len(piece.episode_returns))
-                scores.append((end, score.primary_score, episodes))
-                looked |= self.scheduler.update(score.primary_score, end, episodes=episodes).looked
+                scores.append((end, score, episodes))
+                looked |= self.scheduler.update(score, end, episodes=episodes).looked
         return Observation(
             metrics=metrics, assessment=self.assessment, screen=screen, level=self.level, looked=looked, scores=scores
         )
@@ -264,6 +268,7 @@ class LoopController:
             "progress": asdict(self.progress),
             "history": self.history.state_dict(),
             "smoother": self._smoother.state_dict(),
+            "joiner": self.joiner.state_dict(),
             "best_level": self.best_level,
             "rollbacks": self.rollbacks,
             "rollbacks_without_gain": self.rollbacks_without_gain,
@@ -280,6 +285,7 @@ class LoopController:
         self.progress = Progress(**state["progress"])
         self.history.load_state_dict(state["history"])
         self._smoother.load_state_dict(state["smoother"])
+        self.joiner.load_state_dict(state["joiner"])
         self.best_level = float(state["best_level"])
         self.rollbacks = int(state["rollbacks"])
         self.rollbacks_without_gain = int(state["rollbacks_without_gain"])

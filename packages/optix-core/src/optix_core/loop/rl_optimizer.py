@@ -22,6 +22,7 @@ from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
+from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.state import can_resume_exactly, restore_run_state
 from optix_protocol import (
     BaseAgent,
@@ -32,6 +33,7 @@ from optix_protocol import (
     LoopState,
     PolicySnapshot,
     SupportsTeardown,
+    is_on_policy,
 )
 
 _SIX_METHODS = ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights")
@@ -117,6 +119,7 @@ class RLOptimizer:
             evaluator=evaluator,
             budget=budget,
             score_window_env_steps=2048 if type(evaluator) is ReturnEvaluator else None,
+            joiner=ScoreJoiner(0 if is_on_policy(agent) else min(512, (max_env_steps or 10**9) // 50)),
             degradation=DegradationTest() if rollback_on_degradation else None,
         )
         self.result: RunResult | None = None

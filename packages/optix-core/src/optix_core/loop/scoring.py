@@ -52,6 +52,52 @@ def time_slices(window: EpisodeData, env_steps: int) -> Iterator[EpisodeData]:
         )
 
 
+class ScoreJoiner:
+    """Joins the scores of windows too short to be judged one by one, as off-policy agents like them.
+
+    In a window shorter than an episode often no episode ends, so its score would be missing, and the steps that it took
+    with it.
+
+    Args:
+        env_steps: transitions that a joined score stands for, at least; 0 joins nothing.
+    """
+
+    def __init__(self, env_steps: int = 0) -> None:
+        self._wanted = env_steps
+        self._env_steps = 0
+        self._episodes = 0
+        self._total = 0.0
+
+    def add(self, env_steps: int, score: float | None, episodes: int) -> tuple[float, int] | None:
+        """Take in a window; return the mean over episodes and their number when there is enough, else None.
+
+        Args:
+            env_steps: transitions of the window.
+            score: its mean score per episode, or None if no episode ended in it.
+            episodes: episodes that ended in it.
+        """
+        if not self._wanted:
+            return None if score is None else (score, episodes)
+        self._env_steps += env_steps
+        if score is not None:
+            self._total += score * episodes
+            self._episodes += episodes
+        if self._env_steps < self._wanted or not self._episodes:
+            return None
+        joined = self._total / self._episodes, self._episodes
+        self._env_steps, self._episodes, self._total = 0, 0, 0.0
+        return joined
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state as JSON-able values."""
+        return {"env_steps": self._env_steps, "episodes": self._episodes, "total": self._total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._env_steps, self._episodes = int(state["env_steps"]), int(state["episodes"])
+        self._total = float(state["total"])
+
+
 class ScoreSmoother:
     """Level of the latest scores: the mean of the last twentieth of them, of 3 at least and 50 at most."""
 
