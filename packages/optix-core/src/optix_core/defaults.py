@@ -78,7 +78,69 @@ _PPO: tuple[Recipe, ...] = (
     Recipe(pattern="*"),
 )
 
-_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"ppo": _PPO}
+_DQN: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="CartPole-v*",
+        n_envs=8,
+        window_size=16,
+        max_env_steps=100_000,
+        hyperparams={
+            "learning_rate": 5e-4,
+            "batch_size": 128,
+            "hidden_sizes": [128, 128],
+            "n_step": 10,
+            "updates_per_step": 0.5,
+            "target_update_interval": 1,
+            "tau": 0.01,
+        },
+    ),
+    Recipe(pattern="*", n_envs=8, window_size=16),
+)
+
+_RAINBOW: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="CartPole-v*",
+        n_envs=8,
+        window_size=16,
+        max_env_steps=100_000,
+        hyperparams={"learning_rate": 5e-4, "v_min": 0.0, "v_max": 100.0},
+    ),
+    Recipe(pattern="*", n_envs=8, window_size=16),
+)
+
+_SAC: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="Pendulum-v*",
+        n_envs=4,
+        window_size=16,
+        max_env_steps=20_000,
+        hyperparams={"learning_rate": 1e-3},
+    ),
+    Recipe(
+        pattern="LunarLander*-v*",
+        n_envs=4,
+        window_size=16,
+        max_env_steps=500_000,
+        hyperparams={"learning_rate": 7e-4, "tau": 0.01, "learning_starts": 10_000},
+    ),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 10_000}),
+)
+
+_TD3: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="Pendulum-v*", n_envs=4, window_size=16, max_env_steps=20_000, hyperparams={"learning_starts": 1000}
+    ),
+    Recipe(
+        pattern="LunarLander*-v*",
+        n_envs=4,
+        window_size=16,
+        max_env_steps=500_000,
+        hyperparams={"tau": 0.01, "learning_starts": 10_000},
+    ),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 10_000}),
+)
+
+_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"ppo": _PPO, "sac": _SAC, "td3": _TD3, "dqn": _DQN, "rainbow": _RAINBOW}
 _GENERAL = Recipe(pattern="*")
 
 

@@ -17,7 +17,7 @@ from optix_core.errors import ConfigError
 from optix_core.policies import Head, Keep, encoder_for
 from optix_core.policies.heads import range_map
 from optix_core.seeding import derive_seed
-from optix_protocol import ActionDistribution, Array
+from optix_protocol import ActionDistribution, Array, StateTree
 from optix_torch._actor_critic import encoder_for_module, spaces_of
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._cuda_graphs import GraphedUpdate
@@ -148,6 +148,13 @@ class TwinCriticAgent(OffPolicyAgent):
     def action_distribution(self, observations: Array) -> ActionDistribution:
         """Return the Gaussian that :meth:`act` draws from, before tanh or clipping, for observations ``[B, *obs]``."""
         return self._behaviour.distribution(np.asarray(observations))
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        super().restore_training_state(state)
+        # An update that leaves the actor alone reports the actor's latest loss.
+        values = [state["diagnostics"].get(name, 0.0) for name in self._statistics_names]
+        self._statistics.copy_(torch.tensor(values))
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 

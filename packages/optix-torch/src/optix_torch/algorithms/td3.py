@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from optix_core.policies import DiagonalGaussian
-from optix_protocol import HyperparamSet
 from optix_torch import hyperparams as specs
 from optix_torch._ensembles import make_ensemble
 from optix_torch._off_policy import Target, Transitions
@@ -76,9 +75,7 @@ class TorchTD3Agent(TwinCriticAgent):
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
-    def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
-        """Use these values from now on; errors as in :meth:`OffPolicyAgent.set_hyperparams`."""
-        super().set_hyperparams(hyperparams)
+    def _prepare_to_act(self) -> None:
         self._head = self._make_head(self.hyperparams)
         self._refresh_policy()
 
