@@ -44,15 +44,15 @@ def fingerprint(agent):
 # ---- the squashed Gaussian ------------------------------------------------------------------------------------------
 
 
-def test_density_and_gradients_of_the_squashed_gaussian_are_those_of_torch():
+def test_density_and_gradients_of_the_squashed_gaussian_are_those_of_autograd():
     torch.manual_seed(0)
-    outputs = (0.5 * torch.randn(64, 6, dtype=torch.float64)).requires_grad_()  # far from where torch gives NaN
+    outputs = (0.5 * torch.randn(64, 6, dtype=torch.float64)).requires_grad_()
     noise = torch.randn(64, 3, dtype=torch.float64)
     mean, log_std = outputs.chunk(2, 1)
-    base = torch.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
-    squashed = torch.distributions.TransformedDistribution(base, torch.distributions.TanhTransform(cache_size=1))
-    actions = torch.tanh(mean + log_std.clamp(-20, 2).exp() * noise)
-    log_probs = squashed.log_prob(actions).sum(1)
+    unsquashed = mean + log_std.exp() * noise
+    actions = torch.tanh(unsquashed)
+    gaussian = -0.5 * ((unsquashed - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_probs = (gaussian - torch.log(1.0 - actions.square())).sum(1)
     weight = torch.randn(64, 3, dtype=torch.float64)
     (expected,) = torch.autograd.grad((actions * weight).sum() + 0.3 * log_probs.sum(), outputs)
     drawn = draw(outputs.detach(), noise)
@@ -164,8 +164,8 @@ def test_global_random_numbers_are_left_alone(agent_class):
 def test_the_temperature_holds_the_entropy_at_its_target():
     for target in (-4.0, 0.5):
         agent = make(TorchSACAgent, target_entropy=target, learning_rate=1e-2)
-        entropies = [agent.learn(window())["entropy"] for _ in range(15)]
-        assert np.mean(entropies[-5:]) == pytest.approx(target, abs=0.7)
+        entropies = [agent.learn(window())["entropy"] for _ in range(10)]
+        assert np.mean(entropies[-3:]) == pytest.approx(target, abs=0.7)
 
 
 def test_a_given_temperature_stays():
