@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from optix_core.checkpoints.arrays import write_arrays
 from optix_core.errors import ConfigError, suggest
 from optix_protocol import Array, HyperparamSet, ParamBound
 
@@ -160,15 +161,9 @@ def save_weights(path: str | os.PathLike[str], arrays: Mapping[str, Array], *, k
         arrays: what acting needs.
         kind: what wrote it, such as ``"torch/ppo"``; :func:`load_weights` insists on the same.
     """
-    from safetensors.numpy import save
-
-    blob = save(
-        {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()},
-        metadata={_METADATA_KEY: json.dumps({"kind": kind})},
-    )
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(blob)
+    write_arrays(partial, arrays, metadata={_METADATA_KEY: json.dumps({"kind": kind})})
     partial.replace(target)
 
 

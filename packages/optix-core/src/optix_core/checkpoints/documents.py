@@ -120,20 +120,16 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse_constant)
 
 
-def dump_document(value: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
-    """Return a JSON object with its checksum, indented for the eye unless ``indent`` is None (much faster).
+def dump_document(value: Mapping[str, Any]) -> bytes:
+    """Return a JSON object with its checksum, one line per field: the eye finds its way, and it is quickly made.
 
     Raises:
         ValueError: a key named ``sha256``, or values that are no JSON (see :func:`plain`).
     """
     if "sha256" in value:
         raise ValueError("the key 'sha256' belongs to the checksum of the document")
-    try:
-        body = json.dumps(dict(value), allow_nan=False, ensure_ascii=True, indent=indent).encode()
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-    separator = b",\n " if value else b"\n "
-    head = body[:-1].rstrip(b"\n") + separator
+    fields = "".join(f"{dump_json({key: item})[1:-1]},\n " for key, item in value.items())
+    head = f"{{\n {fields}".encode()
     return head + _SEAL + hashlib.sha256(head).hexdigest().encode() + b'"\n}\n'
 
 

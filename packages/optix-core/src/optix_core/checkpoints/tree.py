@@ -103,7 +103,7 @@ def seal_tree(directory: Path, encoded: Mapping[str, Any]) -> None:
     """
     seal = FileSeal.of(directory / ARRAYS_NAME)
     arrays = {"bytes": seal.num_bytes, "sha256": seal.sha256}
-    data = dump_document({"format": _FORMAT, "arrays": arrays, **encoded}, indent=None)
+    data = dump_document({"format": _FORMAT, "arrays": arrays, **encoded})
     if len(data) > MAX_DOCUMENT_BYTES:
         raise RunDirectoryError(
             f"The state holds {len(data)} bytes outside arrays: keep long lists of numbers in NumPy arrays."
