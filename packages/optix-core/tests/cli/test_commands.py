@@ -96,6 +96,15 @@ def test_explain_of_a_damaged_journal(optix, run):
     assert "without a stop" in words_of(outcome.out)
 
 
+def test_damaged_snapshots_are_named_by_explain_and_runs(optix, run):
+    victim = sorted((run / "snapshots").iterdir())[0] / "snapshot.json"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    name = f"snapshots/{victim.parent.name}/snapshot.json"
+    for outcome in (optix("explain", run), optix("runs")):
+        assert outcome.code == 0
+        assert name in "".join(outcome.out.split())
+
+
 def test_explain_exits_1_when_a_decision_does_not_follow(optix, run):
     import zlib
 

@@ -24,6 +24,7 @@ def explain(
 
     with RunDirectory.open(find_run(run)) as directory:
         events, problems = read_events(directory.events_path)
+        problems += map(str, directory.problems)
     try:
         story, replay = tell(events, problems), replay_decisions(events)
     except (KeyError, TypeError, ValueError) as error:

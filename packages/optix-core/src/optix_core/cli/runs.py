@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from optix_core.checkpoints import RunSummary
+    from optix_core.checkpoints import Problem, RunSummary
 
 RUNS = Path("runs")
 NARROW = 110
@@ -43,7 +44,7 @@ def runs(
         table.add_row(*_row(summary, directory, narrow=narrow))
     console.print(table)
     for summary in found:
-        for problem in summary.problems:
+        for problem in _problems(summary):
             console.print(f"{summary.path}: {problem.path} is damaged: {problem.reason}", style="red", markup=False)
 
 
@@ -63,6 +64,21 @@ def find_run(given: Path) -> Path:
     hint = suggest(str(given), known) or suggest(str(RUNS / given), known) or " See `optix runs`."
     what = "holds no run" if given.exists() else "does not exist"
     raise RunDirectoryError(f"{str(given)!a} {what}.{hint}")
+
+
+def _problems(summary: RunSummary) -> Iterator[Problem]:
+    """Yield what is damaged in a run; what is being written just now may look so."""
+    from optix_core.checkpoints import Problem, RunDirectory
+    from optix_core.errors import RunDirectoryError
+
+    yield from summary.problems
+    if summary.status == "running":
+        return
+    try:
+        with RunDirectory.open(summary.path) as directory:
+            yield from directory.problems
+    except RunDirectoryError as error:
+        yield Problem(path=summary.path.name, reason=str(error))
 
 
 def _row(summary: RunSummary, root: Path, *, narrow: bool) -> list[Text]:
