@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from optix_core.checkpoints import RunDirectory, read_events
+from optix_core.checkpoints.tree import read_chunk_names
 
 KINDS = ("run_started", "window", "snapshot", "rollback", "degradation_test", "symptom", "selection", "confirmed")
 
@@ -38,9 +39,12 @@ def story(path: Path) -> list[dict[str, object]]:
 def digest(path: Path) -> dict[str, str]:
     """Return the hashes of the weights that the run ended with and of its last training state."""
     result = json.loads((path / "result.json").read_text())
-    states = sorted((path / "state").iterdir(), key=lambda p: int(p.name))
-    files = {"weights": path / result["best_snapshot"]["path"], "state": states[-1] / "arrays.safetensors"}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+    newest = max((int(state.name) for state in (path / "state").iterdir() if state.name.isdigit()), default=0)
+    state = path / "state" / str(newest)
+    weights = (path / result["best_snapshot"]["path"]).read_bytes()
+    arrays = (state / "arrays.safetensors").read_bytes()
+    chunks = "".join(sorted(read_chunk_names(state))).encode()  # these names are hashes themselves
+    return {"weights": hashlib.sha256(weights).hexdigest(), "state": hashlib.sha256(arrays + chunks).hexdigest()}
 
 
 def check(path: Path, found: Counter[str]) -> None:
@@ -52,6 +56,39 @@ def check(path: Path, found: Counter[str]) -> None:
         report = directory.verify()
         found["damaged snapshots or states"] += sum("events.jsonl" not in str(p.path) for p in report.problems)
         found["journals cut off in a line"] += sum("events.jsonl" in str(p.path) for p in report.problems)
+
+
+def train_through_kills(
+    out: Path, options: list[object], duration: float, max_kills: int, rng: random.Random, found: Counter[str]
+) -> int:
+    """Train to the end, killed at random instants on the way; return how often."""
+    for kill in range(max_kills):
+        process = optix("train", *options, "--out", out, "--resume")
+        try:
+            assert process.wait(rng.uniform(0.0, duration)) == 0
+            return kill
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            found["kills"] += 1
+            check(out, found)
+    assert optix("train", *options, "--out", out, "--resume").wait() == 0
+    return max_kills
+
+
+def compare(whole: Path, torn: Path, found: Counter[str]) -> None:
+    """Compare a run that was killed with the same one left alone."""
+    found["runs"] += 1
+    found["same journal"] += story(whole) == story(torn)
+    found["same weights"] += digest(whole)["weights"] == digest(torn)["weights"]
+    found["same training state"] += digest(whole)["state"] == digest(torn)["state"]
+    found["orphans left"] += sum(".optix-tmp-" in path.name for path in torn.rglob("*")) + loose_chunks(torn)
+
+
+def loose_chunks(path: Path) -> int:
+    """Return how many chunks of large arrays are there that no state names."""
+    named = {name for state in (path / "state").glob("*/tree.json") for name in read_chunk_names(state.parent)}
+    return sum(chunk.name not in named for chunk in (path / "state").glob("chunks/*"))
 
 
 def main() -> None:
@@ -66,32 +103,18 @@ def main() -> None:
     rng, found = random.Random(arguments.seed), Counter()
     for run in range(arguments.runs):
         with tempfile.TemporaryDirectory() as folder:
-            whole, torn = Path(folder) / "whole", Path(folder) / "torn"
-            options = ["--algorithm", arguments.algorithm, "--seed", run, "--quiet", "--set", "state_interval_s=0.1"]
-            options += ["--max-env-steps", arguments.max_env_steps]
+            whole = Path(folder) / "whole"
+            options = [arguments.env, "--algorithm", arguments.algorithm, "--seed", run, "--quiet"]
+            options += ["--set", "state_interval_s=0.1", "--max-env-steps", arguments.max_env_steps]
             began = time.monotonic()
-            assert optix("train", arguments.env, *options, "--out", whole).wait() == 0
+            assert optix("train", *options, "--out", whole).wait() == 0
             duration = time.monotonic() - began
-            for attempt in range(arguments.kills // arguments.runs):
-                process = optix("train", arguments.env, *options, "--out", torn, "--resume")
-                try:
-                    process.wait(rng.uniform(0.0, duration) if attempt % 2 else rng.uniform(0.3, 1.0) * duration)
-                    found["ended before they were killed"] += 1
-                    break
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                    found["kills"] += 1
-                check(torn, found)
-            if optix("train", arguments.env, *options, "--out", torn, "--resume").wait() != 0:
-                found["runs that could not be resumed"] += 1
-                continue
-            found["runs"] += 1
-            found["same journal"] += story(whole) == story(torn)
-            found["same weights"] += digest(whole)["weights"] == digest(torn)["weights"]
-            found["same training state"] += digest(whole)["state"] == digest(torn)["state"]
-            found["orphans left"] += sum(".optix-tmp-" in path.name for path in torn.rglob("*"))
-            print(f"run {run}: {dict(found)}", flush=True)
+            kills_left = arguments.kills // arguments.runs
+            while kills_left:  # a run that gets to the end is followed by another one like it
+                torn = Path(folder) / f"torn-{kills_left}"
+                kills_left -= train_through_kills(torn, options, duration, kills_left, rng, found)
+                compare(whole, torn, found)
+            print(f"seed {run}: {dict(found)}", flush=True)
     for name, count in sorted(found.items()):
         print(f"{count:>6}  {name}")
 
