@@ -16,6 +16,7 @@ from optix_protocol import EpisodeData, HyperparamSet
 from optix_torch import TorchDQNAgent, TorchRainbowDQNAgent
 from optix_torch.algorithms.dqn import dqn_loss
 from optix_torch.algorithms.rainbow import categorical_loss, project
+from optix_torch.dueling import DuelingRunner
 from optix_torch.networks import Noise, NoisyLinear
 
 AGENTS = {"dqn": TorchDQNAgent, "rainbow": TorchRainbowDQNAgent}
@@ -244,15 +245,22 @@ def test_exported_numpy_policy_is_the_same_policy(name):
     np.testing.assert_array_equal(exported.act(observations), own.act(observations))
 
 
-def test_the_numpy_chain_of_rainbow_is_its_network_with_and_without_noise():
-    agent, _ = cartpole("rainbow")
-    observations = torch.randn(50, 4)
-    for _ in range(2):
-        with torch.no_grad():
-            expected = agent.q_network(observations).numpy()
-        agent._refresh_policy()
-        np.testing.assert_allclose(agent._behaviour.outputs(observations.numpy()), expected, rtol=1e-4, atol=1e-5)
-        agent._noise.vector.zero_()
+@pytest.mark.parametrize("hidden_sizes", [[16], [24, 16], [8, 24, 16]])
+def test_the_chain_of_a_rainbow_network_is_the_network_with_its_gradients(hidden_sizes):
+    agent = make("rainbow", hidden_sizes=hidden_sizes)
+    assert isinstance(agent._runner, DuelingRunner)
+    agent._noise.draw(np.random.default_rng(0))
+    agent._runner.refresh()
+    x, upstream = torch.randn(50, 3), torch.randn(50, 4 * 51)
+    expected = agent.q_network(x)
+    torch.testing.assert_close(agent._runner.forward(x), expected, rtol=1e-4, atol=1e-5)
+    by_hand, by_autograd = [], []
+    for backward, found in ((agent._runner.backward, by_hand), (expected.backward, by_autograd)):
+        agent._parameters.gradient.zero_()
+        backward(upstream.clone())
+        found.extend(parameter.grad.clone() for parameter in agent.q_network.parameters())
+    for ours, theirs in zip(by_hand, by_autograd, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 # ---- when it learns ---------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class OffPolicyAgent(ABC):
         self._updates_owed -= num_updates
         self.replay.gamma = self.hyperparams["gamma"]
         if isinstance(self.replay, PrioritizedReplayBuffer):
-            self.replay.beta = self.hyperparams["per_beta"]
+            self.replay.beta = self.hyperparams.get("per_beta", self.replay.beta)
         for _ in range(num_updates):
             batch = self.replay.sample(self.hyperparams["batch_size"])
             errors = self._update(self._to_device(batch))

@@ -1,8 +1,8 @@
 """Rainbow (Hessel et al. 2018): distributional Q-learning that explores by noise in its weights.
 
-The network (:class:`RainbowNetwork`) gives for every action a distribution over ``num_atoms`` values between ``v_min``
-and ``v_max`` (C51, Bellemare et al. 2017), as the sum of a value and an advantage stream (dueling, Wang et al. 2016)
-whose layers carry learned noise (Fortunato et al. 2018).
+The network (:class:`optix_torch.dueling.RainbowNetwork`) gives for every action a distribution over ``num_atoms``
+values between ``v_min`` and ``v_max`` (C51, Bellemare et al. 2017), as the sum of a value and an advantage stream
+(dueling, Wang et al. 2016) whose layers carry learned noise (Fortunato et al. 2018).
 
 One update, top to bottom, is :meth:`TorchRainbowDQNAgent._update`: the distribution of the next state's best action,
 chosen by the online network (double), is shrunk by ``gamma^n``, shifted by the ``n_step`` rewards and laid back on the
@@ -23,39 +23,15 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import MLP, Encoder, EpsilonGreedy, Keep, NetworkPolicy, encoder_for, policy_tree
+from optix_core.policies import EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._actor_critic import encoder_for_module, spaces_of
 from optix_torch._arrays import resolve_device
 from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
-from optix_torch.networks import Noise, NoisyLinear, build_cnn, build_mlp, host_mlp, make_runner
-
-
-class RainbowNetwork(nn.Module):
-    """Logits of the distributions over values, from a torso and two noisy streams.
-
-    Args:
-        torso: module from observations ``[B, ...]`` to features ``[B, F]``.
-        value: module from features to ``[B, Z]``.
-        advantage: module from features to ``[B, A Z]``.
-        num_actions: ``A``.
-    """
-
-    def __init__(self, *, torso: nn.Module, value: nn.Module, advantage: nn.Module, num_actions: int) -> None:
-        super().__init__()
-        self.torso = torso
-        self.value = value
-        self.advantage = advantage
-        self.num_actions = num_actions
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``[B, A Z]``: value plus advantage, the latter centred over the actions."""
-        features = self.torso(x)
-        advantage = self.advantage(features).unflatten(1, (self.num_actions, -1))
-        logits: Tensor = self.value(features).unsqueeze(1) + advantage - advantage.mean(1, keepdim=True)
-        return logits.flatten(1)
+from optix_torch.dueling import DuelingRunner, build_rainbow_network, make_dueling_runner
+from optix_torch.networks import Noise, Runner, host_mlp
 
 
 def project(probs: Tensor, rewards: Tensor, discounts: Tensor, support: Tensor, v_min: float, v_max: float) -> Tensor:
@@ -165,8 +141,8 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         self._parameters = FlatParameters(self.q_network.parameters())
         self._target = Target([self.q_network], self._parameters)
         self._noise, self._target_noise = Noise(self.q_network), Noise(self._target.networks[0])
-        self._runner = make_runner(self.q_network, place)
-        self._target_runner = make_runner(self._target.networks[0], place)
+        self._runner = make_dueling_runner(self.q_network, place)
+        self._target_runner = make_dueling_runner(self._target.networks[0], place)
         self._support = torch.from_numpy(support).to(place)
         self._optimizer: Optimizer = (
             FusedAdam(self._parameters, learning_rate=settings["learning_rate"])
@@ -226,8 +202,9 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
 
     def _update(self, batch: Transitions) -> Tensor:
         settings = self.hyperparams
-        self._noise.draw(self._rng)
-        self._target_noise.draw(self._rng)
+        for noise, runner in ((self._noise, self._runner), (self._target_noise, self._target_runner)):
+            noise.draw(self._rng)
+            refresh(runner)
         shape = (len(batch.rewards), self._num_actions, len(self._support))
 
         next_logits = self._target_runner.infer(batch.next_observations).view(shape)
@@ -260,21 +237,22 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
     def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> NetworkPolicy:  # noqa: ARG002 - stateless
         """Return a frozen copy of the policy: ``"greedy"`` without noise, ``"sample"`` with new noise at every step."""
         network, rng = copy.deepcopy(self.q_network), np.random.default_rng(seed)
-        noise, runner = Noise(network), make_runner(network, self.device)
+        noise, runner = Noise(network), make_dueling_runner(network, self.device)
 
         def act(rows: Array) -> Array:
-            if mode == "sample":
-                noise.draw(rng)
+            noise.draw(rng)
+            refresh(runner)
             return runner.act(rows)
 
-        mlp = dueling_mlp(network) if mode == "greedy" else None
-        return NetworkPolicy(encoder=self._encoder, network=mlp or act, head=self._head, mode=mode, rng=rng)
+        policy = runner.act if mode == "greedy" else act
+        return NetworkPolicy(encoder=self._encoder, network=policy, head=self._head, mode=mode, rng=rng)
 
     def host_policy(self) -> StateTree | None:
-        """Return the policy without noise as plain arrays, None if its torso is no MLP."""
+        """Return the policy without noise as plain arrays, None if it is no MLP."""
         network = copy.deepcopy(self.q_network)
         Noise(network)
-        mlp = dueling_mlp(network)
+        runner = make_dueling_runner(network, self.device)
+        mlp = runner.mlp() if isinstance(runner, DuelingRunner) else host_mlp(network)
         return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
 
     def training_state(self) -> StateTree:
@@ -293,81 +271,14 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
     def _prepare_to_act(self) -> None:
         """Draw the noise for the next window."""
         self._noise.draw(self._rng)
-        self._refresh_policy()
+        refresh(self._runner)
 
     def _refresh_policy(self) -> None:
-        network = dueling_mlp(self.q_network) or self._acting.act
-        self._behaviour = NetworkPolicy(
-            encoder=self._encoder, network=network, head=self._head, mode="sample", rng=self._rng
-        )
+        refresh(self._runner)
+        super()._refresh_policy()
 
 
-def build_rainbow_network(encoder: Encoder, num_actions: int, settings: HyperparamStore, seed: int) -> RainbowNetwork:
-    """Build the network for an encoder: images get the convolutions of Mnih et al. 2015, all others dense layers.
-
-    The last hidden layer is noisy, one for each stream (512 wide for images).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    activation, std_init = settings["activation"], settings["noise_std_init"]
-    if isinstance(encoder, Keep):
-        torso = build_cnn(encoder.shape, 1, output_gain=1.0, generator=generator)[:-3]  # without the dense layers
-        with torch.no_grad():
-            num_features, width = torso(torch.zeros(1, *encoder.shape)).shape[1], 512
-    else:
-        *sizes, width = settings["hidden_sizes"]
-        dense = build_mlp(
-            encoder.encoded_shape[0], 1, hidden_sizes=sizes, activation=activation, output_gain=1.0, generator=generator
-        )
-        torso, num_features = dense[:-1], [encoder.encoded_shape[0], *sizes][-1]
-
-    def stream(num_outputs: int) -> nn.Sequential:
-        return nn.Sequential(
-            NoisyLinear(num_features, width, std_init=std_init, generator=generator),
-            nn.ReLU(),
-            NoisyLinear(width, num_outputs, std_init=std_init, generator=generator),
-        )
-
-    num_atoms = settings["num_atoms"]
-    return RainbowNetwork(
-        torso=torso, value=stream(num_atoms), advantage=stream(num_actions * num_atoms), num_actions=num_actions
-    )
-
-
-def dueling_mlp(network: nn.Module) -> MLP | None:
-    """Return a dense :class:`RainbowNetwork` with its present noise as one chain of layers, None if it is none.
-
-    The streams' hidden layers become one twice as wide, and value plus centred advantage one linear map.
-    """
-    if not isinstance(network, RainbowNetwork) or next(network.parameters()).device.type != "cpu":
-        return None
-    torso = (
-        host_mlp(network.torso) if len(list(network.torso.children())) else MLP(weights=[], biases=[], activations=[])
-    )
-    value, advantage = _noisy_layers(network.value), _noisy_layers(network.advantage)
-    if torso is None or value is None or advantage is None:
-        return None
-    shape = (network.num_actions, len(value[1].bias))
-
-    def merged(value: Array, advantage: Array) -> tuple[Array, Array]:
-        parts = advantage.reshape(*advantage.shape[:-1], *shape)
-        centred = parts - parts.mean(axis=-2, keepdims=True)
-        return np.tile(value, shape[0]), centred.reshape(advantage.shape)
-
-    (first, second) = ([layer.arrays() for layer in pair] for pair in zip(value, advantage, strict=True))
-    bias_value, bias_advantage = merged(*(bias for _, bias in second))
-    return MLP(
-        weights=[
-            *torso.weights,
-            np.hstack([weight for weight, _ in first]),
-            np.vstack(merged(*(weight for weight, _ in second))),
-        ],
-        biases=[*torso.biases, np.concatenate([bias for _, bias in first]), bias_value + bias_advantage],
-        activations=[*torso.activations, "relu", "identity"],
-    )
-
-
-def _noisy_layers(stream: nn.Module) -> list[NoisyLinear] | None:
-    """Return the two layers of a stream of :func:`build_rainbow_network`, None if it is another."""
-    parts = list(stream.children())
-    layers = [part for part in parts if isinstance(part, NoisyLinear)]
-    return layers if len(parts) == 3 and len(layers) == 2 and isinstance(parts[1], nn.ReLU) else None
+def refresh(runner: Runner) -> None:
+    """Let a runner that keeps copies know that parameters or noise have changed."""
+    if isinstance(runner, DuelingRunner):
+        runner.refresh()
