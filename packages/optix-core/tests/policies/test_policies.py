@@ -7,6 +7,7 @@ from optix_core.policies import (
     MLP,
     Categorical,
     DiagonalGaussian,
+    EpsilonGreedy,
     Flatten,
     Keep,
     MultiCategorical,
@@ -17,6 +18,7 @@ from optix_core.policies import (
     policy_from_tree,
     policy_tree,
 )
+from optix_core.policies.heads import head_from_tree
 
 
 def small_mlp(num_inputs, num_outputs, rng, activation="tanh"):
@@ -212,3 +214,29 @@ def test_an_exported_policy_is_a_copy():
 def test_a_policy_of_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="update optix-core"):
         policy_from_tree({"format": 99})
+
+
+def test_epsilon_greedy_explores_as_often_as_it_says_and_evenly():
+    head = EpsilonGreedy(epsilon=0.4, start=3)
+    values = np.tile([0.0, 2.0, 1.0, -1.0], (40_000, 1))
+    actions = head.sample(values, np.random.default_rng(0))
+    shares = np.bincount(actions, minlength=7)[3:] / len(actions)
+    np.testing.assert_allclose(shares, [0.1, 0.7, 0.1, 0.1], atol=0.01)
+    np.testing.assert_allclose(np.exp(head.distribution(values[:1]).log_probs), [[0.1, 0.7, 0.1, 0.1]], rtol=1e-6)
+    assert (head.greedy(values) == 4).all()
+    never = EpsilonGreedy(epsilon=0.0)
+    assert (never.sample(values, np.random.default_rng(0)) == 1).all()
+    assert never.distribution(values[:1]).log_probs.tolist() == [[-np.inf, 0.0, -np.inf, -np.inf]]
+
+
+def test_values_of_distributional_outputs_are_expectations_over_the_atoms():
+    rng = np.random.default_rng(0)
+    logits, support = rng.normal(0, 30, (50, 3, 5)).astype(np.float32), np.linspace(-2, 2, 5, dtype=np.float32)
+    head = EpsilonGreedy(epsilon=0.5, support=support)
+    weights = np.exp(logits.astype(np.float64) - logits.max(2, keepdims=True))
+    expected = (weights / weights.sum(2, keepdims=True) * support).sum(2)
+    outputs = logits.reshape(50, -1)
+    np.testing.assert_allclose(head.values(outputs), expected, rtol=1e-4, atol=1e-5)
+    assert set(head.sample(np.repeat(outputs, 20, axis=0), rng)) == {0, 1, 2}
+    again = head_from_tree(head.tree())
+    np.testing.assert_array_equal(again.values(outputs), head.values(outputs))
