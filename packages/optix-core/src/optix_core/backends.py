@@ -156,7 +156,8 @@ def make_agent(
     deterministic: bool = False,
     seed: int = 0,
     device: str = "cpu",
-    **hyperparams: Any,
+    hyperparams: Mapping[str, Any] | None = None,
+    **more_hyperparams: Any,
 ) -> BaseAgent:
     """Build an agent for an environment.
 
@@ -170,7 +171,8 @@ def make_agent(
         deterministic: prefer a deterministic policy for continuous actions.
         seed: seed of weights and exploration.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-        hyperparams: values that differ from the defaults, ``hidden_sizes=(64, 64)`` among them.
+        hyperparams: values that differ from the defaults.
+        more_hyperparams: the same as keywords, ``hidden_sizes=(64, 64)`` among them.
 
     Returns:
         An agent whose actions span the environment's real range.
@@ -193,7 +195,7 @@ def make_agent(
         deterministic=deterministic,
         seed=seed,
         device=device,
-        hyperparams=hyperparams,
+        hyperparams={**(hyperparams or {}), **more_hyperparams},
     )
 
 

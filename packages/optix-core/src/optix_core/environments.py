@@ -216,7 +216,9 @@ def resolve_id(env_id: str) -> str:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            missing = "cannot be found" if error.name == module else f"needs '{error.name}', which is not installed"
+            missing = f"needs '{error.name}', which is not installed"
+            if error.name == module:
+                missing = "cannot be found; if it lies in this directory, set PYTHONPATH=."
             raise EnvError(f"Module '{module}' of environment '{name}' {missing}.") from error
         return f"{module}:{resolve_id(name)}"
     package = _NAMESPACES.get(env_id.partition("/")[0])
@@ -245,9 +247,8 @@ def _missing_dependency(env_id: str, error: Exception) -> str:
     text = str(error).lower()
     for extra, signs in _EXTRAS.items():
         if any(sign in text for sign in signs):
-            return (
-                f'{env_id} needs {extra}: pip install "optix-core[{extra}]" (in a clone: uv run --extra {extra} ...).'
-            )
+            clone = f"in a clone: uv run --package optix-torch --extra {extra} optix ..."
+            return f'{env_id} needs {extra}: pip install "optix-core[{extra}]" ({clone}).'
     return f"{env_id} needs a package that is not installed: {_one_line(error)}"
 
 

@@ -173,3 +173,15 @@ def test_noise_may_hide_a_rise_so_a_noisy_stall_gets_twice_the_patience():
     last = feed(ConvergenceMonitor(budget_env_steps=100_000), noisy)[-1]
     assert last.verdict is Verdict.NO_SIGNAL
     assert 600 <= last.n_windows <= 680
+
+
+@pytest.mark.parametrize("budget", [100_000, 500_000, None])
+@pytest.mark.parametrize("tau", [0.3, 1.0, 2.0, 3.0])
+def test_a_task_learned_within_the_first_windows_is_not_called_no_signal(tau, budget):
+    """The baseline is measured in the first windows, which then hold the rise itself."""
+    rng = np.random.default_rng(int(10 * tau))
+    monitor = ConvergenceMonitor(budget_env_steps=budget)
+    for i in range(240 if budget is None else budget // 2048):
+        score = -1 + 1.77 * (1 - np.exp(-i / tau)) + 0.003 * rng.standard_normal()
+        verdict = monitor.update(score, (i + 1) * 2048).verdict
+        assert verdict is not Verdict.NO_SIGNAL

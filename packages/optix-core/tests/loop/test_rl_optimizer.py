@@ -3,6 +3,7 @@ import math
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from optix_core import (
     Action,
     EnvError,
     Evidence,
+    ReturnEvaluator,
     RLOptimizer,
     RunDirectory,
     RunDirectoryError,
@@ -413,3 +415,70 @@ def test_run_directory_holds_the_configuration(loop, tmp_path):
     assert stored["seed"] == 5
     assert stored["hyperparams"] == {"rate": 1.0}
     assert "numpy" in stored["versions"]
+
+
+def test_validation_with_windows_shorter_than_an_episode_still_scores(loop, skill_env, skill_agent, tmp_path):
+    class WithPolicy(skill_agent):
+        def make_policy(self, mode, *, num_envs, seed):
+            skill = self.skill
+
+            class Frozen:
+                def act(self, observations):
+                    return np.full((len(observations), 1), skill)
+
+                def reset(self, done=None): ...
+
+            return Frozen()
+
+    agent = WithPolicy(lambda k: min(1.0, k / 30))
+    optimizer = RLOptimizer(
+        agent,
+        VectorBatchPipeline(skill_env, agent, n_envs=10, window_size=10),
+        val_pipeline=VectorBatchPipeline(skill_env, agent, n_envs=1, window_size=1, mode="greedy", seed=9),
+        checkpoint_dir=tmp_path / "run",
+        max_env_steps=100 * 200,
+    )
+    result = optimizer.run()
+    assert result.best_snapshot is not None
+    assert result.confirmed_return["mean"] == pytest.approx(1.0, abs=0.1)
+    looked = [event for event in events(tmp_path, "window") if event["score"] is not None]
+    assert len(looked) > 0.8 * len(events(tmp_path, "window"))
+    assert not events(tmp_path, "not_validated")
+
+
+def test_an_evaluator_of_your_own_chooses_the_final_policy(loop):
+    """Its goal is the opposite of the return: the worst policy is the one to end with."""
+
+    class Short(ReturnEvaluator):
+        def score(self, episode_data, train_diagnostics):
+            metrics = super().score(episode_data, train_diagnostics)
+            return metrics and replace(metrics, primary_score=-metrics.primary_score)
+
+    optimizer = loop(lambda k: min(1.0, k / 40), evaluator=Short(), max_env_steps=40 * 80)
+    result = optimizer.run()
+    assert optimizer.agent.skill < 0.2
+    assert result.confirmed_return["mean"] < 0.3
+
+
+def test_a_run_without_a_single_finished_episode_still_ends_with_a_policy(loop, skill_env, skill_agent, tmp_path):
+    agent = skill_agent()
+    pipeline = VectorBatchPipeline(lambda: skill_env(length=10_000), agent, n_envs=2, window_size=4)
+    optimizer = RLOptimizer(agent, pipeline, checkpoint_dir=tmp_path / "run", max_env_steps=80, confirm_episodes=2)
+    result = optimizer.run()
+    assert result.best_snapshot["score"] is None
+    assert result.confirmed_return["episodes"] == 2
+
+
+def test_what_is_no_callback_is_refused(loop):
+    with pytest.raises(ConfigError, match=r"inherit from optix_protocol\.LoopCallback"):
+        loop(callbacks=[print])
+    with pytest.raises(ConfigError, match="is no callback"):
+        loop().add_callback(object())
+    heard = []
+
+    class Listener(LoopCallback):
+        def on_loop_start(self):
+            heard.append(1)
+
+    loop(callbacks=Listener(), max_env_steps=80).run()
+    assert heard == [1]

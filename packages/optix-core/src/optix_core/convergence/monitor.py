@@ -284,6 +284,11 @@ class ConvergenceMonitor:
             head_variance = long_run_variance(self._head, 5) / len(head)
             noise_floor = math.hypot(noise_floor, student_t_quantile(1 - alpha, 4) * math.sqrt(head_variance))
         learned = score_range > 0 and trend.level - baseline > margin + noise_floor
+        if score_range > 0 and self.baseline is None:
+            # A task that is learned within the first windows rises inside the baseline itself. The very first window is
+            # the untrained policy's; compare with it alone, at the noise of the later scores.
+            first_floor = quantile * math.sqrt(omega_squared * (1 + 1 / recent))
+            learned = learned or trend.level - self._head[0] > margin + first_floor
         return _Evidence(
             trend=trend,
             horizon=horizon,

@@ -14,7 +14,7 @@ class StopReason(StrEnum):
     CONVERGED = "converged"
     """The upper bound on the remaining gain fell below the margin."""
     NO_SIGNAL = "no_signal"
-    """The score never left the untrained level."""
+    """The score never rose above the untrained level."""
     BUDGET_ENV_STEPS = "budget_env_steps"
     BUDGET_EPISODES = "budget_episodes"
     BUDGET_SECONDS = "budget_seconds"

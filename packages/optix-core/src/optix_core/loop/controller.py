@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from optix_core.convergence import Assessment, DegradationTest, Screen
+from optix_core.convergence import Assessment, BackoffScheduler, DegradationTest, Screen
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.decision import Evidence
 from optix_core.loop.diagnostics import DiagnosticsWatch, Symptom
@@ -115,8 +115,13 @@ class LoopController:
 
     @property
     def interval(self) -> int:
-        """Windows between evaluations that cost something."""
+        """Windows until the scheduler wants to look again."""
         return int(getattr(self.scheduler, "interval", 1))
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Windows between evaluations that cost something: every score is evidence, unless the scheduler backs off."""
+        return self.interval if isinstance(self.scheduler, BackoffScheduler) else 1
 
     def observe(
         self,

@@ -95,7 +95,7 @@ class Decision:
 
 
 _BUDGET_WORDS: Mapping[StopReason, str] = {
-    StopReason.BUDGET_ENV_STEPS: "the budget of environment steps is used up",
+    StopReason.BUDGET_ENV_STEPS: "the budget of environment steps has no room for another window",
     StopReason.BUDGET_EPISODES: "the budget of episodes is used up",
     StopReason.BUDGET_SECONDS: "the time is used up",
     StopReason.STOPPED: "stop() was called",

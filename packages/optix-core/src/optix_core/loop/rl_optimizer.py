@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -45,8 +46,10 @@ class RLOptimizer:
     Args:
         agent: anything with the six methods of :class:`optix_protocol.BaseAgent`.
         pipeline: where its windows come from.
-        val_pipeline: a second pipeline that only acts; its scores then drive the verdict and the choice of snapshots.
-        evaluator: turns windows into scores; mean episode return by default.
+        val_pipeline: a second pipeline that only acts, for at most a tenth of the training steps; its scores then drive
+            the verdict and the choice of the final policy.
+        evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
+            the one it scores best; the confirmed return stays a return.
         optimizer: changes hyperparameters while the run goes on; none by default.
         scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default.
         checkpoint_dir: the run directory; a temporary one, removed at the end, when None.
@@ -83,7 +86,7 @@ class RLOptimizer:
         max_snapshots: int = 16,
         checkpoint_score_fn: Callable[[BaseAgent], float] | None = None,
         rollback_on_degradation: bool = False,
-        callbacks: Iterable[LoopCallback] = (),
+        callbacks: LoopCallback | Iterable[LoopCallback] = (),
         max_episodes: int | None = None,
         max_env_steps: int | None = None,
         max_seconds: float | None = None,
@@ -123,11 +126,14 @@ class RLOptimizer:
             degradation=DegradationTest() if rollback_on_degradation else None,
         )
         self.result: RunResult | None = None
-        self._callbacks = CallbackList(callbacks)
+        self._callbacks = CallbackList([callbacks] if isinstance(callbacks, LoopCallback) else callbacks)
+        for callback in self._callbacks.callbacks:
+            _require_callback(callback)
         self._run: Run | None = None
 
     def add_callback(self, callback: LoopCallback) -> None:
         """Let another callback hear what happens."""
+        _require_callback(callback)
         self._callbacks.callbacks.append(callback)
 
     def stop(self) -> None:
@@ -265,7 +271,7 @@ class RLOptimizer:
                 "id": final.snapshot.snapshot_id,
                 "path": final.snapshot.weights,
                 "train_env_steps": final.snapshot.num_env_steps,
-                "score": final.snapshot.eval_metrics.primary_score,
+                "score": score if math.isfinite(score := final.snapshot.eval_metrics.primary_score) else None,
             }
         return RunResult(
             env_id=described["env_id"],
@@ -297,6 +303,13 @@ class RLOptimizer:
         }
         named = {key: self.config.get(key, value) for key, value in defaults.items()}
         return {**named, "seed": self.seed, "hyperparams": dict(self.agent.get_hyperparams().params)}
+
+
+def _require_callback(callback: object) -> None:
+    if not isinstance(callback, LoopCallback):
+        raise ConfigError(
+            f"{callback!r} is no callback: inherit from optix_protocol.LoopCallback and override what you want to hear."
+        )
 
 
 def _timeless(values: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.errors import RunDirectoryError
+from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -36,6 +38,9 @@ from optix_protocol import (
 )
 
 T = TypeVar("T")
+
+MAX_VALIDATION_WINDOWS = 50
+"""A validation that has seen no end of an episode after so many windows is given up."""
 
 EVALUATION_SHARE = 0.1
 """Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
@@ -94,6 +99,7 @@ class Run:
     _hyperparam_version: int = 0
     _windows_since_validation: int = 0
     _num_confirmations: int = 0
+    _validation_cost: int = 0
 
     @property
     def progress(self) -> Progress:
@@ -221,6 +227,7 @@ class Run:
             "hyperparam_version": self._hyperparam_version,
             "windows_since_validation": self._windows_since_validation,
             "num_confirmations": self._num_confirmations,
+            "validation_cost": self._validation_cost,
         }
 
     def restore_counters(self, state: Mapping[str, Any]) -> None:
@@ -235,6 +242,7 @@ class Run:
         self._hyperparam_version = int(state["hyperparam_version"])
         self._windows_since_validation = int(state["windows_since_validation"])
         self._num_confirmations = int(state["num_confirmations"])
+        self._validation_cost = int(state["validation_cost"])
 
     def restart_from_weights(self) -> str:
         """Go on with an agent that has no exact state: from its newest kept weights; return what that means."""
@@ -272,26 +280,34 @@ class Run:
     # ------------------------------------------------------------- its actions
 
     def _validate(self, window: EpisodeData) -> EvalMetrics | None:
-        """Measure the policy on the validation pipeline when it is due and within its share of the steps."""
+        """Measure the policy on the validation pipeline when it is due and within its share of the steps.
+
+        It goes on until an episode has ended, because a window without one is no evidence.
+        """
         if self.val_pipeline is None:
             return None
         self._windows_since_validation += 1
-        pipeline: Any = self.val_pipeline
-        cost = getattr(pipeline, "window_size", window.num_steps) * getattr(pipeline, "num_envs", 1)
         trained = self.progress.num_env_steps + window.num_env_steps
-        due = self._windows_since_validation >= self.controller.interval
-        if not due or self.validation_steps + cost > EVALUATION_SHARE * trained:
+        due = self._windows_since_validation >= self.controller.evaluation_interval
+        if not due or self.validation_steps + self._validation_cost > EVALUATION_SHARE * trained:
             return None
-        held_out = next(iter(self.val_pipeline.windows()), None)
-        if held_out is None:
-            return None
+        before = self.validation_steps
+        for held_out in islice(self.val_pipeline.windows(), MAX_VALIDATION_WINDOWS):
+            self.validation_steps += held_out.num_env_steps
+            metrics = self.controller.evaluator.score(held_out, {})
+            if metrics is not None:
+                break
+        else:
+            message = f"No episode ended in {MAX_VALIDATION_WINDOWS} windows of validation: make its windows longer."
+            self.journal.append("not_validated", message=message)
+            metrics = None
         self._windows_since_validation = 0
-        self.validation_steps += held_out.num_env_steps
-        return self.controller.evaluator.score(held_out, {})
+        self._validation_cost = self.validation_steps - before
+        return metrics
 
     def _keep_policy(self) -> None:
         """Keep the policy that collected the latest window, with the score that it earned."""
-        score = self.controller.level
+        score = self.controller.level if math.isfinite(self.controller.level) else -math.inf
         if self.checkpoint_score_fn is not None:
             score = float(self.checkpoint_score_fn(self.agent))
         metrics = EvalMetrics(primary_score=score, episode_id=self.progress.num_episodes)
@@ -417,7 +433,7 @@ class Run:
 
     def finish(self, reason: StopReason) -> FinalPolicy | None:
         """Select and confirm the final policy and load it into the agent."""
-        if reason is not StopReason.DIVERGED and self.controller.assessment.n_windows:
+        if reason is not StopReason.DIVERGED and self.progress.num_windows:
             self._keep_last_policy()
         choose = partial(
             choose_final_policy,
@@ -427,7 +443,7 @@ class Run:
             train_env_steps=self.progress.num_env_steps,
             seed=self.seed,
             confirm_episodes=self.confirm_episodes,
-            by_score=self.checkpoint_score_fn is not None or self.val_pipeline is not None,
+            by_score=self._has_scores_of_its_own(),
             in_a_hurry=reason is StopReason.INTERRUPTED,
         )
         self.interrupt.patient = False
@@ -444,9 +460,14 @@ class Run:
                 self.journal.append("confirmed", **final.confirmed, returns=final.returns)
         return final
 
+    def _has_scores_of_its_own(self) -> bool:
+        """Whether the kept scores are the user's own goal or come from validation, and not training returns."""
+        own_goal = self.checkpoint_score_fn is not None or type(self.controller.evaluator) is not ReturnEvaluator
+        return own_goal or self.val_pipeline is not None
+
     def _keep_last_policy(self) -> None:
         """The newest policy is a candidate too, even if no window has scored it yet."""
-        if not math.isfinite(self.controller.level):
+        if not math.isfinite(self.controller.level) and self.registry.list():
             return
         versions = {snapshot.policy_version for snapshot in self.registry.list()}
         if self._policy_version not in versions:

@@ -98,7 +98,8 @@ def _start(events: Sequence[Event]) -> Section:
 
 
 def _score(events: Sequence[Event]) -> Section:
-    points = [(w["evidence"]["num_env_steps"], float(w["level"]), _time(events, w)) for w in _windows(events)]
+    clock = _clock(events)
+    points = [(w["evidence"]["num_env_steps"], float(w["level"]), clock[id(w)]) for w in _windows(events)]
     points = [point for point in points if math.isfinite(point[1])]
     if not points:
         return Section(title="The score", sentences=("No episode ended while training: there is no score.",))
@@ -238,7 +239,9 @@ def _end(events: Sequence[Event]) -> Section:
                 f"{number(bound['upper'], 3)}{_share(bound.get('fraction_of_range'))}."
             )
         if finished["verdict"] == "NO_SIGNAL":
-            sentences.append("Nothing was learned, which is no convergence: the score never left the untrained level.")
+            sentences.append(
+                "Nothing was learned, which is no convergence: the score never rose above the untrained level."
+            )
         return Section(title=title, sentences=tuple(sentences))
     last = next((event for event in reversed(events) if event["kind"] == "window"), None)
     if last is None:
@@ -263,8 +266,9 @@ def _choice(events: Sequence[Event]) -> Section | None:
     sentences = []
     rounds = selection["rounds"]
     if rounds:
+        players = {snapshot for played in rounds for snapshot in played["snapshots"]}
         sentences.append(
-            f"{count(len(rounds[0]['snapshots']), 'policy').capitalize()} played against each other on common fresh "
+            f"{count(len(players), 'policy').capitalize()} played against each other on common fresh "
             f"seeds until {selection['reason']}; snapshot {selection['chosen']} was chosen."
             if selection.get("reason")
             else f"seeds; snapshot {selection['chosen']} was chosen."
@@ -317,8 +321,14 @@ def _last(events: Sequence[Event], kind: str) -> Event | None:
     return next((event for event in reversed(events) if event["kind"] == kind), None)
 
 
-def _time(events: Sequence[Event], event: Event) -> float:
-    return max(0.0, float(event["time"]) - float(events[0]["time"]))
+def _clock(events: Sequence[Event]) -> dict[int, float]:
+    """Return the seconds of training until each event; what passed between two sittings does not count."""
+    clock, elapsed, before = {}, 0.0, events[0]
+    for event in events:
+        if event["kind"] != "resumed":
+            elapsed += max(0.0, float(event["time"]) - float(before["time"]))
+        clock[id(event)], before = elapsed, event
+    return clock
 
 
 def _times(amount: int) -> str:
