@@ -4,6 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,12 +45,19 @@ def python_blocks(path):
 
 def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    first, second = python_blocks("README.md")
+    from optix_core import TrainConfig, train
+
+    loop, policy, monitor = python_blocks("README.md")
     names = {}
-    exec(first.replace("500_000", "20_000"), names)
+    exec(loop.replace("500_000", "20_000"), names)
     assert names["result"].confirmed_return["episodes"] == 100
-    exec(second, {"score": 1.0, "env_steps": 1000})
-    assert "budget" in capsys.readouterr().out
+    train(TrainConfig(env_id="CartPole-v1", max_env_steps=4096), "runs/CartPole-v1-ppo-seed0")
+    names = {"observations": np.zeros((1, 4), np.float32)}
+    exec(policy, names)
+    assert names["actions"].shape == (1,)
+    curve = [(1000 * (i + 1), min(1.0, i / 20)) for i in range(200)]
+    exec(monitor, {"training": lambda: curve})
+    assert "CONVERGED" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", range(len(python_blocks("docs/evaluation.md"))))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         decide,
     )
     from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
-    from optix_core.training import TrainConfig, TrainPlan, train
+    from optix_core.training import TrainConfig, TrainPlan, load_policy, train
 
 __version__ = "0.1.0"
 
@@ -59,7 +59,7 @@ _HOMES = {
         "decide",
     ),
     "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
-    "optix_core.training": ("TrainConfig", "TrainPlan", "train"),
+    "optix_core.training": ("TrainConfig", "TrainPlan", "load_policy", "train"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -96,6 +96,7 @@ __all__ = [
     "evaluate",
     "list_backends",
     "load_backend",
+    "load_policy",
     "make_agent",
     "read_events",
     "train",

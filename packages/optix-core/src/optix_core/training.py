@@ -24,7 +24,7 @@ from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
-from optix_protocol import BaseAgent, LoopCallback
+from optix_protocol import BaseAgent, LoopCallback, Policy, PolicyMode, SupportsPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,10 @@ class TrainPlan:
         try:
             known = {f.name: values[f.name] for f in fields(cls)}
         except KeyError as error:
-            raise ConfigError(f"run.json has no {error}: this run was not started by `optix train`.") from error
+            raise ConfigError(
+                f"run.json has no {error}: this run was not started by `optix train`. "
+                "Load its weights in Python: agent.load_weights(...)."
+            ) from error
         return cls(**{**known, "loop": _loop_settings(known["loop"])})
 
     def to_dict(self) -> dict[str, Any]:
@@ -244,6 +247,34 @@ class TrainPlan:
 def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:
     """Train until there is a reason to stop, and return what was reached."""
     return TrainPlan.of(config).build(out, callbacks=callbacks).run()
+
+
+def load_policy(run: str | Path, *, mode: PolicyMode = "greedy", num_envs: int = 1, seed: int = 0) -> Policy:
+    """Load the policy that a run of ``optix train`` ended with, to act with it.
+
+    Args:
+        run: the run directory.
+        mode: ``"greedy"`` or ``"sample"``.
+        num_envs: environments that it acts on at once: ``act`` takes ``[num_envs, *obs]``.
+        seed: of its random numbers.
+
+    Raises:
+        RunDirectoryError: there is no such run, or no policy in it that is intact.
+        ConfigError: the run was not started by ``optix train``.
+    """
+    from optix_core.checkpoints import RunDirectory
+
+    with RunDirectory.open(run) as directory:
+        plan = TrainPlan.from_dict(directory.read_run())
+        agent = plan.make_agent()
+        result = directory.read_result()
+        if result is not None and result["best_snapshot"] is not None:
+            directory.registry.load(agent, int(result["best_snapshot"]["id"]))
+        else:
+            directory.registry.load_best(agent)
+    if not isinstance(agent, SupportsPolicy):
+        raise ConfigError(f"{plan.algorithm} of backend '{plan.backend}' has no make_policy(); act with the agent.")
+    return agent.make_policy(mode, num_envs=num_envs, seed=seed)
 
 
 def parse_value(text: str) -> Any:
