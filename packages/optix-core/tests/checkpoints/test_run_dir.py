@@ -193,6 +193,18 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_is_then_replaced(tmp_pa
     assert names(path / "state") == ["2", "4", "chunks"]
 
 
+def test_when_every_state_is_damaged_a_new_beginning_does_not_cost_the_policies(tmp_path, make_run):
+    path = make_run(tmp_path / "run")
+    for state in ("2", "3"):
+        (path / "state" / state / "tree.json").write_bytes(b"{")
+    with RunDirectory.create(path, resume=True) as run:
+        assert run.load_state() is None
+        with pytest.raises(RunDirectoryError, match=r"Every saved state .* is damaged \(state/2/tree.json\)"):
+            run.rewind(None)
+        assert [snapshot.snapshot_id for snapshot in run.registry.list()] == [1, 2, 3]
+    assert len(read_events(path / "events.jsonl")[0]) == 3
+
+
 def test_a_state_is_not_used_when_the_journal_lost_its_events(tmp_path, make_run):
     path = make_run(tmp_path / "run")
     lines = (path / "events.jsonl").read_bytes().splitlines(keepends=True)

@@ -260,10 +260,16 @@ class RunDirectory:
         A run that goes on from there repeats it, bit for bit if the agent can.
 
         Raises:
-            RunDirectoryError: the journal has lost events that the state builds on, or the state is none of a run.
+            RunDirectoryError: the journal has lost events that the state builds on; the state is none of a run; there
+                are states, but :meth:`load_state` found none intact, and a new beginning would cost the policies kept.
         """
         journal = self.journal
         if state is None:
+            if self._states.all_damaged:
+                raise RunDirectoryError(
+                    f"Every saved state in {str(self.path)!a} is damaged ({self._states.problems[-1].path}). Its "
+                    "policies are kept: evaluate them with optix eval, and start another run."
+                )
             self.registry.restore_state({"next_id": 1, "marked": None, "snapshots": []})
             self._states.clear()
             self._listed.clear()

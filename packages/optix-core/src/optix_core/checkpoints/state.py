@@ -121,6 +121,12 @@ class StateStore:
         """Pass a state over: it is reported now, and deleted when the next one has been saved."""
         self._reject(number, Problem(path=f"{STATE_NAME}/{number}", reason=reason))
 
+    @property
+    def all_damaged(self) -> bool:
+        """Whether there are states, and every one of them was passed over."""
+        present = numbered_directories(self.path).keys()
+        return bool(present) and present <= self._damaged
+
     def _reject(self, number: int, problem: Problem) -> None:
         self._damaged.add(number)
         if problem not in self.problems:  # two states may share a damaged chunk
