@@ -84,11 +84,12 @@ def test_small_networks_run_on_one_thread():
     assert torch.get_num_threads() == 1
 
 
-def test_building_an_agent_does_not_import_the_compiler_stack():
+@pytest.mark.parametrize(("algorithm", "env_id"), [("ppo", "CartPole-v1"), ("sac", "Pendulum-v1")])
+def test_building_an_agent_does_not_import_the_compiler_stack(algorithm, env_id):
     code = (
         "import sys; from optix_core.backends import make_agent; from optix_core.pipelines import VectorBatchPipeline; "
-        "agent = make_agent('ppo', 'CartPole-v1', framework='torch'); "
-        "agent.learn(VectorBatchPipeline('CartPole-v1', agent, n_envs=2, window_size=8).collect()); "
+        f"agent = make_agent('{algorithm}', '{env_id}', framework='torch'); "
+        f"agent.learn(VectorBatchPipeline('{env_id}', agent, n_envs=2, window_size=60).collect()); "
         "print({'torch._dynamo', 'sympy'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

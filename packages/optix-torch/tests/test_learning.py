@@ -9,8 +9,8 @@ from optix_core.evaluation.rollouts import policy_factory, rollout
 from optix_core.pipelines import VectorBatchPipeline
 
 
-def train(env_id, *, n_envs, window_size, num_env_steps, seed=0, **hyperparams):
-    agent = make_agent("ppo", env_id, framework="torch", seed=seed, **hyperparams)
+def train(env_id, *, n_envs, window_size, num_env_steps, algorithm="ppo", seed=0, **hyperparams):
+    agent = make_agent(algorithm, env_id, framework="torch", seed=seed, **hyperparams)
     pipeline = VectorBatchPipeline(env_id, agent, n_envs=n_envs, window_size=window_size, seed=seed)
     for _ in range(num_env_steps // (n_envs * window_size)):
         agent.learn(pipeline.collect())
@@ -33,3 +33,11 @@ def test_pendulum_is_solved_on_four_of_five_seeds():
         for seed in range(5)
     ]
     assert np.sum(np.array(scores) >= -250) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_pendulum_is_solved_off_policy_within_ten_thousand_steps(algorithm):
+    settings = {"learning_rate": 1e-3, "learning_starts": 1000}
+    score = train("Pendulum-v1", algorithm=algorithm, n_envs=4, window_size=16, num_env_steps=10_000, **settings)
+    assert score >= -190
