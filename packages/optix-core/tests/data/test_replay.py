@@ -126,10 +126,34 @@ def test_a_window_that_was_left_out_cuts_what_waits_for_it(stream, pieces):
 
 
 def test_another_number_of_environments_begins_anew_without_losing_anything(stream):
+    first, second = stream(5, 2, end_rate=0.0), stream(5, 3, end_rate=0.0, seed=1)
+    second = replace(second, observations=second.observations + 1000, actions=second.actions + 1000)
     buffer = make(n_step=2, gamma=0.5)
-    buffer.add(stream(5, 2, end_rate=0.0))
-    buffer.add(stream(5, 3, end_rate=0.0, seed=1))
-    assert len(buffer) == 5 * 2 + 4 * 3
+    buffer.add(first)
+    buffer.add(second)
+    found = sampled(buffer)
+    assert len(found) == 5 * 2 + 4 * 3
+    for n in range(2):
+        last = found[float(first.observations[-1, n, 0])]
+        assert last == (pytest.approx(float(first.rewards[-1, n])), float(first.last_observation[n, 0]), 0.5)
+
+
+@pytest.mark.parametrize("sizes", [[10], [5], [4, 6]])
+def test_nothing_goes_on_into_a_row_that_is_no_transition(stream, pieces, sizes):
+    """An environment that delivers nothing for a while, without an episode's end."""
+    window = stream(10, 1, end_rate=0.0)
+    valid = np.ones((10, 1), bool)
+    valid[5] = False
+    window = replace(window, valid=valid, rewards=np.where(valid, 1.0, np.nan).astype(np.float32))
+    buffer = make(n_step=3, gamma=0.5)
+    for piece in pieces(window, sizes):
+        buffer.add(piece)
+    found = sampled(buffer)
+    numbers = window.observations[:, 0, 0]
+    assert set(found) == set(numbers[[0, 1, 2, 3, 4, 6, 7]])
+    assert found[numbers[2]] == (1.75, numbers[5], 0.125)
+    assert found[numbers[3]] == (1.5, numbers[5], 0.25)
+    assert found[numbers[4]] == (1.0, numbers[5], 0.5)
 
 
 def test_sampling_is_uniform(stream):
