@@ -121,9 +121,9 @@ _SAC: tuple[Recipe, ...] = (
         n_envs=4,
         window_size=16,
         max_env_steps=500_000,
-        hyperparams={"learning_rate": 7e-4, "tau": 0.01, "learning_starts": 10_000},
+        hyperparams={"learning_rate": 7e-4, "tau": 0.01, "learning_starts": 1000},
     ),
-    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 10_000}),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 1000}),
 )
 
 _TD3: tuple[Recipe, ...] = (
@@ -135,9 +135,9 @@ _TD3: tuple[Recipe, ...] = (
         n_envs=4,
         window_size=16,
         max_env_steps=500_000,
-        hyperparams={"tau": 0.01, "learning_starts": 10_000},
+        hyperparams={"tau": 0.01, "learning_starts": 1000},
     ),
-    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 10_000}),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 1000}),
 )
 
 _RECIPES: Mapping[str, tuple[Recipe, ...]] = {"ppo": _PPO, "sac": _SAC, "td3": _TD3, "dqn": _DQN, "rainbow": _RAINBOW}
