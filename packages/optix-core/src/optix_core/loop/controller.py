@@ -220,8 +220,8 @@ class LoopController:
     def snapshot_due(self) -> bool:
         """Whether the policy that collected the latest window may be among the best, and enough steps have passed.
 
-        Snapshots are at least 1 % of the budget and 2 % of the steps so far apart, so that they cost next to nothing
-        and their number grows like a logarithm.
+        Snapshots are at least 2 % of the budget apart, or where there is none of the steps so far, so that they cost
+        less than 1 % of the quickest runs (``benchmarks/checkpoints.py run``).
         """
         return (
             math.isfinite(self.level)
@@ -232,7 +232,7 @@ class LoopController:
     def snapshot_taken(self, score: float, *, pool_floor: float) -> bool:
         """Note a kept policy and the lowest score that the full pool still takes; return whether it is a new best."""
         steps = self.progress.num_env_steps
-        self._next_snapshot = steps + math.ceil(max(0.01 * (self.budget.max_env_steps or 0), 0.02 * steps))
+        self._next_snapshot = steps + math.ceil(0.02 * max(self.budget.max_env_steps or 0, steps))
         self._pool_floor = pool_floor
         improved = score > self.best_level
         if improved:
