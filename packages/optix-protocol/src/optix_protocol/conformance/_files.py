@@ -95,9 +95,12 @@ def _is_object_array(data: bytes) -> bool:
 
 
 def _is_pickle_stream(data: bytes) -> bool:
-    """Protocol 2 and later begin with the PROTO opcode; older ones are ASCII and recognised by parsing."""
+    """Protocol 2 and later begin with the PROTO opcode; older ones are ASCII and recognised by parsing.
+
+    A safetensors file with a header of 1152 bytes begins like protocol 4, but goes on with a zero, as no pickle does.
+    """
     if data[:1] == b"\x80" and data[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
-        return True
+        return data[2:3] != b"\x00"
     try:
         opcodes = list(pickletools.genops(data))
     except Exception:
