@@ -221,7 +221,7 @@ class LoopController:
         """Whether the policy that collected the latest window may be among the best, and enough steps have passed.
 
         Snapshots are at least 2 % of the budget apart, or where there is none of the steps so far, so that they cost
-        less than 1 % of the quickest runs (``benchmarks/checkpoints.py run``).
+        about 1 % of the quickest runs and less of others (``benchmarks/checkpoints.py run``).
         """
         return (
             math.isfinite(self.level)
