@@ -49,7 +49,8 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     ),
 }
 
-SAC: Mapping[str, Hyperparam] = _TWIN_CRITICS | {
+SAC: Mapping[str, Hyperparam] = {
+    **_TWIN_CRITICS,
     "alpha": Hyperparam(default=None, low=0, open_low=True, optional=True),
     "initial_alpha": Hyperparam(default=1.0, low=0, open_low=True, fixed=True),
     "target_entropy": Hyperparam(default=None, optional=True),
@@ -57,7 +58,8 @@ SAC: Mapping[str, Hyperparam] = _TWIN_CRITICS | {
 """Soft actor-critic; ``alpha`` None learns the temperature, ``target_entropy`` None stands for minus the number of
 action dimensions (in nats, with actions in units where the range is -1 to 1)."""
 
-TD3: Mapping[str, Hyperparam] = _TWIN_CRITICS | {
+TD3: Mapping[str, Hyperparam] = {
+    **_TWIN_CRITICS,
     "learning_rate": Hyperparam(default=1e-3, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     "policy_delay": Hyperparam(default=2, kind=int, low=1, bound=ParamBound(low=1, high=4, integer=True)),
     "exploration_noise": Hyperparam(default=0.1, low=0, open_low=True, bound=ParamBound(low=0.02, high=0.5, log=True)),
