@@ -86,6 +86,7 @@ _DQN: tuple[Recipe, ...] = (
         max_env_steps=100_000,
         hyperparams={
             "learning_rate": 5e-4,
+            "learning_starts": 1000,
             "batch_size": 128,
             "hidden_sizes": [128, 128],
             "n_step": 10,
@@ -103,7 +104,7 @@ _RAINBOW: tuple[Recipe, ...] = (
         n_envs=8,
         window_size=16,
         max_env_steps=100_000,
-        hyperparams={"learning_rate": 5e-4, "n_step": 5, "v_min": 0.0, "v_max": 100.0},
+        hyperparams={"learning_rate": 5e-4, "learning_starts": 1000, "n_step": 5, "v_min": 0.0, "v_max": 100.0},
     ),
     Recipe(pattern="*", n_envs=8, window_size=16),
 )

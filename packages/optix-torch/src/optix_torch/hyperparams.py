@@ -72,7 +72,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
     "batch_size": Hyperparam(default=64, kind=int, low=1, bound=ParamBound(low=16, high=512, log=True, integer=True)),
     "capacity": Hyperparam(default=100_000, kind=int, low=1, fixed=True),
-    "learning_starts": Hyperparam(default=1000, kind=int, low=0),
+    "learning_starts": Hyperparam(default=500, kind=int, low=0),
     "updates_per_step": Hyperparam(default=0.25, low=0, bound=ParamBound(low=0.05, high=1.0, log=True)),
     "target_update_interval": Hyperparam(
         default=100, kind=int, low=1, bound=ParamBound(low=10, high=10_000, log=True, integer=True, slow=True)
