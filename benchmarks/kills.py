@@ -109,9 +109,10 @@ def main() -> None:
             began = time.monotonic()
             assert optix("train", *options, "--out", whole).wait() == 0
             duration = time.monotonic() - began
-            kills_left = arguments.kills // arguments.runs
+            kills_left, number = arguments.kills // arguments.runs, 0
             while kills_left:  # a run that gets to the end is followed by another one like it
-                torn = Path(folder) / f"torn-{kills_left}"
+                number += 1
+                torn = Path(folder) / f"torn-{number}"
                 kills_left -= train_through_kills(torn, options, duration, kills_left, rng, found)
                 compare(whole, torn, found)
             print(f"seed {run}: {dict(found)}", flush=True)
