@@ -125,6 +125,8 @@ class OffPolicyAgent(ABC):
         self._extra = dict(extra_parameters or {})
         self._acting = acting
         self._acting_module = acting_module
+        tiny = sum(parameter.numel() for parameter in acting_module.parameters()) < _TINY_NETWORK
+        self._network = (host_mlp(acting_module) if tiny and device.type == "cpu" else None) or acting.act
         self._head = head
         self._encoder = encoder
         self._kind = kind
@@ -216,8 +218,6 @@ class OffPolicyAgent(ABC):
             if isinstance(self.replay, PrioritizedReplayBuffer):
                 self.replay.update_priorities(batch.indices, errors.cpu().numpy())
         self._diagnostics = self._measure()
-        if self.device.type != "cpu":
-            self._refresh_policy()
 
     def _prepare_to_act(self) -> None:  # noqa: B027 - most algorithms have nothing to do here
         """Adapt how ``act`` explores to the number of environment steps; called after every ``learn``."""
@@ -308,11 +308,9 @@ class OffPolicyAgent(ABC):
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
     def _refresh_policy(self) -> None:
-        """Make ``act`` follow what it cannot see in place: the head, parameters on a device."""
-        size = sum(parameter.numel() for parameter in self._acting_module.parameters())
-        mlp = host_mlp(self._acting_module) if size < _TINY_NETWORK else None
+        """Make ``act`` follow a changed head; changed parameters it sees by itself."""
         self._behaviour = NetworkPolicy(
-            encoder=self._encoder, network=mlp or self._acting.act, head=self._head, mode="sample", rng=self._rng
+            encoder=self._encoder, network=self._network, head=self._head, mode="sample", rng=self._rng
         )
 
     def _policy_head(self) -> Head:
