@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from optix_core.errors import EnvError, suggest
+from optix_core.errors import ConfigError, EnvError, suggest
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -110,6 +110,10 @@ class EnvSpec:
         """
         import gymnasium as gym
 
+        if num_envs > 1 and not self.repeatable:
+            raise ConfigError(
+                f"There is only one {self.name}: pass a function that makes one, or use n_envs=1 (BatchPipeline)."
+            )
         self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
         wide = num_envs >= _NATIVE_FROM_ENVS
         if self.env_id is not None and wide and not asynchronous and self._has_native_vector():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +27,9 @@ from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_protocol import BaseAgent, LoopCallback, Policy, PolicyMode, SupportsPolicy
+
+MAX_ENVS = 65_536
+"""More environments side by side than this are taken for a mistake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +142,8 @@ class TrainPlan:
         loop = {k: v for k, v in config.overrides.items() if k in loop_names}
         hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams}
         hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
-        n_envs = config.n_envs or family.n_envs
         budget = config.max_env_steps or family.max_env_steps
+        n_envs = min(config.n_envs or family.n_envs, budget)
         settings = _loop_settings({"window_size": family.window_size, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
         if settings.early_plateau_fraction is None:
@@ -162,11 +167,16 @@ class TrainPlan:
         return plan
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainPlan:
-        """Rebuild a plan from a ``run.json``.
+    def from_dict(cls, values: Mapping[str, Any], *, allow_import: str | None = None) -> TrainPlan:
+        """Rebuild a plan from a ``run.json``, which is data and not trusted.
+
+        Args:
+            values: its contents.
+            allow_import: the module of the environment that may be imported, if its id names one (``module:Name-v0``).
 
         Raises:
-            ConfigError: something is missing: the run was not started by ``optix train``.
+            ConfigError: something is missing (the run was not started by ``optix train``), of the wrong type, or names
+                a module that was not allowed.
         """
         try:
             known = {f.name: values[f.name] for f in fields(cls)}
@@ -175,6 +185,17 @@ class TrainPlan:
                 f"run.json has no {error}: this run was not started by `optix train`. "
                 "Load its weights in Python: agent.load_weights(...)."
             ) from error
+        for name, kind in _TYPES.items():
+            if not isinstance(known[name], kind) or isinstance(known[name], bool):
+                raise ConfigError(f"run.json is damaged: {name} is {known[name]!r}.")
+        if not 1 <= known["n_envs"] <= MAX_ENVS:
+            raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
+        module, colon, _ = known["env_id"].rpartition(":")
+        if colon and module != allow_import and module not in sys.modules:
+            raise ConfigError(
+                f"The environment of this run lives in module '{module}', which would be imported: add "
+                f"--allow-import {module} if you trust the run directory."
+            )
         return cls(**{**known, "loop": _loop_settings(known["loop"])})
 
     def to_dict(self) -> dict[str, Any]:
@@ -249,7 +270,14 @@ def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iter
     return TrainPlan.of(config).build(out, callbacks=callbacks).run()
 
 
-def load_policy(run: str | Path, *, mode: PolicyMode = "greedy", num_envs: int = 1, seed: int = 0) -> Policy:
+def load_policy(
+    run: str | Path,
+    *,
+    mode: PolicyMode = "greedy",
+    num_envs: int = 1,
+    seed: int = 0,
+    allow_import: str | None = None,
+) -> Policy:
     """Load the policy that a run of ``optix train`` ended with, to act with it.
 
     Args:
@@ -257,6 +285,7 @@ def load_policy(run: str | Path, *, mode: PolicyMode = "greedy", num_envs: int =
         mode: ``"greedy"`` or ``"sample"``.
         num_envs: environments that it acts on at once: ``act`` takes ``[num_envs, *obs]``.
         seed: of its random numbers.
+        allow_import: as in :meth:`TrainPlan.from_dict`.
 
     Raises:
         RunDirectoryError: there is no such run, or no policy in it that is intact.
@@ -265,7 +294,7 @@ def load_policy(run: str | Path, *, mode: PolicyMode = "greedy", num_envs: int =
     from optix_core.checkpoints import RunDirectory
 
     with RunDirectory.open(run) as directory:
-        plan = TrainPlan.from_dict(directory.read_run())
+        plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
         agent = plan.make_agent()
         result = directory.read_result()
         if result is not None and result["best_snapshot"] is not None:
@@ -292,6 +321,21 @@ def parse_value(text: str) -> Any:
         return text
 
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "env_id": str,
+    "backend": str,
+    "algorithm": str,
+    "seed": int,
+    "device": str,
+    "n_envs": int,
+    "max_env_steps": (int, type(None)),
+    "max_seconds": (int, float, type(None)),
+    "hyperparams": dict,
+    "loop": dict,
+    "defaults_from": str,
+}
+
+
 def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
     known = {f.name for f in fields(LoopSettings)}
     unknown = sorted(set(values) - known)
@@ -307,6 +351,10 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
         raise ConfigError(f"{wrong[0]} must be a positive whole number, got {getattr(settings, wrong[0])!r}.")
     if not (isinstance(settings.state_interval_s, int | float) and settings.state_interval_s >= 0):
         raise ConfigError(f"state_interval_s must be a number of seconds, got {settings.state_interval_s!r}.")
+    for name in ("margin", "margin_fraction", "alpha", "early_plateau_fraction"):
+        value = getattr(settings, name)
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
     if not isinstance(settings.rollback_on_degradation, bool):
         raise ConfigError(f"rollback_on_degradation must be true or false, got {settings.rollback_on_degradation!r}.")
     return settings

@@ -12,6 +12,8 @@ import pytest
 
 JUDGEMENT_KEYS = {"verdict", "should_stop", "stop_env_steps", "budget_used", "loss", "upper_gain", "horizon_env_steps"}
 
+ALLOW = ("--allow-import", "optix_cli_envs")  # the run's environment lives in a module of the tests
+
 
 @pytest.fixture
 def run(finished_run, tmp_path):
@@ -28,7 +30,7 @@ def words_of(text):
 
 
 def test_eval_repeats_with_its_seed_and_agrees_with_the_run(optix, run):
-    first = optix("eval", run, "--episodes", 30, "--seed", 5, "--json")
+    first = optix("eval", run, *ALLOW, "--episodes", 30, "--seed", 5, "--json")
     assert first.code == 0
     values = json.loads(first.out)
     assert values["episodes"] == 30 and values["seed"] == 5 and values["mean_episode_length"] == 20
@@ -37,11 +39,11 @@ def test_eval_repeats_with_its_seed_and_agrees_with_the_run(optix, run):
     assert values["snapshot"] == result["best_snapshot"]["id"]
     assert values["reported"] == result["confirmed_return"]
     assert values["mean"] == pytest.approx(result["confirmed_return"]["mean"], abs=0.5)
-    assert optix("eval", run, "--episodes", 30, "--seed", 5, "--json").out == first.out
+    assert optix("eval", run, *ALLOW, "--episodes", 30, "--seed", 5, "--json").out == first.out
 
 
 def test_eval_in_words_with_a_fresh_seed(optix, run):
-    outputs = [words_of(optix("eval", "toy", "--episodes", 10).out) for _ in range(2)]
+    outputs = [words_of(optix("eval", "toy", *ALLOW, "--episodes", 10).out) for _ in range(2)]
     assert "mean return" in outputs[0] and "95 % interval" in outputs[0] and "--episodes 10" in outputs[0]
     seeds = [output.partition("--seed ")[2].split()[0] for output in outputs]
     assert seeds[0] != seeds[1]
@@ -53,7 +55,7 @@ def test_eval_plays_the_policy_that_the_result_names(optix, run, monkeypatch):
     loaded = []
     load = CheckpointRegistry.load
     monkeypatch.setattr(CheckpointRegistry, "load", lambda self, agent, i: loaded.append(i) or load(self, agent, i))
-    optix("eval", run, "--episodes", 2)
+    optix("eval", run, *ALLOW, "--episodes", 2)
     assert loaded == [json.loads((run / "result.json").read_text())["best_snapshot"]["id"]]
 
 
@@ -62,13 +64,13 @@ def test_eval_refuses_damaged_weights(optix, run):
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    outcome = optix("eval", run)
+    outcome = optix("eval", run, *ALLOW)
     assert outcome.code == 2 and "damaged" in outcome.err and outcome.out == ""
 
 
 def test_eval_of_a_run_that_optix_did_not_start(optix, run):
     (run / "run.json").unlink()
-    outcome = optix("eval", run)
+    outcome = optix("eval", run, *ALLOW)
     assert outcome.code == 2 and outcome.err.count("\n") == 1 and "run.json" in outcome.err
 
 

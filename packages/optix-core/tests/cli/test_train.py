@@ -42,7 +42,7 @@ def test_a_run_ends_with_what_was_reached_and_what_to_do_next(train, tmp_path):
     assert f"{confirmed['mean']:.1f}".rstrip("0").rstrip(".") in words
     assert "mean of 100 fresh episodes (95 % interval" in words
     assert "475, where CartPole-v1 counts as solved: not reached" in words
-    assert "The budget of environment steps is used up." in words
+    assert "The budget of environment steps has no room for another window." in words
     assert f"{result['train_env_steps']:,} of 20,000 for training" in words
     assert "optix explain runs/CartPole-v1-linear-a2c-seed3" in words
     assert "optix eval runs/CartPole-v1-linear-a2c-seed3" in words

@@ -139,7 +139,8 @@ class Backend(Protocol):
     """What an entry point in the group ``optix.backends`` returns when called without arguments.
 
     Creating it must be cheap: the framework is imported in ``make_agent`` at the earliest. An optional attribute
-    ``conformance_exemptions`` names checks of the conformance kit that do not apply, each with its reason.
+    ``conformance_exemptions`` names checks of the conformance kit that do not apply, each with its reason; another,
+    ``conformance_hyperparams``, gives by algorithm the values (small networks, short warm-ups) that the kit shall use.
     """
 
     name: str

@@ -65,6 +65,10 @@ class TorchBackend:
 
     name = "torch"
     protocol_version = "0.1"
+    conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
+        "sac": {"hidden_sizes": [16, 16]},
+        "td3": {"hidden_sizes": [16, 16]},
+    }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return the algorithms by name."""

@@ -15,6 +15,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to play.")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; a fresh one by default.")] = None,
+    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Play fresh episodes with the best policy of a run, greedily."""
@@ -33,7 +34,7 @@ def evaluate(
 
     seed = secrets.randbits(31) if seed is None else seed
     with RunDirectory.open(find_run(run)) as directory:
-        plan = TrainPlan.from_dict(directory.read_run())
+        plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
         agent = plan.make_agent()
         snapshot_id, reported = best_snapshot(directory)
         directory.registry.load(agent, snapshot_id)
@@ -75,8 +76,9 @@ def best_snapshot(directory: RunDirectory) -> tuple[int, dict[str, Any] | None]:
     from optix_core.errors import RunDirectoryError
 
     result = directory.read_result()
-    if result and result.get("best_snapshot"):
-        return int(result["best_snapshot"]["id"]), result.get("confirmed_return")
+    chosen = result.get("best_snapshot") if result else None
+    if result and isinstance(chosen, dict) and isinstance(chosen.get("id"), int):
+        return chosen["id"], result.get("confirmed_return")
     best = directory.registry.best
     if best is None:
         raise RunDirectoryError(f"{str(directory.path)!a} has kept no policy yet: train longer.")

@@ -12,6 +12,7 @@ def resume(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     max_env_steps: Annotated[int | None, typer.Option(min=1, help="New budget of training steps, in all.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="New budget of seconds, in all.")] = None,
+    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
     """Go on with a run that was killed or interrupted, exactly where it was, or give a finished one more.
@@ -30,7 +31,7 @@ def resume(
 
     with RunDirectory.open(find_run(run)) as directory:
         path, result = directory.path, directory.read_result()
-        plan = TrainPlan.from_dict(directory.read_run())
+        plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
     if max_env_steps is not None:
         plan = replace(plan, max_env_steps=max_env_steps)
     if max_seconds is not None:

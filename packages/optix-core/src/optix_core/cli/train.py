@@ -93,15 +93,18 @@ def finished_result(plan: TrainPlan, directory: Path) -> RunResult | None:
     """Return the result of this very run if it has ended and its budget has not changed, so that nothing is to do."""
     from optix_core.checkpoints import RunDirectory, is_run_directory
     from optix_core.loop import RunResult
-    from optix_core.training import TrainPlan
 
     if not is_run_directory(directory):
         return None
     with RunDirectory.open(directory) as run:
         result = run.read_result()
-        if result is None or result["stop_reason"] not in ENDED or TrainPlan.from_dict(run.read_run()) != plan:
+        if result is None or result.get("stop_reason") not in ENDED or _stored(run.read_run(), plan) != plan:
             return None
     return RunResult.from_dict(result)
+
+
+def _stored(run: dict[str, Any], plan: TrainPlan) -> TrainPlan:
+    return type(plan).from_dict(run, allow_import=plan.env_id.rpartition(":")[0] or None)
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optix_core.errors import EnvError
+from optix_core.pipelines.actions import action_encoder
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, Policy, PolicyMode, SupportsPolicy
 
@@ -140,7 +141,11 @@ def rollout(
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     policy_seed = derive_seed(seed, "policy")
-    act = functools.partial(_clipped_actions, _box_bounds(vector_env.single_action_space))
+    encode = action_encoder(vector_env.single_action_space)
+
+    def act(policy: Policy, observations: Array) -> Array:
+        return encode(np.asarray(policy.act(observations)))
+
     if type(vector_env) is SyncVectorEnv:
         envs = _distinct(vector_env.envs)[:episodes]
         policy = make_policy(num_envs=len(envs), seed=policy_seed)
@@ -254,17 +259,6 @@ def _play_rounds(
         all_returns.append(returns)
         all_lengths.append(lengths)
     return np.concatenate(all_returns)[:episodes], np.concatenate(all_lengths)[:episodes]
-
-
-def _box_bounds(action_space: gym.Space[Any]) -> tuple[Array, Array] | None:
-    from gymnasium.spaces import Box
-
-    return (action_space.low, action_space.high) if isinstance(action_space, Box) else None
-
-
-def _clipped_actions(bounds: tuple[Array, Array] | None, policy: Policy, observations: Array) -> Array:
-    actions = policy.act(observations)
-    return actions if bounds is None else np.clip(actions, *bounds)
 
 
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:

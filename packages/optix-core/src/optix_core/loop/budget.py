@@ -39,7 +39,7 @@ class Progress:
         num_env_steps: environment steps that were learned from.
         num_episodes: episodes that ended while training.
         elapsed_s: seconds since the run began.
-        window_env_steps: environment steps of the latest window.
+        window_env_steps: rows of the latest window: the most environment steps that the next one can have.
     """
 
     num_windows: int = 0

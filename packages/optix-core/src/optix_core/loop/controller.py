@@ -149,7 +149,7 @@ class LoopController:
             num_env_steps=before.num_env_steps + window.num_env_steps,
             num_episodes=before.num_episodes + len(window.episode_returns),
             elapsed_s=elapsed_s,
-            window_env_steps=window.num_env_steps,
+            window_env_steps=window.valid.size,  # the next window has no more steps than this, reset rows included
         )
         whole = self._score(window, diagnostics)
         metrics = self.evaluator.combine(whole, validation) if validation is not None or not validate_only else None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Literal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,20 +17,20 @@ class Interrupt:
 
     Attributes:
         requested: a signal has arrived.
-        patient: while True a first signal only sets ``requested``; otherwise it raises ``KeyboardInterrupt`` at once.
+        mode: what a signal does. ``"patient"``: the first only sets ``requested``, a second raises
+            ``KeyboardInterrupt``. ``"impatient"``: every one raises. ``"deaf"``: none does, while files are written.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self.patient = True
+        self.mode: Literal["patient", "impatient", "deaf"] = "patient"
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         del number, frame
-        if self.requested or not self.patient:
-            self.requested = True
+        again, self.requested = self.requested, True
+        if self.mode == "impatient" or (self.mode == "patient" and again):
             raise KeyboardInterrupt
-        self.requested = True
 
 
 @contextmanager

@@ -97,6 +97,7 @@ class RLOptimizer:
         state_interval_s: float = 10.0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        self._fit_window(pipeline, max_env_steps)
         if max_snapshots < 2 or confirm_episodes < 2:
             raise ConfigError("max_snapshots and confirm_episodes must be at least 2.")
         missing = [name for name in _SIX_METHODS if not callable(getattr(agent, name, None))]
@@ -130,6 +131,18 @@ class RLOptimizer:
         for callback in self._callbacks.callbacks:
             _require_callback(callback)
         self._run: Run | None = None
+
+    @staticmethod
+    def _fit_window(pipeline: Any, max_env_steps: int | None) -> None:
+        """Shorten the windows of a pipeline of which not even one fits into the budget."""
+        num_envs, rows = getattr(pipeline, "num_envs", None), getattr(pipeline, "window_size", None)
+        if max_env_steps is None or not isinstance(num_envs, int) or not isinstance(rows, int):
+            return
+        if num_envs > max_env_steps > 0:
+            raise ConfigError(
+                f"max_env_steps={max_env_steps} is less than one step of each of the {num_envs} environments."
+            )
+        pipeline.window_size = min(rows, max(1, max_env_steps // num_envs))
 
     def add_callback(self, callback: LoopCallback) -> None:
         """Let another callback hear what happens."""
@@ -166,8 +179,12 @@ class RLOptimizer:
             OptixError: the environment or the agent failed; the run is saved first.
             Exception: what a callback raised; likewise.
         """
+        if self._run is not None:
+            raise ConfigError("This RLOptimizer has run: make a new one; with resume=True it goes on in the directory.")
         with ExitStack() as stack:
             stack.callback(self.pipeline.close)
+            if self.val_pipeline is not None:
+                stack.callback(self.val_pipeline.close)
             path = self.checkpoint_dir or Path(stack.enter_context(TemporaryDirectory(prefix="optix-"))) / "run"
             run_dir = stack.enter_context(
                 RunDirectory.create(path, resume=self.resume, max_snapshots=self.max_snapshots)
@@ -192,6 +209,9 @@ class RLOptimizer:
                 state_interval_s=self.state_interval_s,
             )
             self._begin(run)
+            if isinstance(self.agent, SupportsTeardown):
+                stack.callback(self.agent.teardown)
+            stack.callback(self._callbacks.on_loop_stop)
             failure: Exception | None = None
             try:
                 self._callbacks.on_loop_start()
@@ -202,12 +222,14 @@ class RLOptimizer:
                 failure, reason = error, StopReason.ERROR
                 why = f"Stopping: {error if isinstance(error, OptixError) else repr(error)}"
             trained_s = run.elapsed_s
+            run.interrupt.mode = "deaf"
             try:
                 if failure is not None:
                     run.journal.append("error", message=why)
                 else:
                     run.save_state()
-                final = run.finish(reason)
+                final, unconfirmed = run.finish(reason)
+                failure = failure or unconfirmed
                 run.settle_saves()
                 self.result = self._summarise(run, reason, why, final, trained_s, failure)
                 run.journal.append("run_finished", **_timeless(self.result.to_dict()))
@@ -216,9 +238,6 @@ class RLOptimizer:
                 raise failure or disk from disk
             if failure is not None:
                 raise failure
-            self._callbacks.on_loop_stop()
-            if isinstance(self.agent, SupportsTeardown):
-                self.agent.teardown()
             return self.result
 
     def _begin(self, run: Run) -> None:
@@ -235,8 +254,16 @@ class RLOptimizer:
             raise RunDirectoryError("This run was saved by an agent with training_state(): resume it with the same.")
         if saved is not None:
             run.run_dir.rewind(saved)
-            notes = restore_run_state(run, saved.tree)
+            try:
+                notes = restore_run_state(run, saved.tree)
+            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise RunDirectoryError(f"The saved state does not fit this run: {error}") from error
         elif can_resume_exactly(run):
+            if run.run_dir.result_path.exists() or any(run.run_dir.state_path.glob("*")):
+                raise RunDirectoryError(
+                    f"The run in {str(run.run_dir.path)!a} has no intact state to go on from. Its policies are "
+                    "untouched (`optix eval`): start another run."
+                )
             run.run_dir.rewind(None)
             run.journal.append("run_started", **described, budget=budget)
             notes = ["There was no saved state yet, so the run began anew."]
@@ -302,7 +329,9 @@ class RLOptimizer:
             "algorithm": str(getattr(self.agent, "algorithm", kind.__name__)),
         }
         named = {key: self.config.get(key, value) for key, value in defaults.items()}
-        return {**named, "seed": self.seed, "hyperparams": dict(self.agent.get_hyperparams().params)}
+        pipeline = {name: getattr(self.pipeline, name, None) for name in ("num_envs", "window_size")}
+        hyperparams = dict(self.agent.get_hyperparams().params)
+        return {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": pipeline}
 
 
 def _require_callback(callback: object) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
-from optix_core.errors import RunDirectoryError
+from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Progress, StopReason
@@ -310,6 +310,8 @@ class Run:
         score = self.controller.level if math.isfinite(self.controller.level) else -math.inf
         if self.checkpoint_score_fn is not None:
             score = float(self.checkpoint_score_fn(self.agent))
+            if math.isnan(score):
+                raise ConfigError("checkpoint_score_fn returned NaN: return a number, -inf for a useless policy.")
         metrics = EvalMetrics(primary_score=score, episode_id=self.progress.num_episodes)
         snapshot = self._survive_disk(
             lambda: self.registry.save(
@@ -431,8 +433,8 @@ class Run:
 
     # ------------------------------------------------------------------ the end
 
-    def finish(self, reason: StopReason) -> FinalPolicy | None:
-        """Select and confirm the final policy and load it into the agent."""
+    def finish(self, reason: StopReason) -> tuple[FinalPolicy | None, Exception | None]:
+        """Select and confirm the final policy and load it into the agent; also return what failed in doing so."""
         if reason is not StopReason.DIVERGED and self.progress.num_windows:
             self._keep_last_policy()
         choose = partial(
@@ -446,11 +448,19 @@ class Run:
             by_score=self._has_scores_of_its_own(),
             in_a_hurry=reason is StopReason.INTERRUPTED,
         )
-        self.interrupt.patient = False
+        failure: Exception | None = None
         try:
+            self.interrupt.mode = "impatient"
             final = choose(can_play=reason is not StopReason.ERROR)
+            self.interrupt.mode = "deaf"
         except KeyboardInterrupt:
+            self.interrupt.mode = "deaf"
             final = choose(can_play=False)
+        except Exception as error:
+            # The evaluation failed: the best policy by training scores is still there, unconfirmed.
+            self.interrupt.mode = "deaf"
+            final, failure = choose(can_play=False), error
+            self.journal.append("error", message=f"The final evaluation failed: {error}")
         if final is not None:
             self.best = final.snapshot
             self.journal.append(
@@ -458,7 +468,7 @@ class Run:
             )
             if final.confirmed is not None:
                 self.journal.append("confirmed", **final.confirmed, returns=final.returns)
-        return final
+        return final, failure
 
     def _has_scores_of_its_own(self) -> bool:
         """Whether the kept scores are the user's own goal or come from validation, and not training returns."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from optix_core.environments import make_vector
 from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
 from optix_protocol import Array, BaseAgent
 
@@ -39,12 +42,22 @@ class BatchPipeline(VectorBatchPipeline):
         super().__init__(env, agent, n_envs=1, window_size=window_size, seed=seed, mode=mode)
 
     def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
-        """Make environments for evaluation; one that only exists as an instance is served as it is, alone."""
+        """Make environments for evaluation; one that only exists as an instance is copied, or None if it cannot be."""
         assert self.env_spec is not None
-        return self.env_spec.make_vector(num_envs if self.env_spec.repeatable else 1)
+        if self.env_spec.repeatable:
+            return self.env_spec.make_vector(num_envs)
+        try:
+            copies = [copy.deepcopy(self.env_spec.make()) for _ in range(num_envs)]
+        except Exception:
+            return None
+        return make_vector([partial(_itself, env) for env in copies])
 
     def _actor(self) -> Callable[[Array], Any]:
         act = super()._actor()
         if self._mode is not None:
             return act
         return lambda observations: np.asarray(act(observations[0]))[None]
+
+
+def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env

@@ -31,39 +31,64 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
         self._seed: int | None = None
         self._generator: Mapping[str, Any] | None = None
         self._actions: list[Any] = []
+        self._rewards: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode and forget the last one."""
         self._seed = seed
         self._generator = None if seed is not None else self.env.unwrapped.np_random.bit_generator.state
         self._actions.clear()
+        self._rewards.clear()
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
+        outcome = self.env.step(action)
         if len(self._actions) <= MAX_RECORDED_STEPS:
             self._actions.append(action)
-        return self.env.step(action)
+            self._rewards.append(float(outcome[1]))
+        return outcome
 
     def state(self) -> StateTree | None:
-        """Return what :meth:`restore` needs, or None if the episode is too long."""
-        if len(self._actions) > MAX_RECORDED_STEPS:
+        """Return what :meth:`restore` needs, or None if the episode is too long or a wrapper may remember more."""
+        if len(self._actions) > MAX_RECORDED_STEPS or not _forgets(self.env):
             return None
-        return {"seed": self._seed, "generator": self._generator, "actions": np.array(self._actions)}
+        actions, rewards = np.array(self._actions), np.array(self._rewards, dtype=np.float64)
+        return {"seed": self._seed, "generator": self._generator, "actions": actions, "rewards": rewards}
 
     def restore(self, state: StateTree) -> Any:
-        """Play the episode again; return its latest observation, or None if it has come to another end."""
+        """Play the episode again; return its latest observation, or None if it comes out differently."""
         if state["seed"] is not None:
             observation, _ = self.reset(seed=int(state["seed"]))
         else:
             self.env.reset(seed=0)  # some environments only make their generator in the first reset
             self.env.unwrapped.np_random.bit_generator.state = state["generator"]
             observation, _ = self.reset()
-        for action in state["actions"]:
-            observation, _, terminated, truncated, _ = self.step(action)
-            if terminated or truncated:
+        for action, expected in zip(state["actions"], state["rewards"], strict=True):
+            observation, reward, terminated, truncated, _ = self.step(action)
+            if terminated or truncated or float(reward) != expected:
                 return None
         return observation
+
+
+# Wrappers that keep nothing from one episode to the next. Any other, and every wrapper of a user's, may.
+_FORGETFUL = frozenset(
+    {
+        "AtariPreprocessing", "ClipAction", "ClipReward", "DiscretizeAction", "DiscretizeObservation",
+        "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation", "GrayscaleObservation",
+        "MaxAndSkipObservation",
+        "OrderEnforcing", "PassiveEnvChecker", "RescaleAction", "RescaleObservation", "ReshapeObservation",
+        "ResizeObservation", "TimeAwareObservation", "TimeLimit",
+    }
+)  # fmt: skip
+
+
+def _forgets(env: gym.Env[Any, Any]) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if not (type(env).__module__.startswith("gymnasium.") and type(env).__name__ in _FORGETFUL):
+            return False
+        env = env.env
+    return True
 
 
 def capture(env: gym.vector.VectorEnv[Any, Any, Any]) -> StateTree | None:
@@ -74,7 +99,7 @@ def capture(env: gym.vector.VectorEnv[Any, Any, Any]) -> StateTree | None:
             return None
         return {"kind": "replay", "episodes": {str(i): state for i, state in enumerate(states)}}
     if _is_plain_arrays(env):
-        return {"kind": "arrays", "values": _plain_values(env.unwrapped)}
+        return {"kind": "arrays", "values": _plain_values(env)}
     return None
 
 
@@ -102,17 +127,20 @@ def restore(env: gym.vector.VectorEnv[Any, Any, Any], state: StateTree, expected
         return True
     if state["kind"] == "arrays" and _is_plain_arrays(env):
         env.reset(seed=0)
-        for name, value in state["values"].items():
+        values, present = state["values"], _plain_values(env)
+        if values.keys() != present.keys() or any(type(values[k]) is not type(present[k]) for k in values):
+            return False
+        for name, value in values.items():
             if isinstance(value, dict):
-                getattr(env.unwrapped, name).bit_generator.state = value
+                getattr(env, name).bit_generator.state = value
             else:
-                setattr(env.unwrapped, name, np.array(value) if isinstance(value, np.ndarray) else value)
+                setattr(env, name, value.copy() if isinstance(value, np.ndarray) else value)
         return True
     return False
 
 
 def _is_plain_arrays(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
-    return type(env.unwrapped).__module__.startswith("gymnasium.envs.classic_control")
+    return env is env.unwrapped and type(env).__module__.startswith("gymnasium.envs.classic_control")
 
 
 def _plain_values(env: Any) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class VectorBatchPipeline:
         self._running_length = np.zeros(self.num_envs, dtype=np.int64)
         self._num_env_steps = 0
         self._closed = False
+        self._broken = False
 
     def windows(self) -> Iterator[EpisodeData]:
         """Yield windows without end; a later call goes on where the last one stopped."""
@@ -114,6 +115,7 @@ class VectorBatchPipeline:
             except OptixError:
                 raise
             except Exception as error:
+                self._broken = True
                 steps = self._num_env_steps + t * N
                 raise EnvError(
                     f"The environment raised {type(error).__name__} after {steps} steps: {error}".rstrip(": ")
@@ -195,11 +197,18 @@ class VectorBatchPipeline:
     def close(self) -> None:
         """Close the environments; calling it twice is harmless."""
         if not self._closed:
-            self._closed = True
-            self._envs.close()
+            self._closed, self._observation = True, None
+            if self._broken:
+                self._envs.close(terminate=True)  # a process that has died never answers
+            else:
+                self._envs.close()
 
     def _start(self) -> Array:
-        observation, _ = self._envs.reset(seed=derive_seed(self._seed, "env"))
+        if self._closed:
+            raise EnvError("This pipeline is closed: a run closes its pipelines when it ends. Make a new one.")
+        # A stream for each use: with the same seed, validation still plays other episodes than training.
+        stream = ("env",) if self._mode is None else ("env", self._mode)
+        observation, _ = self._envs.reset(seed=derive_seed(self._seed, *stream))
         self._ended = np.zeros(self.num_envs, dtype=bool)
         return np.asarray(observation)
 
