@@ -24,7 +24,6 @@ from optix_core.checkpoints.lock import LOCK_NAME, DirectoryLock
 from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry
 from optix_core.checkpoints.runs import (
     EVENTS_NAME,
-    REPORT_NAME,
     RESULT_NAME,
     RUN_NAME,
     RunStatus,
@@ -54,7 +53,7 @@ class SavedState:
 
 
 class RunDirectory:
-    """``run.json``, ``events.jsonl``, ``snapshots/``, ``state/``, ``result.json`` and ``report.html`` of one run.
+    """``run.json``, ``events.jsonl``, ``snapshots/``, ``state/`` and ``result.json`` of one run.
 
     Make one with :meth:`create` (to write) or :meth:`open` (to read). One background writer serves snapshots and
     states in order, so that a state is visible only when every snapshot before it is.
@@ -157,11 +156,6 @@ class RunDirectory:
     def result_path(self) -> Path:
         """``result.json``."""
         return self.path / RESULT_NAME
-
-    @property
-    def report_path(self) -> Path:
-        """``report.html``."""
-        return self.path / REPORT_NAME
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -14,7 +14,7 @@ from optix_core.checkpoints.documents import read_json
 from optix_core.checkpoints.lock import is_locked
 from optix_core.errors import RunDirectoryError
 
-RUN_NAME, EVENTS_NAME, RESULT_NAME, REPORT_NAME = "run.json", "events.jsonl", "result.json", "report.html"
+RUN_NAME, EVENTS_NAME, RESULT_NAME = "run.json", "events.jsonl", "result.json"
 
 
 class RunStatus(StrEnum):
