@@ -91,7 +91,10 @@ def _orthogonal(layer: Callable[..., nn.Module], *sizes: int, gain: float, gener
     # would avoid that, but imports torch's meta-device machinery: 1.5 s.)
     with torch.random.fork_rng(devices=[]):
         module = layer(*sizes)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the last bits of a QR decomposition depend on the threads; the weights must not
     nn.init.orthogonal_(module.weight, gain, generator=generator)  # type: ignore[arg-type]
+    torch.set_num_threads(threads)
     nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     return module
 
