@@ -88,6 +88,24 @@ def test_a_run_that_dies_before_its_first_state_begins_anew(loop, tmp_path):
     assert story(tmp_path / "torn") == story(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("max_env_steps", [30 * 40, 30 * 120])
+def test_a_run_that_dies_while_its_result_is_confirmed_only_confirms_it(loop, tmp_path, monkeypatch, max_env_steps):
+    expected = loop("whole", max_env_steps=max_env_steps).run()
+
+    def die(*args, **kwargs):
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optix_core.loop.run.choose_final_policy", die)
+        with pytest.raises(Death):
+            loop("torn", max_env_steps=max_env_steps).run()
+    for _ in range(2):  # once more is the same again
+        result = loop("torn", max_env_steps=max_env_steps, resume=True).run()
+        assert (result.stop_reason, result.why) == (expected.stop_reason, expected.why)
+        assert result.confirmed_return == expected.confirmed_return
+        assert story(tmp_path / "torn") == story(tmp_path / "whole")
+
+
 def test_a_finished_run_goes_on_with_a_larger_budget(loop, tmp_path):
     short = loop("run", max_env_steps=30 * 50).run()
     longer = loop("run", max_env_steps=30 * 80, resume=True).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -70,6 +70,7 @@ class Run:
         validation_steps: environment steps of the validation pipeline.
         safe_state: the agent's exact training state when it was the best, or None.
         state_interval_s: seconds between two saved states; longer where saving takes more than 1 % of the time.
+        outcome: why training is over, once it is by itself; a run that is killed after that has only to finish.
     """
 
     agent: BaseAgent
@@ -91,6 +92,7 @@ class Run:
     validation_steps: int = 0
     safe_state: StateTree | None = None
     state_interval_s: float = 10.0
+    outcome: tuple[StopReason, str] | None = None
     _started: float = field(default_factory=time.monotonic)
     _elapsed_before_s: float = 0.0
     _next_state_s: float = 0.0
@@ -125,6 +127,8 @@ class Run:
 
     def train(self) -> tuple[StopReason, str]:
         """Go round until a decision stops it; return why."""
+        if self.outcome is not None:
+            return self.outcome
         windows = iter(self.pipeline.windows())
         self._announce_policy()
         self._next_state_s = self.elapsed_s + self.state_interval_s
@@ -156,6 +160,8 @@ class Run:
                         continue
             if decision.action is Action.STOP:
                 assert decision.stop_reason is not None
+                if decision.stop_reason not in (StopReason.INTERRUPTED, StopReason.STOPPED):
+                    self.outcome = decision.stop_reason, decision.why
                 return decision.stop_reason, decision.why
 
     def _observe(self, window: EpisodeData) -> Observation:
@@ -228,6 +234,8 @@ class Run:
             "windows_since_validation": self._windows_since_validation,
             "num_confirmations": self._num_confirmations,
             "validation_cost": self._validation_cost,
+            "outcome": self.outcome,
+            "budget": asdict(self.controller.budget),
         }
 
     def restore_counters(self, state: Mapping[str, Any]) -> None:
@@ -243,6 +251,9 @@ class Run:
         self._windows_since_validation = int(state["windows_since_validation"])
         self._num_confirmations = int(state["num_confirmations"])
         self._validation_cost = int(state["validation_cost"])
+        if state["outcome"] is not None and state["budget"] == asdict(self.controller.budget):
+            reason, why = state["outcome"]
+            self.outcome = StopReason(reason), why
 
     def restart_from_weights(self) -> str:
         """Go on with an agent that has no exact state: from its newest kept weights; return what that means."""
