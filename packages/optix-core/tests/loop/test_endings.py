@@ -237,3 +237,39 @@ def test_the_journal_of_a_run_that_fails_says_so(loop, skill_env, tmp_path):
         loop(env=Failing).run()
     events, _ = read_events(tmp_path / "run" / "events.jsonl")
     assert [event["kind"] for event in events][-2:] == ["error", "run_finished"]
+
+
+def test_a_policy_that_was_rolled_back_has_a_version_of_its_own(loop, skill_agent, tmp_path):
+    class Diverging(skill_agent):
+        diverged = False
+
+        def learn(self, episode_data):
+            diagnostics = super().learn(episode_data)
+            if self.learned == 30 and not self.diverged:
+                self.diverged, diagnostics["loss"] = True, float("nan")
+            return diagnostics
+
+    loop(agent=Diverging()).run()
+    events, _ = read_events(tmp_path / "run" / "events.jsonl")
+    versions = [event["policy_version"] for event in events if event["kind"] == "window"]
+    assert any(event["kind"] == "rollback" for event in events)
+    assert len(set(versions)) == len(versions)
+    assert versions == sorted(versions)
+
+
+def test_every_test_of_a_suspicion_plays_seeds_of_its_own(loop, monkeypatch):
+    from optix_core.loop.arena import Arena
+
+    seeds, original = [], Arena.returns
+
+    def returns(self, episodes, seed):
+        seeds.append(seed)
+        return original(self, episodes, seed)
+
+    monkeypatch.setattr(Arena, "returns", returns)
+    damaged = loop(lambda k: k / 100 if k < 100 else 0.3, rollback_on_degradation=True, max_env_steps=40 * 300)
+    damaged.run()
+    assert len(seeds) >= 4
+    pairs = list(zip(seeds[::2], seeds[1::2], strict=True))
+    assert all(present == best for present, best in pairs), "both policies play the same episodes"
+    assert len(set(seeds)) == len(pairs), "no two tests do"
