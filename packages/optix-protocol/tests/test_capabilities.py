@@ -10,6 +10,7 @@ import optix_protocol
 from optix_protocol import BaseAgent, HyperparamSet, LoopCallback, capabilities_of, is_on_policy
 from optix_protocol.capabilities import CAPABILITIES
 from optix_protocol.conformance import example_case
+from optix_protocol.conformance.recurrent_reference import RecurrentReferenceAgent
 from optix_protocol.conformance.reference import ReferenceAgent
 
 
@@ -51,10 +52,11 @@ def test_on_policy_unless_it_says_otherwise():
     assert not is_on_policy(type("Replay", (SixMethods,), {"is_on_policy": False})())
 
 
-def test_reference_agent_has_every_capability():
+def test_reference_agents_have_every_capability():
     case = example_case()
-    agent = ReferenceAgent(observation_space=case.observation_space, action_space=case.action_space)
-    assert capabilities_of(agent) == set(CAPABILITIES)
+    spaces = {"observation_space": case.observation_space, "action_space": case.action_space}
+    assert capabilities_of(RecurrentReferenceAgent(**spaces)) == set(CAPABILITIES)
+    assert capabilities_of(ReferenceAgent(**spaces)) == set(CAPABILITIES) - {"recurrent_state"}
 
 
 def test_callback_hears_everything_by_default():

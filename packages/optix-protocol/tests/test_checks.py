@@ -9,9 +9,11 @@ import pytest
 
 from optix_protocol import EpisodeData
 from optix_protocol.conformance import CHECKS, MINIMUM_PASSED, check_agent, example_case, run_check
+from optix_protocol.conformance.recurrent_reference import RecurrentReferenceAgent
 from optix_protocol.conformance.reference import ReferenceAgent
 
 CHECK_BY_NAME = {check.name: check for check in CHECKS}
+OF_MEMORY = {check.name for check in CHECKS if check.requires == "recurrent_state"}
 
 
 def _load_sabotage():
@@ -56,9 +58,10 @@ def test_reference_agent_passes_everything(any_case, make_reference):
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
     allowed = {
-        "discrete": set(),
-        "box": {"host_policy_is_plain", "distribution_matches_samples"},
-        "multidiscrete": {
+        "discrete": OF_MEMORY,
+        "box": OF_MEMORY | {"host_policy_is_plain", "distribution_matches_samples"},
+        "multidiscrete": OF_MEMORY
+        | {
             "host_policy_is_plain",
             "distribution_is_proper",
             "distribution_has_no_side_effects",
@@ -67,6 +70,13 @@ def test_reference_agent_passes_everything(any_case, make_reference):
         },
     }
     assert skipped == allowed[any_case.kind]
+
+
+def test_recurrent_reference_agent_passes_everything(any_case, make_reference):
+    other = make_reference(example_case(any_case.kind, observation_size=5), RecurrentReferenceAgent)
+    report = check_agent(make_reference(any_case, RecurrentReferenceAgent), case=any_case, make_other=other)
+    assert report.ok, report.summary()
+    assert not OF_MEMORY & {result.check for result in report.results if result.outcome == "skipped"}
 
 
 def test_recurrent_policy_with_a_correct_reset_passes(make_reference):
@@ -174,7 +184,7 @@ def test_an_off_policy_agent_passes(make_reference):
     report = check_agent(make_reference(case, Replays), case=case)
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
-    assert skipped == {"learn_keeps_environments_apart", "load_refuses_other_network"}
+    assert skipped == OF_MEMORY | {"learn_keeps_environments_apart", "load_refuses_other_network"}
 
 
 def test_an_off_policy_agent_that_forgets_its_memory_is_caught(make_reference):

@@ -48,6 +48,11 @@ def test_successors_do_not_alias_observations():
     assert window.observations[1, 0, 0] == 2.0
 
 
+def test_memory_begins_anew_after_ends_and_after_rows_that_are_no_transition():
+    # (0, 1) and (1, 0) end episodes; (1, 1) is a reset row. What the first row remembers is initial_state's affair.
+    assert small_window().episode_starts.tolist() == [[False, False], [False, True], [True, True]]
+
+
 def test_flat_takes_valid_rows_in_order_of_time():
     window = small_window()
     assert window.flat(window.observations)[:, 0].tolist() == [0.0, 1.0, 2.0, 4.0, 5.0]

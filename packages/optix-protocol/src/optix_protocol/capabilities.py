@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from optix_protocol.types import Array, StateTree
+from optix_protocol.types import Array, RecurrentState, StateTree
 
 PolicyMode: TypeAlias = Literal["greedy", "sample"]
 
@@ -40,6 +40,39 @@ class SupportsPolicy(Protocol):
 
         Returns:
             A policy that later ``learn`` calls do not change, and whose use does not change the agent.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsRecurrentState(Protocol):
+    """Acting with a memory of the episode in hand, for agents and for the policies that they make.
+
+    The memory belongs to whoever steps the environments, like the observation: the caller hands it in, keeps what comes
+    back, and begins anew (with a row of ``initial_state``) in every environment whose episode has ended. Two pipelines
+    can then share one agent, evaluation cannot disturb training, and a run is resumed with its environments.
+
+    A pipeline begins a memory anew after every row that ended an episode or was no transition, and says in
+    ``EpisodeData.initial_state`` with which memory a window begins. ``learn`` must do the same: the memory of row ``t``
+    follows from ``initial_state`` and ``EpisodeData.episode_starts``. An agent may refuse a window without
+    ``initial_state``, because whoever collected it did not know of the memory.
+
+    ``act`` and ``action_distribution`` answer as in the first step of an episode.
+    """
+
+    def initial_state(self, num_envs: int) -> RecurrentState:
+        """Return the memory of ``num_envs`` environments whose episodes have just begun."""
+        ...
+
+    def act_with_state(self, observations: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
+        """Choose actions and remember what was seen.
+
+        Args:
+            observations: ``[N, *obs]``.
+            state: what is remembered of each environment's episode, arrays ``[N, ...]``; it is not changed.
+
+        Returns:
+            Actions ``[N, *act]``, as ``act`` gives them, and what is remembered now, in new arrays.
         """
         ...
 
@@ -140,6 +173,7 @@ def is_on_policy(agent: Any) -> bool:
 
 CAPABILITIES: Mapping[str, type] = {
     "policy": SupportsPolicy,
+    "recurrent_state": SupportsRecurrentState,
     "training_state": SupportsTrainingState,
     "param_bounds": SupportsParamBounds,
     "action_distribution": SupportsActionDistribution,

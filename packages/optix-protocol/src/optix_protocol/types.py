@@ -23,6 +23,9 @@ StateTree: TypeAlias = Mapping[str, Any]
 The store writes arrays as safetensors and the rest as JSON, so nothing read back is ever executed.
 """
 
+RecurrentState: TypeAlias = Mapping[str, Array]
+"""What a policy with memory has kept of the episodes in hand: arrays by name, one row ``[N, ...]`` per environment."""
+
 
 class Verdict(StrEnum):
     """What the evidence says about the learning curve."""
@@ -74,7 +77,8 @@ class EpisodeData:
         episode_lengths: ``[E]`` their lengths in environment steps.
         policy_version: number of ``learn`` calls that the acting policy had seen.
         hyperparam_version: number of hyperparameter changes that the acting policy had seen.
-        initial_state: recurrent state of the policy at the first row (arrays ``[N, ...]``), or None.
+        initial_state: recurrent state of the policy at the first row (arrays ``[N, ...]``), or None if it has none.
+            How it goes on from there says :attr:`episode_starts`.
         behaviour_log_probs: ``[T, N]`` log-probabilities of the actions under the acting policy, or None when the
             learner can recompute them.
         intrinsic_rewards: ``[T, N]`` bonus that may be learned from but never enters a score, or None.
@@ -92,7 +96,7 @@ class EpisodeData:
     episode_lengths: Array
     policy_version: int = 0
     hyperparam_version: int = 0
-    initial_state: Mapping[str, Array] | None = None
+    initial_state: RecurrentState | None = None
     behaviour_log_probs: Array | None = None
     intrinsic_rewards: Array | None = None
 
@@ -121,6 +125,16 @@ class EpisodeData:
     def ends(self) -> Array:
         """``[E, 2]`` positions ``(t, n)`` of the episode ends, in order of time, then environment."""
         return np.argwhere(self.done)
+
+    @cached_property
+    def episode_starts(self) -> Array:
+        """``[T, N]`` bool: memory begins anew before this row; the row before ended an episode or is no transition.
+
+        False in the first row, where :attr:`initial_state` holds what is remembered.
+        """
+        starts = np.zeros(self.rewards.shape, np.bool_)
+        starts[1:] = self.done[:-1] | ~self.valid[:-1]
+        return starts
 
     @cached_property
     def next_observations(self) -> Array:

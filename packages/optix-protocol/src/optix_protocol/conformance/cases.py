@@ -233,6 +233,7 @@ def reorder_environments(window: EpisodeData, order: Sequence[int]) -> EpisodeDa
     terminated, truncated = window.terminated[:, index], window.truncated[:, index]
     position = {(int(t), int(n)): row for row, (t, n) in enumerate(window.ends)}
     rows = [position[int(t), int(index[n])] for t, n in np.argwhere(terminated | truncated)]
+    state = window.initial_state
     return EpisodeData(
         observations=window.observations[:, index],
         actions=window.actions[:, index],
@@ -244,6 +245,7 @@ def reorder_environments(window: EpisodeData, order: Sequence[int]) -> EpisodeDa
         final_observations=window.final_observations[rows],
         episode_returns=window.episode_returns[rows],
         episode_lengths=window.episode_lengths[rows],
+        initial_state=None if state is None else {name: array[index] for name, array in state.items()},
     )
 
 

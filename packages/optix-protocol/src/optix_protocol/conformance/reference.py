@@ -99,7 +99,7 @@ class _GaussianHead:
         return score
 
 
-def _features(observations: Array, weights: Mapping[str, Array]) -> Array:
+def linear_features(observations: Array, weights: Mapping[str, Array]) -> Array:
     """Normalise, clip, flatten, append a one: ``[..., *obs]`` to ``[..., D + 1]``."""
     lead = observations.shape[: observations.ndim - weights["mean"].ndim]
     normal = (observations - weights["mean"]) / np.sqrt(weights["var"] + _EPSILON)
@@ -118,7 +118,7 @@ class ReferencePolicy:
 
     def act(self, observations: Array) -> Array:
         """Choose one action ``[N, *act]`` per observation ``[N, *obs]``."""
-        outputs = _features(observations, self._weights) @ self._weights["actor"]
+        outputs = linear_features(observations, self._weights) @ self._weights["actor"]
         return self._head.greedy(outputs) if self._mode == "greedy" else self._head.sample(outputs, self._rng)
 
     def reset(self, done: Array | None = None) -> None:
@@ -139,6 +139,7 @@ class ReferenceAgent:
     """
 
     is_on_policy = True
+    _num_memories = 0
 
     def __init__(
         self, *, observation_space: Any, action_space: Any, seed: int = 0, hyperparams: Mapping[str, Any] | None = None
@@ -149,7 +150,7 @@ class ReferenceAgent:
             self._head = _CategoricalHead(action_space)
         self._rng = np.random.default_rng(seed)
         shape = tuple(observation_space.shape)
-        num_features = int(np.prod(shape)) + 1
+        num_features = int(np.prod(shape)) + 1 + self._num_memories
         self._weights: dict[str, Array] = {
             "actor": self._rng.normal(0.0, 0.01, (num_features, self._head.num_outputs)),
             "critic": np.zeros(num_features),
@@ -174,9 +175,8 @@ class ReferenceAgent:
             return {}
         valid, params = episode_data.valid, self._hyperparams
         self._update_normalizer(episode_data.flat(episode_data.observations))
-        features = self._masked_features(episode_data.observations, valid)
-        values = features @ self._weights["critic"]
-        next_values = self._masked_features(episode_data.next_observations, valid) @ self._weights["critic"]
+        features, next_features = self._window_features(episode_data)
+        values, next_values = features @ self._weights["critic"], next_features @ self._weights["critic"]
 
         # Only termination ends the future; truncation merely ends the sum, at the value of the final observation.
         rewards = np.where(valid, episode_data.rewards, 0.0)
@@ -291,12 +291,19 @@ class ReferenceAgent:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _outputs(self, observations: Array) -> Array:
-        outputs: Array = _features(observations, self._weights) @ self._weights["actor"]
+        outputs: Array = linear_features(observations, self._weights) @ self._weights["actor"]
         return outputs
+
+    def _window_features(self, window: EpisodeData) -> tuple[Array, Array]:
+        """Features of the observations and of their successors, ``[T, N, D + 1]`` each."""
+        return (
+            self._masked_features(window.observations, window.valid),
+            self._masked_features(window.next_observations, window.valid),
+        )
 
     def _masked_features(self, observations: Array, valid: Array) -> Array:
         """Features ``[T, N, D + 1]`` with zeros in invalid rows: what stands there may be NaN."""
-        return np.where(valid[..., None], _features(observations, self._weights), 0.0)
+        return np.where(valid[..., None], linear_features(observations, self._weights), 0.0)
 
     def _update_normalizer(self, observations: Array) -> None:
         """Merge the batch's mean and variance into the running ones (Chan et al. 1979, parallel variance)."""

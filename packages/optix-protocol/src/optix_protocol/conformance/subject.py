@@ -18,6 +18,7 @@ from optix_protocol.capabilities import (
     PolicyMode,
     SupportsActionDistribution,
     SupportsPolicy,
+    SupportsRecurrentState,
     SupportsTrainingState,
 )
 from optix_protocol.conformance._files import read_arrays
@@ -83,8 +84,18 @@ class Subject:
         return self.case.observations(np.random.default_rng(99), 16)
 
     def window(self, **options: Any) -> EpisodeData:
-        """Return an example window; options as in :func:`make_window`."""
-        return make_window(self.case, **options)
+        """Return an example window; options as in :func:`make_window`. Its episodes begin in the first row."""
+        return self.remembering(make_window(self.case, **options))
+
+    @cached_property
+    def _newborn(self) -> Any:
+        return self.fresh()
+
+    def remembering(self, window: EpisodeData) -> EpisodeData:
+        """Return the window with the initial state of an agent that needs one."""
+        if not isinstance(self._newborn, SupportsRecurrentState):
+            return window
+        return replace(window, initial_state=self._newborn.initial_state(window.num_envs))
 
     # --- what can be seen of an agent -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from optix_protocol.conformance.checks import (
     hyperparams,
     learning,
     policy,
+    recurrent_state,
     training_state,
     weights,
 )
@@ -21,6 +22,7 @@ MODULES = (
     hyperparams,
     weights,
     policy,
+    recurrent_state,
     training_state,
     distribution,
     extras,

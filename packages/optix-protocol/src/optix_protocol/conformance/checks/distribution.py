@@ -89,8 +89,11 @@ def check_distribution_matches_samples(subject: Subject) -> None:
     distribution = _distribution(subject, agent)
     if distribution.log_probs is None:
         skip("how a Gaussian is squashed into the box is the agent's own affair")
-    policy, draws = subject.policy(agent, "sample", seed=5), 1000
-    actions = np.stack([np.asarray(policy.act(subject.observations)) for _ in range(draws)])
+    policy, draws, drawn = subject.policy(agent, "sample", seed=5), 1000, []
+    for _ in range(draws):
+        policy.reset()
+        drawn.append(np.asarray(policy.act(subject.observations)))
+    actions = np.stack(drawn)
     start = getattr(subject.case.action_space, "start", 0)
     probs = np.exp(np.asarray(distribution.log_probs, np.float64))
     for index in range(probs.shape[1]):

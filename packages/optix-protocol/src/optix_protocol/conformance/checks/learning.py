@@ -142,7 +142,8 @@ def check_learn_improves(subject: Subject) -> None:
     mean, error = _task_return(subject, agent, rng)
     for _ in range(4):
         for _ in range(10):
-            _learn(subject, agent, _task_window(subject.case, agent, rng), "a window of one-step episodes")
+            window = subject.remembering(_task_window(subject.case, agent, rng))
+            _learn(subject, agent, window, "a window of one-step episodes")
         later, later_error = _task_return(subject, agent, rng)
         z = (later - mean) / max(float(np.hypot(error, later_error)), 1e-9)
         if z > 4.0:
