@@ -24,7 +24,11 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 # Packages of environments that register themselves when imported, by the namespace of their ids.
 _NAMESPACES: Mapping[str, str] = {"ALE": "ale_py", "MinAtar": "minatar"}
 # Extras of optix-core, by what the error of a missing dependency mentions.
-_EXTRAS: Mapping[str, tuple[str, ...]] = {"box2d": ("box2d",), "mujoco": ("mujoco",), "atari": ("ale_py", "atari")}
+_EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "box2d": ("box2d",),
+    "mujoco": ("mujoco",),
+    "atari": ("ale_py", "atari", "opencv"),
+}
 
 _NATIVE_FROM_ENVS = 4
 """Below this number a native vector environment's fixed cost per step exceeds that of stepping one after the other."""
@@ -75,7 +79,10 @@ class EnvSpec:
         return self.env_id or str(getattr(self.factory, "__name__", "custom environment"))
 
     def make(self) -> gym.Env[Any, Any]:
-        """Make one environment; observations that are no array (Dict, Tuple, Discrete excepted) are flattened.
+        """Make one environment.
+
+        Observations of several parts (Dict, Tuple) are flattened, in the order of their space. Atari games get the
+        field's preprocessing (:mod:`optix_core.atari`) unless ``kwargs`` choose a ``frameskip`` or ``obs_type``.
 
         Raises:
             EnvError: unknown id (with close matches), missing extra, or an environment that fails to start.
@@ -117,18 +124,23 @@ class EnvSpec:
         self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
         wide = num_envs >= _NATIVE_FROM_ENVS
         if self.env_id is not None and wide and not asynchronous and self._has_native_vector():
-            return gym.make_vec(
+            from optix_core.flattening import flat_vector
+
+            native = gym.make_vec(
                 self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
             )
+            return flat_vector(native)
         return make_vector([self.make] * num_envs, asynchronous=asynchronous, wrapper=wrapper)
 
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
 
         spec = gym.spec(registered_name(str(self.env_id)))
-        entry = spec.vector_entry_point
-        # The JAX versions keep their state on a device and are served by the JAX backend instead.
-        return bool(entry) and "phys2d" not in str(entry) and not spec.additional_wrappers
+        entry = str(spec.vector_entry_point or "")
+        # The JAX versions keep their state on a device and are served by the JAX backend instead; that of Atari games
+        # has a preprocessing of its own, is no faster on a core and cannot be brought back after a kill.
+        ours = entry and "phys2d" not in entry and not entry.startswith("ale_py.")
+        return bool(ours) and not spec.additional_wrappers
 
     @cached_property
     def _probe(self) -> tuple[Any, Any, int | None, float | None]:
@@ -195,6 +207,10 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
 
     env_id = resolve_id(env_id)
     try:
+        if _is_game(registered_name(env_id), kwargs or {}):
+            from optix_core.atari import make_game
+
+            return make_game(registered_name(env_id), kwargs or {})
         return gym.make(env_id, **dict(kwargs or {}))
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise EnvError(_missing_dependency(env_id, error)) from error
@@ -225,7 +241,7 @@ def resolve_id(env_id: str) -> str:
                 missing = "cannot be found; if it lies in this directory, set PYTHONPATH=."
             raise EnvError(f"Module '{module}' of environment '{name}' {missing}.") from error
         return f"{module}:{resolve_id(name)}"
-    package = _NAMESPACES.get(env_id.partition("/")[0])
+    package = _NAMESPACES.get(env_id.partition("/")[0]) or ("ale_py" if "NoFrameskip-v" in env_id else None)
     if package:
         if not importlib.util.find_spec(package):
             raise EnvError(_missing_dependency(env_id, ModuleNotFoundError(package)))
@@ -240,6 +256,15 @@ def resolve_id(env_id: str) -> str:
         pass
     hint = suggest(env_id, gym.registry) or " Any Gymnasium id will do, such as CartPole-v1."
     raise EnvError(f"Unknown environment '{env_id}'.{hint}")
+
+
+def _is_game(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether this is an Atari game to preprocess: one that shows pictures, its frame skip left to us."""
+    import gymnasium as gym
+
+    spec = gym.spec(name)
+    shows_pictures = {**spec.kwargs, **kwargs}.get("obs_type", "rgb") == "rgb"
+    return spec.entry_point == "ale_py.env:AtariEnv" and shows_pictures and "frameskip" not in kwargs
 
 
 def registered_name(env_id: str) -> str:

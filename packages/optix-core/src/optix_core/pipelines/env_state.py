@@ -35,6 +35,8 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode and forget the last one."""
+        if seed is None and getattr(self.env, "is_mid_game", False):
+            return self.env.reset(options=options)  # only a life was lost: what began before goes on
         self._seed = seed
         self._generator = None if seed is not None else self.env.unwrapped.np_random.bit_generator.state
         self._actions.clear()
@@ -66,8 +68,12 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
             observation, _ = self.reset()
         for action, expected in zip(state["actions"], state["rewards"], strict=True):
             observation, reward, terminated, truncated, _ = self.step(action)
-            if terminated or truncated or float(reward) != expected:
+            if float(reward) != expected:
                 return None
+            if terminated or truncated:
+                if not getattr(self.env, "is_mid_game", False):
+                    return None
+                observation, _ = self.reset()
         return observation
 
 
@@ -78,14 +84,17 @@ _FORGETFUL = frozenset(
         "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation", "GrayscaleObservation",
         "MaxAndSkipObservation",
         "OrderEnforcing", "PassiveEnvChecker", "RescaleAction", "RescaleObservation", "ReshapeObservation",
-        "ResizeObservation", "TimeAwareObservation", "TimeLimit",
+        "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
     }
 )  # fmt: skip
+_OURS = "optix_core.atari"
 
 
 def _forgets(env: gym.Env[Any, Any]) -> bool:
     while isinstance(env, gym.Wrapper):
-        if not (type(env).__module__.startswith("gymnasium.") and type(env).__name__ in _FORGETFUL):
+        kind = type(env)
+        known = kind.__module__.startswith("gymnasium.") and kind.__name__ in _FORGETFUL
+        if not known and kind.__module__ != _OURS:
             return False
         env = env.env
     return True

@@ -31,6 +31,9 @@ class VectorBatchPipeline:
         n_envs: number of environments ``N``; taken from ``env`` when that is a sequence or a vector environment.
         window_size: rows ``T`` per window, in steps of each environment.
         async_envs: step each environment in a process of its own (worth it above about 1 ms per step).
+        clip_rewards: let the agent learn from rewards clipped to -1..1, as is usual for Atari games. Windows keep the
+            raw rewards, and with them the scores; their ``intrinsic_rewards`` hold the difference.
+        episodic_life: make every lost life of an Atari game the end of an episode. Scores of windows are then per life.
         seed: seeds the environments, and the policy when ``mode`` is not None.
         mode: None to act through ``agent.act`` (training); ``"greedy"`` or ``"sample"`` to act through
             ``agent.make_policy`` without touching the agent (validation).
@@ -48,6 +51,8 @@ class VectorBatchPipeline:
         n_envs: int = 8,
         window_size: int = 128,
         async_envs: bool = False,
+        clip_rewards: bool = False,
+        episodic_life: bool = False,
         seed: int = 0,
         mode: Literal["greedy", "sample"] | None = None,
     ) -> None:
@@ -57,7 +62,8 @@ class VectorBatchPipeline:
             raise ConfigError(f"n_envs and window_size must be at least 1, got {n_envs} and {window_size}.")
         self.agent = agent
         self.window_size = window_size
-        self.env_spec, self._envs = _open(env, n_envs, async_envs)
+        self._clip_rewards = clip_rewards
+        self.env_spec, self._envs = _open(env, n_envs, async_envs, episodic_life)
         self.num_envs: int = self._envs.num_envs
         autoreset = self._envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if autoreset == AutoresetMode.DISABLED:
@@ -146,6 +152,7 @@ class VectorBatchPipeline:
             episode_lengths=lengths,
             policy_version=self._versions[0],
             hyperparam_version=self._versions[1],
+            intrinsic_rewards=_clipping(rewards) if self._clip_rewards else None,
         )
         self._num_env_steps += window.num_env_steps
         return window
@@ -256,16 +263,36 @@ class VectorBatchPipeline:
                 )
 
 
-def _open(env: Any, n_envs: int, async_envs: bool) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
+def _clipping(rewards: Array) -> Array:
+    """Return what turns rewards into rewards clipped to -1..1."""
+    return (np.clip(rewards, -1.0, 1.0) - rewards).astype(np.float32)
+
+
+def _open(
+    env: Any, n_envs: int, async_envs: bool, episodic_life: bool
+) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
     """Make the environments; those that step in this process record their episodes, so that they can be resumed."""
     import gymnasium as gym
 
+    from optix_core.flattening import flat_vector
     from optix_core.pipelines.env_state import EpisodeRecorder
 
+    if episodic_life and (async_envs or isinstance(env, gym.vector.VectorEnv)):
+        raise ConfigError("episodic_life needs environments that the pipeline makes and steps itself.")
     if isinstance(env, gym.vector.VectorEnv):
-        return None, env
+        return None, flat_vector(env)
+    wrapper = _record_lives if episodic_life else EpisodeRecorder
     if isinstance(env, Sequence) and not isinstance(env, str):
         specs = [EnvSpec.of(source) for source in env]
-        return specs[0], make_vector([spec.make for spec in specs], asynchronous=async_envs, wrapper=EpisodeRecorder)
+        return specs[0], make_vector([spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper)
     spec = EnvSpec.of(env)
-    return spec, spec.make_vector(n_envs, asynchronous=async_envs, wrapper=EpisodeRecorder)
+    return spec, spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper)
+
+
+def _record_lives(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    from optix_core.atari import EpisodicLife
+    from optix_core.pipelines.env_state import EpisodeRecorder
+
+    if not hasattr(env.unwrapped, "ale"):
+        raise ConfigError("episodic_life is for Atari games: this environment knows no lives.")
+    return EpisodeRecorder(EpisodicLife(env))
