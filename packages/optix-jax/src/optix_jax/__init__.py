@@ -1,0 +1,33 @@
+"""JAX agents for optix.
+
+Importing this package is cheap; ``jax`` is imported with the first agent that is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optix_jax.agent import FlaxAgent
+    from optix_jax.algorithms.ppo import FlaxGaussianPPOAgent, FlaxPPOAgent
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FlaxAgent": "optix_jax.agent",
+    "FlaxGaussianPPOAgent": "optix_jax.algorithms.ppo",
+    "FlaxPPOAgent": "optix_jax.algorithms.ppo",
+}
+
+__all__ = ["FlaxAgent", "FlaxGaussianPPOAgent", "FlaxPPOAgent", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,286 @@
+"""Actor-critic agents on Flax networks: what they have in common, and the plainest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optix_core.agents import Hyperparam, HyperparamStore, specs
+from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.errors import ConfigError
+from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
+from optix_jax._compilation import Compiled, use_persistent_cache
+from optix_jax._devices import resolve_device
+from optix_jax._learned import Batch, FlaxNetworks, Model, TrainState, default_optimizer
+from optix_jax.distributions import distribution_of
+from optix_jax.networks import CNN, MLP, NoCritic, build_networks, encoder_for_module, network_of
+from optix_protocol import Array, EpisodeData
+
+_PPO_ONLY = frozenset({"clip_range", "clip_range_value", "num_epochs", "minibatch_size", "target_kl", "adaptive_kl"})
+
+A2C: Mapping[str, Hyperparam] = {
+    **{name: spec for name, spec in specs.PPO.items() if name not in _PPO_ONLY},
+    "learning_rate": replace(specs.PPO["learning_rate"], default=7e-4),
+    "gae_lambda": replace(specs.PPO["gae_lambda"], default=1.0),
+}
+"""Hyperparameters of :class:`FlaxAgent`; ``gae_lambda`` 1 makes advantages of whole returns."""
+
+
+class FlaxAgent(ActorCriticAgent):
+    """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
+
+    Subclass it for an algorithm of your own: override :meth:`loss`, which is pure and compiled, or :meth:`learn`.
+    Acting, files, exact state, hyperparameters and normalisers stay as they are.
+
+    Args:
+        actor: ``flax.linen`` or ``flax.nnx`` module from observations ``[B, obs]`` to logits ``[B, A]``, or to the
+            means of continuous actions in units where their range is -1 to 1.
+        critic: module from observations to values ``[B, 1]``; None learns without one.
+        optimizer: an ``optax`` optimiser over the parameters of both; None makes Adam (eps 1e-5). Its learning rate
+            follows ``learning_rate`` if it was built with ``optax.inject_hyperparams``, otherwise it stays its own.
+        hyperparams: values that differ from the defaults in ``specs``.
+        action_dim: width of the actor's output; None takes it from ``action_space``.
+        seed: seed of initial parameters (of linen modules), exploration and shuffling.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        observation_space: a single environment's space.
+        action_space: a single environment's space; None stands for discrete actions from 0.
+
+    Raises:
+        ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+    """
+
+    specs: ClassVar[Mapping[str, Hyperparam]] = A2C
+    algorithm: ClassVar[str] = "A2C"
+    networks: FlaxNetworks
+
+    def __init__(
+        self,
+        *,
+        actor: Any,
+        critic: Any = None,
+        optimizer: optax.GradientTransformation | None = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        action_dim: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        observation_space: Any = None,
+        action_space: Any = None,
+    ) -> None:
+        use_persistent_cache()
+        settings = HyperparamStore(self.specs, hyperparams)
+        if action_dim is None and action_space is None:
+            raise ConfigError("Pass action_space=env.action_space, or action_dim=: the actor does not tell its width.")
+        num_outputs = action_dim or num_outputs_for(action_space)
+        head = self._make_head(num_outputs, action_space, settings)
+        own = isinstance(actor, MLP | CNN)
+        encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
+        rng = np.random.default_rng([seed, 1])
+        actor_network, actor_params = network_of(actor, encoder.encoded_shape, rng)
+        critic_network, critic_params = network_of(critic or NoCritic(), encoder.encoded_shape, rng)
+        self.model = Model(
+            actor=actor_network,
+            critic=critic_network,
+            distribution=distribution_of(head),
+            optimizer=optimizer or default_optimizer(),
+            scales_steps=optimizer is None,
+        )
+        params = {"actor": actor_params, "critic": critic_params}
+        if isinstance(head, DiagonalGaussian):
+            params["log_std"] = head.log_std
+        networks = FlaxNetworks(
+            model=self.model,
+            params=params,
+            device=resolve_device(device),
+            learning_rate=settings["learning_rate"],
+        )
+        self._check_width(networks, encoder.encoded_shape, num_outputs)
+        super().__init__(
+            networks=networks,
+            head=head,
+            encoder=encoder,
+            hyperparams=settings,
+            kind=f"jax/{type(head).__name__}{self.algorithm}",
+            seed=seed,
+        )
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
+        settings = HyperparamStore(cls.specs, hyperparams)
+        actor, critic = build_networks(
+            encoder_for(observation_space),
+            num_outputs_for(action_space),
+            hidden_sizes=settings["hidden_sizes"],
+            activation=settings["activation"],
+        )
+        return cls(
+            actor=actor,
+            critic=critic,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+            observation_space=observation_space,
+            action_space=action_space,
+        )
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def loss(
+        model: Model, params: Any, batch: Batch, weights: jax.Array, hyperparams: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Compute ``-E[A log pi(a|s)] - entropy_coef E[H] + value_coef E[(V - R)^2]``.
+
+        Pure and compiled: it may depend on its arguments only.
+
+        Args:
+            model: ``model.judge(params, observations, actions)`` gives log-probabilities, entropies and values.
+            params: what is differentiated.
+            batch: the rows of a window.
+            weights: ``[R]``, adding up to 1; 0 for rows that are no experience.
+            hyperparams: the numbers among the agent's hyperparameters, traced.
+
+        Returns:
+            The loss, and diagnostics by name.
+        """
+        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+        policy_loss = -jnp.sum(weights * batch.advantages * log_probs)
+        value_loss = jnp.sum(weights * jnp.square(values - batch.returns))
+        entropy = jnp.sum(weights * entropies)
+        loss = policy_loss - hyperparams["entropy_coef"] * entropy + hyperparams["value_coef"] * value_loss
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Take one gradient step on :meth:`loss` from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            ``loss``, what :meth:`loss` names, ``grad_norm``, ``explained_variance`` and ``learning_rate``; nothing if
+            the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        self._meet_first_window(episode_data)
+        batch, num_rows = self._batch(episode_data)
+        numbers = {k: np.float32(v) for k, v in self.hyperparams.items() if isinstance(v, int | float)}
+        self.networks.train_state, found = _step(
+            type(self).loss, self.model, self.networks.train_state, batch, np.int32(num_rows), numbers
+        )
+        diagnostics = {name: float(value) for name, value in jax.device_get(found).items()}
+        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
+        diagnostics["learning_rate"] = float(self.networks.train_state.learning_rate)
+        self._finish_window(episode_data)
+        self._refresh_policy()
+        return diagnostics
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _batch(self, window: EpisodeData) -> tuple[Batch, int]:
+        """Compute log-probabilities, values and advantages with the networks that acted.
+
+        Returns:
+            ``T N`` rows, so that every window needs the same code, and how many of them, the first, are valid.
+        """
+        T, N = window.rewards.shape
+        valid = window.valid.reshape(-1)
+        observations = self._rows(window.observations.reshape(T * N, *window.observations.shape[2:]))
+        actions = window.actions.reshape(T * N, *window.actions.shape[2:])
+        actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
+        judged = _judge(self.model, self.networks.train_state.params, observations, actions)
+        log_probs, values = (np.asarray(array) for array in judged)
+        advantages, returns = self._advantages(
+            window, values.reshape(T, N), lambda rows: self.networks.values(self._rows(rows))
+        )
+        if not valid.all():
+            observations, actions = _filled(observations[valid], T * N), _filled(actions[valid], T * N)
+            log_probs, values = _filled(log_probs[valid], T * N), _filled(values[valid], T * N)
+            advantages, returns = _filled(advantages, T * N), _filled(returns, T * N)
+        return Batch(observations, actions, log_probs, values, advantages, returns), int(valid.sum())
+
+    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
+        """Return what turns the actor's outputs into actions, not clipped, with the initial parameters."""
+        if action_space is None:
+            return Categorical()
+        if num_outputs_for(action_space) != num_outputs:
+            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
+        if hasattr(action_space, "nvec"):
+            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
+            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)))
+        if hasattr(action_space, "n"):
+            return Categorical(start=int(action_space.start))
+        return DiagonalGaussian(
+            low=action_space.low.reshape(-1),
+            high=action_space.high.reshape(-1),
+            shape=action_space.shape,
+            log_std=np.full(num_outputs, settings["log_std_init"], np.float32),
+        )
+
+    def _live_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.log_std, clip=False)
+        return self._head
+
+    def _frozen_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.log_std)
+        return self._head
+
+    @staticmethod
+    def _check_width(networks: FlaxNetworks, shape: tuple[int, ...], num_outputs: int) -> None:
+        params, rows = networks.train_state.params, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        for part, network, width in (
+            ("actor", networks.model.actor, num_outputs),
+            ("critic", networks.model.critic, 1),
+        ):
+            found = jax.eval_shape(network, params[part], rows).shape
+            if found != (1, width):
+                raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
+
+
+def num_outputs_for(action_space: Any) -> int:
+    """Return how many outputs of the actor an action space needs."""
+    if hasattr(action_space, "nvec"):
+        return int(np.sum(action_space.nvec))
+    return int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
+
+
+def _filled(rows: Array, size: int) -> Array:
+    """Return ``[size, ...]``: the rows, then zeros."""
+    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled
+
+
+def _host_judge(model: Model, params: Any, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    log_probs, _, values = model.judge(params, observations, actions)
+    return log_probs, values
+
+
+def _gradient_step(
+    loss: Any, model: Model, state: TrainState, batch: Batch, num_rows: jax.Array, hyperparams: Any
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    weights = (jnp.arange(len(batch.returns)) < num_rows) / num_rows
+    differentiate = jax.value_and_grad(lambda params: loss(model, params, batch, weights, hyperparams), has_aux=True)
+    (value, found), gradients = differentiate(state.params)
+    state, norm = model.step(state, gradients, hyperparams["max_grad_norm"])
+    return state, {"loss": value, **found, "grad_norm": norm}
+
+
+_judge = Compiled(_host_judge, static_argnums=0)
+_step = Compiled(_gradient_step, static_argnums=(0, 1), donate_argnums=2)

@@ -1,0 +1,1 @@
+"""One file per algorithm, each readable from top to bottom."""

@@ -1,0 +1,313 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for discrete, multi-discrete and continuous actions.
+
+Pure functions, state in and state out: :func:`ppo_loss` on a minibatch, :func:`ppo_update` for all epochs on a batch.
+The loss is that of every framework here,
+
+``L = -E[min(r A, clip(r, 1 - c, 1 + c) A)] - entropy_coef E[H] + value_coef E[(V - R)^2]``
+
+with ``r = pi(a|s) / pi_old(a|s)``. All settings but ``minibatch_size``, which is a shape, are traced: changing them
+compiles nothing anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optix_core.agents import specs
+from optix_core.agents.actor_critic import explained_variance
+from optix_core.errors import ConfigError
+from optix_core.policies import DiagonalGaussian, Head
+from optix_jax._compilation import Compiled
+from optix_jax._learned import Batch, Model, TrainState
+from optix_jax.agent import FlaxAgent
+from optix_protocol import EpisodeData
+
+
+class Settings(NamedTuple):
+    """Hyperparameters as traced scalars, float32 but for ``num_epochs``; what is off is None.
+
+    ``normalize_advantage`` is 1 or 0.
+    """
+
+    clip_range: Any
+    entropy_coef: Any
+    value_coef: Any
+    gamma: Any
+    gae_lambda: Any
+    num_epochs: Any
+    max_grad_norm: Any
+    normalize_advantage: Any
+    target_kl: Any
+    clip_range_value: Any
+    adaptive_kl: Any
+
+    @classmethod
+    def of(cls, hyperparams: Mapping[str, Any]) -> Settings:
+        """Take them from an agent's hyperparameters."""
+        values = {name: hyperparams[name] for name in cls._fields}
+        numbers = {name: None if value is None else np.float32(value) for name, value in values.items()}
+        return cls(**{**numbers, "num_epochs": np.int32(values["num_epochs"])})
+
+
+class Diagnostics(NamedTuple):
+    """Means over minibatches, 0-d.
+
+    Attributes:
+        policy_loss: clipped surrogate, negated.
+        value_loss: mean squared error of the values.
+        entropy: mean entropy.
+        approx_kl: estimate of KL(old || new), ``E[(r - 1) - log r]`` (Schulman 2020).
+        clip_fraction: share of ratios outside the clip range.
+        grad_norm: norm of the gradient before clipping.
+    """
+
+    policy_loss: Any
+    value_loss: Any
+    entropy: Any
+    approx_kl: Any
+    clip_fraction: Any
+    grad_norm: Any
+
+
+def ppo_loss(
+    model: Model, params: Any, batch: Batch, settings: Settings, weights: jax.Array | None = None
+) -> tuple[jax.Array, Diagnostics]:
+    """Compute PPO's loss on a minibatch.
+
+    Args:
+        model: the networks.
+        params: their parameters.
+        batch: the rows.
+        settings: ``clip_range``, ``entropy_coef``, ``value_coef`` and ``clip_range_value`` are used.
+        weights: ``[B]`` 1 for rows that count, 0 for those that only fill up; None if all count.
+
+    Returns:
+        The loss and its terms (``grad_norm`` is 0).
+    """
+
+    def mean(rows: jax.Array) -> jax.Array:
+        return rows.mean() if weights is None else jnp.sum(jnp.where(weights > 0, rows, 0)) / weights.sum()
+
+    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+    log_ratio = log_probs - batch.log_probs
+    ratio = jnp.exp(log_ratio)
+    unclipped = ratio * batch.advantages
+    clipped = jnp.clip(ratio, 1.0 - settings.clip_range, 1.0 + settings.clip_range) * batch.advantages
+    policy_loss = -mean(jnp.minimum(unclipped, clipped))
+    if settings.clip_range_value is not None:
+        limit = settings.clip_range_value
+        values = batch.values + jnp.clip(values - batch.values, -limit, limit)
+    value_loss = mean(jnp.square(values - batch.returns))
+    entropy = mean(entropies)
+    loss = policy_loss - settings.entropy_coef * entropy + settings.value_coef * value_loss
+    terms = Diagnostics(
+        policy_loss=policy_loss,
+        value_loss=value_loss,
+        entropy=entropy,
+        approx_kl=mean(ratio - 1.0 - log_ratio),
+        clip_fraction=mean((jnp.abs(ratio - 1.0) > settings.clip_range).astype(ratio.dtype)),
+        grad_norm=jnp.zeros((), ratio.dtype),
+    )
+    return loss, terms
+
+
+def ppo_update(
+    model: Model,
+    state: TrainState,
+    batch: Batch,
+    num_rows: int | jax.Array,
+    settings: Settings,
+    key: jax.Array,
+    *,
+    minibatch_size: int,
+) -> tuple[TrainState, Diagnostics]:
+    """Make ``num_epochs`` passes of minibatch steps, each row once per pass in a fresh random order.
+
+    Args:
+        model: the networks.
+        state: what is learned.
+        batch: ``R`` rows.
+        num_rows: how many of them, the first, are experience; the rest fills up. A Python int says that all are.
+        settings: the hyperparameters.
+        key: of the random orders.
+        minibatch_size: largest number of rows per step; static. Minibatches differ by at most one row.
+
+    Returns:
+        The next state, and diagnostics over the last epoch.
+    """
+    total = len(batch.returns)
+    width = min(minibatch_size, total)
+    parts = (num_rows + minibatch_size - 1) // minibatch_size
+    is_even = isinstance(num_rows, int) and num_rows == total and total % width == 0
+    base, extra = num_rows // parts, num_rows % parts
+    target_kl = settings.target_kl
+
+    def goes_on(more: jax.Array, stopped: jax.Array) -> jax.Array:
+        # Without a target the end must not depend on data: side by side, many seeds would otherwise wait for each other.
+        return more if target_kl is None else more & ~stopped
+
+    def take(order: jax.Array, index: jax.Array) -> tuple[Batch, jax.Array | None]:
+        """Return a minibatch and, where sizes differ, the weights of its rows."""
+        if is_even:
+            rows = jax.lax.dynamic_slice(order, (index * width,), (width,))
+            return jax.tree.map(lambda array: array[rows], batch), None
+        low = index * base + index * extra // parts
+        high = (index + 1) * base + (index + 1) * extra // parts
+        rows = jax.lax.dynamic_slice(order, (low,), (width,))
+        weights = (jnp.arange(width) < high - low).astype(batch.returns.dtype)
+        return jax.tree.map(lambda array: array[rows], batch), weights
+
+    def step(order: jax.Array, carry: _Epoch) -> _Epoch:
+        minibatch, weights = take(order, carry.index)
+        gradient = jax.grad(lambda params: ppo_loss(model, params, minibatch, settings, weights), has_aux=True)
+        gradients, terms = gradient(carry.state.params)
+        next_state, norm = model.step(carry.state, gradients, settings.max_grad_norm)
+        sums = jax.tree.map(jnp.add, carry.sums, terms._replace(grad_norm=norm.astype(terms.grad_norm.dtype)))
+        stopped = carry.stopped if target_kl is None else terms.approx_kl > 1.5 * target_kl
+        return _Epoch(next_state, carry.index + 1, sums, stopped)
+
+    def epoch(carry: _Update) -> _Update:
+        bits = jax.random.bits(jax.random.fold_in(key, carry.epoch), (total,))
+        if not isinstance(num_rows, int):
+            bits = jnp.where(jnp.arange(total) < num_rows, bits, jnp.uint32(0xFFFFFFFF))
+        order = jnp.argsort(bits)
+        if not is_even:
+            order = jnp.concatenate([order, jnp.zeros(width, order.dtype)])
+        none = jax.tree.map(jnp.zeros_like, carry.sums)
+        done = jax.lax.while_loop(
+            lambda inner: goes_on(inner.index < parts, inner.stopped),
+            lambda inner: step(order, inner),
+            _Epoch(carry.state, jnp.zeros((), jnp.int32), none, jnp.zeros((), bool)),
+        )
+        return _Update(done.state, carry.epoch + 1, done.sums, done.index, done.stopped)
+
+    zero = jnp.zeros((), batch.returns.dtype)
+    start = _Update(
+        state, jnp.zeros((), jnp.int32), Diagnostics(*[zero] * 6), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    )
+    end = jax.lax.while_loop(lambda carry: goes_on(carry.epoch < settings.num_epochs, carry.stopped), epoch, start)
+    means = jax.tree.map(lambda total_: total_ / end.steps, end.sums)
+    return _adapt(end.state, means.approx_kl, settings.adaptive_kl), means
+
+
+class _Epoch(NamedTuple):
+    state: TrainState
+    index: jax.Array
+    sums: Diagnostics
+    stopped: jax.Array
+
+
+class _Update(NamedTuple):
+    state: TrainState
+    epoch: jax.Array
+    sums: Diagnostics
+    steps: jax.Array
+    stopped: jax.Array
+
+
+def _adapt(state: TrainState, approx_kl: jax.Array, target: Any) -> TrainState:
+    """Keep the policy's step near ``adaptive_kl``: change by 1.5 outside half to twice that (as RSL-RL does)."""
+    if target is None:
+        return state
+    factor = jnp.where(approx_kl > 2 * target, 1 / 1.5, jnp.where(approx_kl < target / 2, 1.5, 1.0))
+    return state._replace(learning_rate=jnp.clip(state.learning_rate * factor, 1e-5, 1e-2).astype(jnp.float32))
+
+
+def diagnostics_of(means: Diagnostics, settings: Settings) -> dict[str, float]:
+    """Return diagnostics as floats by name, ``loss`` among them."""
+    policy, value, entropy, kl, clip_fraction, norm = np.asarray(jax.device_get(means), np.float64).tolist()
+    return {
+        "loss": policy - float(settings.entropy_coef) * entropy + float(settings.value_coef) * value,
+        "policy_loss": policy,
+        "value_loss": value,
+        "entropy": entropy,
+        "approx_kl": kl,
+        "clip_fraction": clip_fraction,
+        "grad_norm": norm,
+    }
+
+
+def _host_update(
+    model: Model,
+    state: TrainState,
+    batch: Batch,
+    num_rows: jax.Array,
+    settings: Settings,
+    seed: jax.Array,
+    *,
+    minibatch_size: int,
+) -> tuple[TrainState, Diagnostics]:
+    key = jax.random.key(seed)
+    return ppo_update(model, state, batch, num_rows, settings, key, minibatch_size=minibatch_size)
+
+
+update = Compiled(_host_update, static_argnums=0, static_argnames="minibatch_size", donate_argnums=1)
+"""The one compiled update of all agents; ``update.num_traces`` counts how often it was traced."""
+
+
+class FlaxPPOAgent(FlaxAgent):
+    """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
+
+    Arguments as in :class:`optix_jax.FlaxAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the
+    same meaning and defaults as in every other framework.
+    """
+
+    specs = specs.PPO
+    algorithm = "PPO"
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Make one PPO update from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
+            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``; nothing if
+            the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        self._meet_first_window(episode_data)
+        batch, num_rows = self._batch(episode_data)
+        settings = Settings.of(self.hyperparams)
+        learning_rate = float(self.networks.train_state.learning_rate)
+        self.networks.train_state, means = update(
+            self.model,
+            self.networks.train_state,
+            batch,
+            np.int32(num_rows),
+            settings,
+            np.uint32(self._rng.integers(2**32)),
+            minibatch_size=self.hyperparams["minibatch_size"],
+        )
+        diagnostics = diagnostics_of(means, settings)
+        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
+        diagnostics["learning_rate"] = learning_rate
+        self._finish_window(episode_data)
+        self._refresh_policy()
+        return diagnostics
+
+
+class FlaxGaussianPPOAgent(FlaxPPOAgent):
+    """PPO for continuous actions: a Gaussian whose spread is learned but does not depend on the observation.
+
+    The actor's outputs are means in units where the action space reaches from -1 to 1 (an unbounded dimension keeps its
+    own units). Actions are drawn unclipped and learned from as drawn; the pipeline clips what the environment gets, and
+    so do evaluation policies. Without ``action_space`` nothing is scaled, and ``action_dim`` is needed.
+    """
+
+    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
+        if action_space is not None:
+            head = super()._make_head(num_outputs, action_space, settings)
+            if not isinstance(head, DiagonalGaussian):
+                raise ConfigError(f"{type(self).__name__} acts in Box spaces, not in {action_space}.")
+            return head
+        unbounded = np.full(num_outputs, np.inf, np.float32)
+        log_std = np.full(num_outputs, settings["log_std_init"], np.float32)
+        return DiagonalGaussian(low=-unbounded, high=unbounded, shape=(num_outputs,), log_std=log_std)

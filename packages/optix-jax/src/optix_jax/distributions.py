@@ -1,0 +1,122 @@
+"""Distributions over actions as pure functions of a network's outputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optix_core.policies import heads
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical:
+    """One discrete action by its logits.
+
+    Attributes:
+        start: the smallest action.
+    """
+
+    start: int = 0
+
+    def evaluate(self, outputs: jax.Array, log_std: Any, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return log-probabilities ``[B]`` of actions ``[B]`` or ``[B, 1]``, and entropies ``[B]``, by logits."""
+        del log_std
+        log_probs = jax.nn.log_softmax(outputs)
+        index = actions.reshape(-1, 1).astype(jnp.int32) - self.start
+        entropies = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=1)
+        return jnp.take_along_axis(log_probs, index, axis=1)[:, 0], entropies
+
+    def sample(self, outputs: jax.Array, log_std: Any, key: jax.Array) -> jax.Array:
+        """Draw actions ``[B]``."""
+        del log_std
+        return jax.random.categorical(key, outputs) + self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiCategorical:
+    """Several independent discrete actions, their logits side by side.
+
+    Attributes:
+        nvec: number of choices of each.
+        start: smallest value of each.
+    """
+
+    nvec: tuple[int, ...]
+    start: tuple[int, ...]
+
+    def evaluate(self, outputs: jax.Array, log_std: Any, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Judge actions ``[B, len(nvec)]`` by logits ``[B, sum(nvec)]``: log-probabilities and entropies add up."""
+        parts = [
+            Categorical(start=low).evaluate(logits, log_std, actions[:, i])
+            for i, (logits, low) in enumerate(zip(self._split(outputs), self.start, strict=True))
+        ]
+        log_probs, entropies = zip(*parts, strict=True)
+        return sum(log_probs[1:], log_probs[0]), sum(entropies[1:], entropies[0])
+
+    def sample(self, outputs: jax.Array, log_std: Any, key: jax.Array) -> jax.Array:
+        """Draw actions ``[B, len(nvec)]``."""
+        keys = jax.random.split(key, len(self.nvec))
+        parts = zip(self._split(outputs), self.start, keys, strict=True)
+        return jnp.stack([Categorical(start=low).sample(logits, log_std, k) for logits, low, k in parts], axis=1)
+
+    def _split(self, outputs: jax.Array) -> list[jax.Array]:
+        return jnp.split(outputs, np.cumsum(self.nvec)[:-1].tolist(), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalGaussian:
+    """Continuous actions: independent Gaussians whose spread does not depend on the observation.
+
+    Densities are those of ``(action - centre) / scale``; the constant factor to the action's own units cancels in every
+    ratio.
+
+    Attributes:
+        centre: ``D`` actions that an output of 0 means.
+        scale: ``D`` lengths of one unit of output in units of the action.
+        shape: of one action.
+    """
+
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    shape: tuple[int, ...]
+
+    def evaluate(self, outputs: jax.Array, log_std: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Judge actions ``[B, D]`` (unclipped, as drawn) by means ``[B, D]`` and ``log_std`` ``[D]``."""
+        centre, scale = (jnp.asarray(numbers, outputs.dtype) for numbers in (self.centre, self.scale))
+        z = ((actions.reshape(outputs.shape) - centre) / scale - outputs) * jnp.exp(-log_std)
+        constant = 0.5 * _LOG_2PI * len(self.centre)
+        log_probs = -0.5 * jnp.sum(jnp.square(z), axis=1) - (jnp.sum(log_std) + constant)
+        entropy = jnp.sum(log_std) + constant + 0.5 * len(self.centre)
+        return log_probs, jnp.broadcast_to(entropy, log_probs.shape)
+
+    def sample(self, outputs: jax.Array, log_std: jax.Array, key: jax.Array) -> jax.Array:
+        """Draw actions ``[B, *shape]``, unclipped."""
+        noise = jax.random.normal(key, outputs.shape, outputs.dtype)
+        centre, scale = (jnp.asarray(numbers, outputs.dtype) for numbers in (self.centre, self.scale))
+        return (centre + scale * (outputs + jnp.exp(log_std) * noise)).reshape(-1, *self.shape)
+
+
+Distribution: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
+
+
+def distribution_of(head: heads.Head) -> Distribution:
+    """Return the distribution that a NumPy head acts by.
+
+    Raises:
+        TypeError: a head that no on-policy agent has.
+    """
+    if isinstance(head, heads.Categorical):
+        return Categorical(start=head.start)
+    if isinstance(head, heads.MultiCategorical):
+        return MultiCategorical(nvec=head.nvec, start=head.start)
+    if isinstance(head, heads.DiagonalGaussian):
+        centre, scale = (tuple(array.tolist()) for array in head.affine)
+        return DiagonalGaussian(centre=centre, scale=scale, shape=head.shape)
+    raise TypeError(f"{type(head).__name__} is no head of an on-policy agent.")

@@ -1,0 +1,226 @@
+"""Flax networks, whose they may be: how they are called, initialised, and exported to NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from optix_core import policies
+from optix_core.errors import ConfigError
+from optix_core.policies import Encoder, Flatten, Keep, OneHot, encoder_for
+from optix_protocol import Array
+
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": nn.tanh,
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "silu": nn.silu,
+    "sigmoid": nn.sigmoid,
+}
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them.
+
+    Attributes:
+        hidden_sizes: widths of the hidden layers.
+        num_outputs: width of the last layer.
+        activation: a key of :data:`ACTIVATIONS`.
+        output_gain: gain of the last layer's orthogonal weights; the others have sqrt 2.
+    """
+
+    hidden_sizes: tuple[int, ...]
+    num_outputs: int
+    activation: str = "tanh"
+    output_gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return ``[B, num_outputs]`` for rows ``[B, D]``."""
+        for size in self.hidden_sizes:
+            x = ACTIVATIONS[self.activation](nn.Dense(size)(x))
+        return nn.Dense(self.num_outputs)(x)
+
+
+class CNN(nn.Module):
+    """The network of Mnih et al. 2015 for uint8 images of at least 36 x 36.
+
+    Attributes:
+        num_outputs: width of the last layer.
+        channels_last: images are ``[H, W, C]``, not ``[C, H, W]``.
+        output_gain: gain of the last layer's orthogonal weights; the others have sqrt 2.
+    """
+
+    num_outputs: int
+    channels_last: bool = False
+    output_gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Return ``[B, num_outputs]`` for images ``[B, ...]``."""
+        x = images.astype(jnp.float32) / 255.0
+        x = x if self.channels_last else jnp.moveaxis(x, 1, -1)
+        for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            x = nn.relu(nn.Conv(filters, (kernel, kernel), (stride, stride), padding="VALID")(x))
+        x = nn.relu(nn.Dense(512)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_outputs)(x)
+
+
+class NoCritic(nn.Module):
+    """Values that are always 0, for learning without a critic."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return ``[B, 1]`` zeros."""
+        return jnp.zeros((len(x), 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A module as a pure function. Equal modules make equal networks, so that they share their compiled code.
+
+    Attributes:
+        module: a ``flax.linen`` module, or the graph definition of a ``flax.nnx`` one.
+    """
+
+    module: Any
+
+    def __call__(self, params: Any, x: jax.Array) -> jax.Array:
+        """Return outputs ``[B, out]`` for inputs ``[B, ...]``."""
+        if isinstance(self.module, nn.Module):
+            outputs: jax.Array = self.module.apply({"params": params}, x)  # type: ignore[assignment]
+            return outputs
+        from flax import nnx
+
+        module_outputs: jax.Array = nnx.merge(self.module, params)(x)
+        return module_outputs
+
+
+def network_of(module: Any, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Network, Any]:
+    """Return a user's module as a pure function, and its parameters.
+
+    Args:
+        module: ``flax.linen``, initialised here, or ``flax.nnx``, which has its parameters already.
+        shape: of one encoded observation.
+        rng: draws the initial parameters.
+
+    Raises:
+        ConfigError: it is neither, or keeps more than parameters (batch statistics, dropout).
+    """
+    if isinstance(module, MLP | CNN):
+        return Network(module=module), _orthogonal(module, shape, rng)
+    if isinstance(module, NoCritic):
+        return Network(module=module), {}
+    if isinstance(module, nn.Module):
+        key = jax.random.key(int(rng.integers(2**31)))
+        variables = jax.jit(module.init)(key, jnp.zeros((1, *shape)))
+        if set(variables) != {"params"}:
+            raise ConfigError("Networks with more than parameters (batch statistics, dropout) are not supported.")
+        return Network(module=module), dict(variables["params"])
+    from flax import nnx
+
+    if not isinstance(module, nnx.Module):
+        raise ConfigError(f"{type(module).__name__} is no flax module: pass a flax.linen or flax.nnx module.")
+    definition, params, rest = nnx.split(module, nnx.Param, ...)
+    if jax.tree.leaves(rest):
+        raise ConfigError("Networks with more than parameters (batch statistics, dropout) are not supported.")
+    return Network(module=definition), nnx.to_pure_dict(params)
+
+
+def build_networks(
+    encoder: Encoder, num_outputs: int, *, hidden_sizes: tuple[int, ...], activation: str
+) -> tuple[nn.Module, nn.Module]:
+    """Build separate actor (output gain 0.01) and critic (output gain 1) that fit an encoder.
+
+    Images get the convolutional network of Mnih et al. 2015, all other observations an MLP.
+    """
+    if isinstance(encoder, Keep):
+        last = encoder.shape[2] < encoder.shape[0]
+        actor: nn.Module = CNN(num_outputs=num_outputs, channels_last=last, output_gain=0.01)
+        return actor, CNN(num_outputs=1, channels_last=last)
+    sizes = tuple(hidden_sizes)
+    actor = MLP(hidden_sizes=sizes, num_outputs=num_outputs, activation=activation, output_gain=0.01)
+    return actor, MLP(hidden_sizes=sizes, num_outputs=1, activation=activation)
+
+
+def encoder_for_module(observation_space: Any) -> Encoder:
+    """Return the encoder for a user's own module: images and arrays of several axes as they are, others as flat rows.
+
+    Raises:
+        ConfigError: there is no space to tell the shape from.
+    """
+    if observation_space is None:
+        raise ConfigError("Pass observation_space=env.observation_space: a flax module does not tell its input.")
+    encoder = encoder_for(observation_space)
+    many_axes = isinstance(encoder, Flatten) and len(encoder.shape) > 1
+    return Keep(shape=encoder.shape) if many_axes else encoder
+
+
+def encode(encoder: Encoder, observations: jax.Array) -> jax.Array:
+    """Return observations ``[B, *obs]`` on the device as networks take them, the same as the encoder in NumPy."""
+    if isinstance(encoder, Keep):
+        return observations
+    if isinstance(encoder, OneHot):
+        columns = observations.reshape(len(observations), -1)
+        parts = [
+            jax.nn.one_hot(columns[:, i] - low, size)
+            for i, (size, low) in enumerate(zip(encoder.nvec, encoder.start, strict=True))
+        ]
+        return jnp.concatenate(parts, axis=1)
+    return observations.reshape(len(observations), -1).astype(jnp.float32)
+
+
+def host_mlp(network: Network, params: Mapping[str, Any]) -> policies.MLP | None:
+    """Return a dense network of this package as NumPy, on copies of its parameters; None if it is anything else."""
+    module = network.module
+    if not isinstance(module, MLP):
+        return None
+    layers = [params[f"Dense_{i}"] for i in range(len(module.hidden_sizes) + 1)]
+    return policies.MLP(
+        weights=[np.array(layer["kernel"]) for layer in layers],
+        biases=[np.array(layer["bias"]) for layer in layers],
+        activations=[module.activation] * len(module.hidden_sizes) + ["identity"],
+    )
+
+
+def named_arrays(tree: Any) -> dict[str, Array]:
+    """Return copies of a tree's leaves by their path, ``actor.Dense_0.kernel``."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.array(leaf) for path, leaf in leaves}
+
+
+def from_named_arrays(tree: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return a tree like ``tree`` with the leaves that :func:`named_arrays` gave out."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")], leaf.dtype), tree
+    )
+
+
+def _orthogonal(module: MLP | CNN, shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
+    """Draw orthogonal weights and zero biases; in NumPy, because compiling an initialisation takes a second."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+    last = f"Dense_{sum(name.startswith('Dense') for name in shapes) - 1}"
+    params = {}
+    for name, layer in shapes.items():
+        gain = module.output_gain if name == last else math.sqrt(2)
+        params[name] = {
+            "kernel": _orthogonal_matrix(layer["kernel"].shape, gain, rng),
+            "bias": np.zeros(layer["bias"].shape, np.float32),
+        }
+    return params
+
+
+def _orthogonal_matrix(shape: tuple[int, ...], gain: float, rng: np.random.Generator) -> Array:
+    """Return ``[*in, out]`` whose columns, or rows where there are fewer, are orthogonal (Saxe et al. 2014)."""
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    q *= np.sign(np.diag(r))
+    matrix = q if rows >= columns else q.T
+    return (gain * matrix).reshape(shape).astype(np.float32)
