@@ -74,7 +74,7 @@ def feed_sb3(model, data):
 def test_loss_and_gradients_agree():
     (model, agent), data = pair(max_grad_norm=1e9), batch()
     expected_loss, expected = feed_sb3(model, data)
-    agent._update(agent._to_device(data))
+    agent._update(agent.networks.to_device(data, agent._rows))
     assert agent._measure()["loss"] == pytest.approx(expected_loss, abs=1e-5)
     found = [parameter.grad for parameter in agent.q_network.parameters()]
     assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
@@ -88,7 +88,7 @@ def test_a_whole_update_agrees():
     model.max_grad_norm = 0.5
     for _ in range(3):
         feed_sb3(model, data)
-        agent._update(agent._to_device(data))
+        agent._update(agent.networks.to_device(data, agent._rows))
     for ours, theirs in zip(agent.q_network.parameters(), model.q_net.q_net.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 

@@ -28,7 +28,7 @@ def copy_of(model, agent_class, **hyperparams):
     critic = nn.Sequential(*policy.mlp_extractor.value_net, policy.value_net)
     agent = agent_class(actor=_clone(actor), critic=_clone(critic), hyperparams=hyperparams)
     if agent_class is TorchGaussianPPOAgent:
-        agent._extra["log_std"].data.copy_(policy.log_std.data)
+        agent.networks.extra["log_std"].data.copy_(policy.log_std.data)
     return agent
 
 
@@ -84,14 +84,14 @@ def test_loss_and_gradients_agree(env_id, agent_class, clip_range_value):
     )
     expected_loss, expected = sb3_gradients(model, data, clip_range_value, 0.02)
 
-    judged = agent._distribution.evaluate(agent._actor_runner.forward(data.observations), data.actions)
-    found_values = agent._critic_runner.forward(data.observations)
+    judged = agent._distribution.evaluate(agent.networks.actor.forward(data.observations), data.actions)
+    found_values = agent.networks.critic.forward(data.observations)
     loss = ppo_loss(judged.log_probs, judged.entropies, found_values.squeeze(1), data, agent.hyperparams)
-    agent._parameters.gradient.zero_()
-    agent._actor_runner.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
-    agent._critic_runner.backward(loss.d_value.unsqueeze(1))
+    agent.networks.parameters.gradient.zero_()
+    agent.networks.actor.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
+    agent.networks.critic.backward(loss.d_value.unsqueeze(1))
     found = [parameter.grad for module in (agent.actor, agent.critic) for parameter in module.parameters()]
-    found += [parameter.grad for parameter in agent._extra.values()]
+    found += [parameter.grad for parameter in agent.networks.extra.values()]
 
     total = loss.policy - 0.02 * loss.entropy + 0.5 * loss.value
     assert total.item() == pytest.approx(expected_loss, abs=1e-5)

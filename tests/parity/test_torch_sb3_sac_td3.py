@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from optix_torch import TorchSACAgent, TorchTD3Agent
-from optix_torch._off_policy import Transitions
+from optix_torch._learned import Transitions
 
 sb3 = pytest.importorskip("stable_baselines3")
 

@@ -113,7 +113,7 @@ def test_double_q_takes_the_online_choice_and_the_target_value():
     assert (expected[True] != expected[False]).any()
     for double_q in (True, False):
         agent.set_hyperparams(HyperparamSet(params={"double_q": double_q, "learning_rate": 0.0}))
-        batch = agent._to_device(_batch(observations.numpy()))
+        batch = agent.networks.to_device(_batch(observations.numpy()), agent._rows)
         agent._update(batch._replace(rewards=torch.zeros(64), discounts=torch.ones(64)))
         torch.testing.assert_close(agent._latest[2], expected[double_q])
 

@@ -231,7 +231,7 @@ def test_target_kl_stops_the_epochs_early():
     free.learn(data)
     held = make(hyperparams={"learning_rate": 0.01, "num_epochs": 20, "target_kl": 1e-4})
     held.learn(data)
-    steps = [agent.training_state()["optimizer"]["num_steps"] for agent in (free, held)]
+    steps = [agent.training_state()["networks"]["optimizers"]["optimizer"]["num_steps"] for agent in (free, held)]
     assert steps[1] < steps[0]
 
 

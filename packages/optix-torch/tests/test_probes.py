@@ -79,7 +79,7 @@ def train(env_class, action_space, windows, **hyperparams):
 
 def values(agent, *observations):
     rows = np.array(observations, np.float32)[:, None]
-    return agent._critic_runner.infer(agent._encode(rows)).numpy()[:, 0]
+    return agent.networks.critic.infer(agent._encode(rows)).numpy()[:, 0]
 
 
 @pytest.fixture(params=[DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])

@@ -216,7 +216,7 @@ class NothingThatWaits(TorchDispatchMode):
 def test_an_update_never_waits_for_the_device(agent_class, observation_space):
     agent = make(agent_class, observation_space)
     agent.learn(window(0, observation_space))
-    batches = [agent._to_device(agent.replay.sample(16)) for _ in range(2)]
+    batches = [agent.networks.to_device(agent.replay.sample(16), agent._rows) for _ in range(2)]
     with NothingThatWaits():
         for batch in batches:
             agent._update(batch)

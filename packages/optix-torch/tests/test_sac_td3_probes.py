@@ -92,7 +92,9 @@ def values(agent, *observations):
     """The mean of the twins' values of the greedy actions."""
     rows = np.array(observations, np.float32)[:, None]
     actions = agent.make_policy("greedy", num_envs=len(rows), seed=0).act(rows) / 2.0
-    return agent._critic_nets.infer(agent._encode(rows), torch.from_numpy(actions)).mean(0)[:, 0].numpy()
+    return (
+        agent._critic_nets.infer(torch.from_numpy(agent._rows(rows)), torch.from_numpy(actions)).mean(0)[:, 0].numpy()
+    )
 
 
 def test_value_of_a_constant(train):

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from optix_core.agents import Hyperparam, HyperparamStore
+from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.errors import ConfigError
 from optix_core.policies import Head, Keep, encoder_for
 from optix_core.policies.heads import range_map
 from optix_core.seeding import derive_seed
 from optix_protocol import ActionDistribution, Array, StateTree
-from optix_torch._actor_critic import encoder_for_module, spaces_of
 from optix_torch._arrays import as_tensor, resolve_device
+from optix_torch._construction import build_network, encoder_for_module, with_learning_rate_of
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._ensembles import interleaved, make_ensemble
-from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
+from optix_torch._learned import Target, TorchNetworks, Transitions
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
 from optix_torch.networks import build_cnn, build_mlp, make_runner
 
@@ -49,10 +50,7 @@ class TwinCriticAgent(OffPolicyAgent):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        values = dict(hyperparams or {})
-        if optimizer is not None:
-            values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
-        settings = HyperparamStore(self._specs, values)
+        settings = HyperparamStore(self._specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
         low, high = _bounds(action_space)
         encoder = encoder_for_module(actor, observation_space)
@@ -73,39 +71,30 @@ class TwinCriticAgent(OffPolicyAgent):
         self._centre, self._width = as_tensor(centre, where), as_tensor(width, where)
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
         self._step = GraphedUpdate(self._update_in_place, where)
+        self._extra, self.device = extra, where
+        self._optimizers = self._make_optimizers(optimizer, extra)
+        replay = make_replay(
+            encoder, observation_space, settings, seed=seed, action_shape=action_space.shape, action_dtype=np.float32
+        )
         super().__init__(
-            networks={"actor": self.actor, "critic": self.critics},
-            targets={"critic": self._target_critics, **self._extra_targets(precision, where)},
-            optimizers=self._make_optimizers(optimizer, extra),
-            extra_parameters=extra,
-            acting=make_runner(self.actor, where),
-            acting_module=self.actor,
+            networks=TorchNetworks(
+                {"actor": self.actor, "critic": self.critics},
+                targets={"critic": self._target_critics, **self._extra_targets(precision, where)},
+                optimizers=self._optimizers,
+                extra=extra,
+                acting=make_runner(self.actor, where),
+                acting_module=self.actor,
+                device=where,
+                act_in_numpy=True,
+            ),
             head=self._make_head(settings),
             encoder=encoder,
-            replay=make_replay(
-                encoder,
-                observation_space,
-                settings,
-                seed=seed,
-                action_shape=action_space.shape,
-                action_dtype=np.float32,
-            ),
+            replay=replay,
             hyperparams=settings,
             kind=self._kind_of_weights,
             seed=seed,
-            device=where,
         )
         self._check_networks(observation_space)
-
-    @classmethod
-    def from_env(cls, env: Any, **options: Any) -> Self:
-        """Build networks that fit an environment, a vector environment, or a pair of spaces.
-
-        Args:
-            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
-            options: ``seed``, ``hyperparams`` and ``device``, as in the constructor.
-        """
-        return cls.from_spaces(*spaces_of(env), **options)
 
     @classmethod
     def from_spaces(
@@ -127,13 +116,13 @@ class TwinCriticAgent(OffPolicyAgent):
         num_actions = len(_bounds(action_space)[0])
         layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
         critics: list[nn.Module]
+        outputs = cls._num_outputs(num_actions)
+        actor = build_network(encoder, outputs, settings, output_gain=0.01, generator=generator)
         if isinstance(encoder, Keep):
-            actor = build_cnn(encoder.shape, cls._num_outputs(num_actions), output_gain=0.01, generator=generator)
             critics = [ImageCritic(encoder.shape, num_actions, generator=generator, **layers) for _ in range(2)]
         else:
             size = encoder.encoded_shape[0]
             options = {**layers, "generator": generator}
-            actor = build_mlp(size, cls._num_outputs(num_actions), output_gain=0.01, **options)
             critics = [build_mlp(size + num_actions, 1, output_gain=1.0, **options) for _ in range(2)]
         return cls(
             actor=cls._finish_actor(actor),
@@ -229,7 +218,7 @@ class TwinCriticAgent(OffPolicyAgent):
     def _check_networks(self, observation_space: Any) -> None:
         """Run the networks once, so that a module that does not fit is refused at once."""
         dtype = np.float32 if observation_space is None else observation_space.dtype
-        observations = self._encode(np.zeros((2, *self._encoder.shape), dtype))
+        observations = as_tensor(self._rows(np.zeros((2, *self._encoder.shape), dtype)), self.device)
         outputs = self._actor_net.infer(observations)
         wanted = (1, 2, self._num_outputs(len(self._low)))
         if outputs.shape != wanted:

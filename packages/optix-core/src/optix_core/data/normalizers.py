@@ -78,6 +78,12 @@ class ObsNormalizer:
         self.stats.restore(state)
         self._refresh()
 
+    def copy(self) -> ObsNormalizer:
+        """Return a normaliser that later updates of this one do not touch."""
+        twin = ObsNormalizer(self.stats.mean.shape, clip=self.clip, epsilon=self.epsilon)
+        twin.restore(self.state())
+        return twin
+
     def _refresh(self) -> None:
         self._shift = self.stats.mean.astype(np.float32)
         self._scale = (1.0 / np.sqrt(self.stats.var + self.epsilon)).astype(np.float32)

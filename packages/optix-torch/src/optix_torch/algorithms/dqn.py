@@ -14,23 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
+from optix_core.agents.off_policy import OffPolicyAgent, linear_epsilon, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import Encoder, EpsilonGreedy, Keep, encoder_for
+from optix_core.policies import EpsilonGreedy, encoder_for
 from optix_protocol import ActionDistribution, Array
 from optix_torch import hyperparams as specs
-from optix_torch._actor_critic import encoder_for_module, num_outputs_of, spaces_of
 from optix_torch._arrays import resolve_device
-from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
+from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._learned import Target, TorchNetworks, Transitions
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
-from optix_torch.networks import build_cnn, build_mlp, make_runner
+from optix_torch.networks import make_runner
 
 
 class Loss(NamedTuple):
@@ -103,14 +104,11 @@ class TorchDQNAgent(OffPolicyAgent):
         action_space: Any = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        values = dict(hyperparams or {})
-        if optimizer is not None:
-            values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
-        settings = HyperparamStore(specs.DQN, values)
+        settings = HyperparamStore(specs.DQN, with_learning_rate_of(optimizer, hyperparams))
         self._num_actions = action_dim or num_outputs_of(q_network)
         if action_space is not None and action_space.n != self._num_actions:
             raise ConfigError(f"The network has {self._num_actions} outputs, {action_space} needs another number.")
-        place = resolve_device(device)
+        self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
 
         self.q_network = q_network.to(place)
@@ -119,17 +117,19 @@ class TorchDQNAgent(OffPolicyAgent):
         self._runner = make_runner(self.q_network, place)
         self._target_runner = make_runner(self._target.networks[0], place)
         self._optimizer: Optimizer = (
-            FusedAdam(self._parameters, learning_rate=settings["learning_rate"])
-            if optimizer is None
-            else ModuleOptimizer(optimizer, ())
+            FusedAdam(self._parameters, learning_rate=0.0) if optimizer is None else ModuleOptimizer(optimizer, ())
         )
         self._latest: tuple[Tensor, ...] = ()
         super().__init__(
-            networks={"q_network": self.q_network},
-            targets={"q_network": self._target},
-            optimizers={"q_network": self._optimizer},
-            acting=self._runner,
-            acting_module=self.q_network,
+            networks=TorchNetworks(
+                {"q_network": self.q_network},
+                targets={"q_network": self._target},
+                optimizers={"q_network": self._optimizer},
+                acting=self._runner,
+                acting_module=self.q_network,
+                device=place,
+                act_in_numpy=True,
+            ),
             head=EpsilonGreedy(
                 epsilon=settings["epsilon_start"], start=int(action_space.start) if action_space is not None else 0
             ),
@@ -138,18 +138,7 @@ class TorchDQNAgent(OffPolicyAgent):
             hyperparams=settings,
             kind="torch/DQN",
             seed=seed,
-            device=place,
         )
-
-    @classmethod
-    def from_env(cls, env: Any, **options: Any) -> TorchDQNAgent:
-        """Build a network that fits an environment, a vector environment, or a pair of spaces.
-
-        Args:
-            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
-            options: ``seed``, ``hyperparams``, ``device`` and ``replay``, as in the constructor.
-        """
-        return cls.from_spaces(*spaces_of(env), **options)
 
     @classmethod
     def from_spaces(
@@ -161,12 +150,13 @@ class TorchDQNAgent(OffPolicyAgent):
         hyperparams: Mapping[str, Any] | None = None,
         device: str = "cpu",
         replay: ReplayBuffer | None = None,
-    ) -> TorchDQNAgent:
+    ) -> Self:
         """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
         settings = HyperparamStore(specs.DQN, hyperparams)
-        network = build_q_network(encoder_for(observation_space), int(action_space.n), settings, seed)
+        generator = torch.Generator().manual_seed(seed)
+        encoder, num_actions = encoder_for(observation_space), int(action_space.n)
         return cls(
-            q_network=network,
+            q_network=build_network(encoder, num_actions, settings, output_gain=1.0, generator=generator),
             hyperparams=hyperparams,
             seed=seed,
             device=device,
@@ -177,7 +167,7 @@ class TorchDQNAgent(OffPolicyAgent):
 
     def action_distribution(self, observations: Array) -> ActionDistribution:
         """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
-        return self._policy_head().distribution(self._behaviour.outputs(np.asarray(observations)))
+        return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -211,29 +201,12 @@ class TorchDQNAgent(OffPolicyAgent):
     def _random_actions(self, num_actions: int) -> Array:
         return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
 
-    def _policy_head(self) -> EpsilonGreedy:
+    def _frozen_head(self) -> EpsilonGreedy:
         return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
 
     def _prepare_to_act(self) -> None:
         """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
-        settings = self.hyperparams
-        left = max(0.0, 1.0 - self._num_env_steps / settings["epsilon_decay_steps"])
-        epsilon = settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"])
+        epsilon = linear_epsilon(self.hyperparams, self._num_env_steps)
         if epsilon != self._head.epsilon:
             self._head = replace(self._head, epsilon=epsilon)
             self._refresh_policy()
-
-
-def build_q_network(encoder: Encoder, num_actions: int, settings: HyperparamStore, seed: int) -> nn.Module:
-    """Build the convolutional network of Mnih et al. 2015 for images, an MLP for all other observations."""
-    generator = torch.Generator().manual_seed(seed)
-    if isinstance(encoder, Keep):
-        return build_cnn(encoder.shape, num_actions, output_gain=1.0, generator=generator)
-    return build_mlp(
-        encoder.encoded_shape[0],
-        num_actions,
-        hidden_sizes=settings["hidden_sizes"],
-        activation=settings["activation"],
-        output_gain=1.0,
-        generator=generator,
-    )

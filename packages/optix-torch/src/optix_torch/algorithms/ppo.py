@@ -13,27 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.data import compute_gae, minibatch_slices, successor_values
+from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.data import minibatch_slices
 from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, Encoder, Head, MultiCategorical, encoder_for
+from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import distributions
 from optix_torch import hyperparams as specs
-from optix_torch._actor_critic import (
-    ActorCriticAgent,
-    build_networks,
-    encoder_for_module,
-    num_outputs_of,
-    spaces_of,
-)
-from optix_torch._arrays import as_tensor
+from optix_torch._arrays import as_tensor, resolve_device
+from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._learned import ActorCriticNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +147,7 @@ class TorchPPOAgent(ActorCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    networks: ActorCriticNetworks
     _distribution: distributions.Distribution
 
     def __init__(
@@ -166,32 +163,22 @@ class TorchPPOAgent(ActorCriticAgent):
         observation_space: Any = None,
         action_space: Any = None,
     ) -> None:
-        num_outputs = action_dim or num_outputs_of(actor)
-        head, extra = self._make_head(num_outputs, action_space, HyperparamStore(specs.PPO, hyperparams))
+        settings = HyperparamStore(specs.PPO, with_learning_rate_of(optimizer, hyperparams))
+        head, extra = self._make_head(action_dim or num_outputs_of(actor), action_space, settings)
+        encoder = encoder_for_module(actor, observation_space)
+        self.actor, self.critic = actor, critic
+        self.device = resolve_device(device)
         super().__init__(
-            actor=actor,
-            critic=critic,
+            networks=ActorCriticNetworks(
+                actor=actor, critic=critic, extra=extra, optimizer=optimizer, device=self.device
+            ),
             head=head,
-            encoder=encoder_for_module(actor, observation_space),
-            extra_parameters=extra,
-            optimizer=optimizer,
-            specs=specs.PPO,
-            hyperparams=hyperparams,
+            encoder=encoder,
+            hyperparams=settings,
             kind=f"torch/{type(head).__name__}PPO",
             seed=seed,
-            device=device,
         )
         self._distribution = self._make_distribution()
-
-    @classmethod
-    def from_env(cls, env: Any, **options: Any) -> TorchPPOAgent:
-        """Build networks that fit an environment, a vector environment, or a pair of spaces.
-
-        Args:
-            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
-            options: ``seed``, ``hyperparams`` and ``device``, as in the constructor.
-        """
-        return cls.from_spaces(*spaces_of(env), **options)
 
     @classmethod
     def from_spaces(
@@ -202,15 +189,15 @@ class TorchPPOAgent(ActorCriticAgent):
         seed: int = 0,
         hyperparams: Mapping[str, Any] | None = None,
         device: str = "cpu",
-    ) -> TorchPPOAgent:
+    ) -> Self:
         """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
         settings = HyperparamStore(specs.PPO, hyperparams)
         generator = torch.Generator().manual_seed(seed)
-        encoder: Encoder = encoder_for(observation_space)
-        actor, critic = build_networks(encoder, cls._num_outputs(action_space), settings, generator)
+        encoder = encoder_for(observation_space)
+        outputs = cls._num_outputs(action_space)
         return cls(
-            actor=actor,
-            critic=critic,
+            actor=build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
+            critic=build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
             hyperparams=hyperparams,
             seed=seed,
             device=device,
@@ -235,60 +222,41 @@ class TorchPPOAgent(ActorCriticAgent):
             return {}
         batch = self._judge(episode_data)
         diagnostics = self._optimize(batch)
-        diagnostics["explained_variance"] = _explained_variance(batch.values, batch.returns)
-        diagnostics["learning_rate"] = self.optimizer.learning_rate
+        diagnostics["explained_variance"] = explained_variance(batch.values.cpu().numpy(), batch.returns.cpu().numpy())
+        diagnostics["learning_rate"] = self.networks.optimizer.learning_rate
         self._adapt_learning_rate(diagnostics["approx_kl"])
-        if self._obs_normalizer is not None and self._num_updates > 0:
-            self._obs_normalizer.update(self._encoder(episode_data.flat(episode_data.observations)))
+        self._finish_window(episode_data)
         if self.device.type != "cpu":
             self._refresh_policy()
-        self._num_updates += 1
         return diagnostics
 
     def _judge(self, window: EpisodeData) -> Batch:
         """Compute log-probabilities, values and advantages with the networks that acted."""
         T, N = window.rewards.shape
-        settings = self.hyperparams
-        if self._obs_normalizer is not None and self._num_updates == 0:
-            # Nothing was known yet when the window was collected; the nearly uniform initial policy is little changed.
-            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+        self._meet_first_window(window)
         observations = self._encode(window.observations.reshape(T * N, *window.observations.shape[2:]))
-        critic = self._critic_runner
+        critic = self.networks.critic
         values = critic.infer(observations).cpu().numpy().reshape(T, N)
-        last_values = critic.infer(self._encode(window.last_observation)).cpu().numpy().reshape(N)
-        final_values = np.empty(0, np.float32)
-        if len(window.ends):
-            final_values = critic.infer(self._encode(window.final_observations)).cpu().numpy().reshape(-1)
-        rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
-        if self._reward_normalizer is not None:
-            self._reward_normalizer.gamma = settings["gamma"]
-            rewards = self._reward_normalizer(rewards, window.done, window.valid)
-        advantages, returns = compute_gae(
-            rewards,
-            values,
-            successor_values(window, values, last_values, final_values),
-            window.terminated,
-            window.truncated,
-            window.valid,
-            gamma=settings["gamma"],
-            gae_lambda=settings["gae_lambda"],
+        advantages, returns = self._advantages(
+            window, values, lambda rows: critic.infer(self._encode(rows)).cpu().numpy()
         )
-        advantages = window.flat(advantages)
-        if settings["normalize_advantage"]:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         if not window.valid.all():
             observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
         actions = as_tensor(window.flat(window.actions), self.device)
         actions = actions if actions.ndim <= 2 else actions.flatten(1)
-        log_probs = self._distribution.evaluate(self._actor_runner.infer(observations), actions).log_probs
+        log_probs = self._distribution.evaluate(self.networks.actor.infer(observations), actions).log_probs
         return Batch(
             observations=observations,
             actions=actions,
             log_probs=log_probs,
             values=as_tensor(window.flat(values), self.device),
             advantages=as_tensor(advantages, self.device),
-            returns=as_tensor(window.flat(returns), self.device),
+            returns=as_tensor(returns, self.device),
         )
+
+    def _encode(self, observations: Array) -> Tensor:
+        """Return observations ``[B, *obs]`` as the networks take them."""
+        return as_tensor(self._rows(observations), self.device)
 
     def _optimize(self, batch: Batch) -> dict[str, float]:
         """Step on shuffled minibatches; nothing waits for a number from the device unless ``target_kl`` needs it."""
@@ -325,14 +293,14 @@ class TorchPPOAgent(ActorCriticAgent):
 
     def _step(self, minibatch: Batch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
         """Take one gradient step and return the loss and the gradient's norm before clipping."""
-        judged = self._distribution.evaluate(self._actor_runner.forward(minibatch.observations), minibatch.actions)
-        values = self._critic_runner.forward(minibatch.observations)
+        judged = self._distribution.evaluate(self.networks.actor.forward(minibatch.observations), minibatch.actions)
+        values = self.networks.critic.forward(minibatch.observations)
         loss = ppo_loss(judged.log_probs, judged.entropies, values.squeeze(1), minibatch, settings)
-        self._parameters.gradient.zero_()
-        self._actor_runner.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
-        self._critic_runner.backward(loss.d_value.unsqueeze(1))
-        norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
-        self.optimizer.step()
+        self.networks.parameters.gradient.zero_()
+        self.networks.actor.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
+        self.networks.critic.backward(loss.d_value.unsqueeze(1))
+        norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
+        self.networks.optimizer.step()
         return loss, norm
 
     def _adapt_learning_rate(self, approx_kl: float) -> None:
@@ -341,7 +309,7 @@ class TorchPPOAgent(ActorCriticAgent):
         if target is None:
             return
         factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-        self.optimizer.learning_rate = min(max(self.optimizer.learning_rate * factor, 1e-5), 1e-2)
+        self.networks.optimizer.learning_rate = min(max(self.networks.optimizer.learning_rate * factor, 1e-5), 1e-2)
 
     # ---- the distribution over actions ------------------------------------------------------------------------------
 
@@ -395,28 +363,21 @@ class TorchGaussianPPOAgent(TorchPPOAgent):
         return DiagonalGaussian(low=low, high=high, shape=shape, log_std=_host(log_std)), {"log_std": log_std}
 
     def _make_distribution(self) -> distributions.Distribution:
-        head, log_std = self._head, self._extra["log_std"]
+        head, log_std = self._head, self.networks.extra["log_std"]
         assert isinstance(head, DiagonalGaussian)
         centre, scale = (torch.from_numpy(array).to(self.device) for array in head.affine)
         return distributions.DiagonalGaussian(log_std, centre, scale)
 
     def _live_head(self) -> Head:
         assert isinstance(self._head, DiagonalGaussian)
-        return replace(self._head, log_std=_host(self._extra["log_std"]), clip=False)
+        return replace(self._head, log_std=_host(self.networks.extra["log_std"]), clip=False)
 
     def _frozen_head(self) -> Head:
         assert isinstance(self._head, DiagonalGaussian)
-        return replace(self._head, log_std=_host(self._extra["log_std"]).copy())
+        return replace(self._head, log_std=_host(self.networks.extra["log_std"]).copy())
 
 
 def _host(parameter: nn.Parameter) -> Array:
     """Return a parameter as NumPy: a view in main memory, a copy from a device."""
     array: Array = parameter.detach().cpu().numpy()
     return array
-
-
-def _explained_variance(values: Tensor, returns: Tensor) -> float:
-    """Return ``1 - Var[R - V] / Var[R]``, 0 where the returns do not vary."""
-    variance = returns.var(correction=0)
-    explained = 1.0 - (returns - values).var(correction=0) / variance
-    return float(explained) if variance > 0 else 0.0

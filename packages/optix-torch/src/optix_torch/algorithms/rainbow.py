@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
+from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
 from optix_core.policies import EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
-from optix_torch._actor_critic import encoder_for_module, spaces_of
 from optix_torch._arrays import resolve_device
-from optix_torch._off_policy import OffPolicyAgent, Target, Transitions, make_replay
+from optix_torch._construction import encoder_for_module, with_learning_rate_of
+from optix_torch._learned import Target, TorchNetworks, Transitions
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
 from optix_torch.dueling import DuelingRunner, build_rainbow_network, make_dueling_runner
 from optix_torch.networks import Noise, Runner, host_mlp
@@ -126,14 +127,11 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         observation_space: Any = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        values = dict(hyperparams or {})
-        if optimizer is not None:
-            values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
-        settings = HyperparamStore(specs.RAINBOW, values)
+        settings = HyperparamStore(specs.RAINBOW, with_learning_rate_of(optimizer, hyperparams))
         if settings["v_min"] >= settings["v_max"]:
             raise ConfigError(f"v_min must be below v_max, got {settings['v_min']:g} and {settings['v_max']:g}.")
         self._num_actions = int(action_space.n)
-        place = resolve_device(device)
+        self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
         support = np.linspace(settings["v_min"], settings["v_max"], settings["num_atoms"], dtype=np.float32)
 
@@ -145,35 +143,25 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         self._target_runner = make_dueling_runner(self._target.networks[0], place)
         self._support = torch.from_numpy(support).to(place)
         self._optimizer: Optimizer = (
-            FusedAdam(self._parameters, learning_rate=settings["learning_rate"])
-            if optimizer is None
-            else ModuleOptimizer(optimizer, ())
+            FusedAdam(self._parameters, learning_rate=0.0) if optimizer is None else ModuleOptimizer(optimizer, ())
         )
         self._latest: tuple[Tensor, ...] = ()
         super().__init__(
-            networks={"q_network": self.q_network},
-            targets={"q_network": self._target},
-            optimizers={"q_network": self._optimizer},
-            acting=self._runner,
-            acting_module=self.q_network,
+            networks=TorchNetworks(
+                {"q_network": self.q_network},
+                targets={"q_network": self._target},
+                optimizers={"q_network": self._optimizer},
+                acting=self._runner,
+                acting_module=self.q_network,
+                device=place,
+            ),
             head=EpsilonGreedy(epsilon=settings["epsilon_end"], start=int(action_space.start), support=support),
             encoder=encoder,
             replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
             hyperparams=settings,
             kind="torch/Rainbow",
             seed=seed,
-            device=place,
         )
-
-    @classmethod
-    def from_env(cls, env: Any, **options: Any) -> TorchRainbowDQNAgent:
-        """Build a network that fits an environment, a vector environment, or a pair of spaces.
-
-        Args:
-            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
-            options: ``seed``, ``hyperparams``, ``device`` and ``replay``, as in the constructor.
-        """
-        return cls.from_spaces(*spaces_of(env), **options)
 
     @classmethod
     def from_spaces(
@@ -185,7 +173,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         hyperparams: Mapping[str, Any] | None = None,
         device: str = "cpu",
         replay: ReplayBuffer | None = None,
-    ) -> TorchRainbowDQNAgent:
+    ) -> Self:
         """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
         settings = HyperparamStore(specs.RAINBOW, hyperparams)
         return cls(

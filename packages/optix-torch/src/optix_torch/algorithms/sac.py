@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from optix_core.policies import SquashedGaussian
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_torch import hyperparams as specs
-from optix_torch._off_policy import Transitions
+from optix_torch._learned import Transitions
 from optix_torch._twin_critics import TwinCriticAgent
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from optix_core.policies import DiagonalGaussian
 from optix_torch import hyperparams as specs
 from optix_torch._ensembles import make_ensemble
-from optix_torch._off_policy import Target, Transitions
+from optix_torch._learned import Target, Transitions
 from optix_torch._twin_critics import TwinCriticAgent
 
 

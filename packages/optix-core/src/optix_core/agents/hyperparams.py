@@ -1,22 +1,16 @@
-"""Bookkeeping that agents of every framework share: hyperparameters, weight files, random-number state."""
+"""What is known of each hyperparameter of an agent, and the values in use."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints.arrays import write_arrays
 from optix_core.errors import ConfigError, suggest
-from optix_protocol import Array, HyperparamSet, ParamBound
-
-_METADATA_KEY = "optix"
+from optix_protocol import HyperparamSet, ParamBound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,62 +145,3 @@ class HyperparamStore(Mapping[str, Any]):
 def default_values(specs: Mapping[str, Hyperparam]) -> dict[str, Any]:
     """Return the default of every hyperparameter, for ``AlgorithmInfo.default_hyperparams``."""
     return {name: list(spec.default) if spec.kind is tuple else spec.default for name, spec in specs.items()}
-
-
-def save_weights(path: str | os.PathLike[str], arrays: Mapping[str, Array], *, kind: str) -> None:
-    """Write named arrays as one safetensors file, replacing the old file only when the new one is complete.
-
-    Args:
-        path: exactly where to.
-        arrays: what acting needs.
-        kind: what wrote it, such as ``"torch/ppo"``; :func:`load_weights` insists on the same.
-    """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    write_arrays(partial, arrays, metadata={_METADATA_KEY: json.dumps({"kind": kind})})
-    partial.replace(target)
-
-
-def load_weights(path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
-    """Read a file of :func:`save_weights`, checked against the arrays that it is to replace.
-
-    Args:
-        path: the file.
-        kind: what must have written it.
-        like: arrays with the expected names and shapes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: damaged, or of another kind of agent, or of a network with other layers.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no weights file {path}.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no weights file: {error}.") from error
-    if metadata.get("kind") != kind:
-        raise ValueError(f"{path} holds weights of {metadata.get('kind', 'something else')}, not of {kind}.")
-    if arrays.keys() != like.keys():
-        odd = sorted(arrays.keys() ^ like.keys())
-        raise ValueError(f"{path} belongs to another network: {', '.join(odd[:3])} in only one of the two.")
-    for name, array in arrays.items():
-        if array.shape != like[name].shape:
-            raise ValueError(
-                f"{path} belongs to another network: {name} is {array.shape} there, {like[name].shape} here."
-            )
-    return arrays
-
-
-def rng_state(rng: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a NumPy generator as a tree of JSON scalars (whole numbers of up to 128 bits)."""
-    return dict(rng.bit_generator.state)
-
-
-def restore_rng(rng: np.random.Generator, state: Mapping[str, Any]) -> None:
-    """Make a NumPy generator continue where :func:`rng_state` was called on one of the same kind."""
-    rng.bit_generator.state = dict(state)

@@ -1,0 +1,139 @@
+"""What every on-policy agent with a critic needs besides its mathematics: normalisers, advantages, exact state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optix_core.agents.base import NetworkAgent, Networks
+from optix_core.agents.files import restore_rng, rng_state
+from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
+from optix_core.errors import ConfigError
+from optix_core.policies import Encoder, Head, Keep
+from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
+
+
+class ActorCriticAgent(NetworkAgent):
+    """Acts by its actor and prepares windows for learning with its critic; the algorithm fills in ``learn``.
+
+    Args:
+        networks: actor, critic and their optimiser.
+        head: turns the actor's outputs into actions (it acts for the learner, so it does not clip).
+        encoder: turns observations into the networks' input.
+        hyperparams: the settings, with ``learning_rate``, ``gamma``, ``gae_lambda``, ``normalize_advantage``,
+            ``normalize_observations`` and ``normalize_rewards`` among them.
+        kind: what stands in weight files, ``"torch/PPO"``.
+        seed: seed of exploration and shuffling.
+
+    Raises:
+        ConfigError: (a ``ValueError``) ``normalize_observations`` is on for images.
+    """
+
+    is_on_policy = True
+
+    def __init__(
+        self, *, networks: Networks, head: Head, encoder: Encoder, hyperparams: HyperparamStore, kind: str, seed: int
+    ) -> None:
+        if hyperparams["normalize_observations"] and isinstance(encoder, Keep):
+            raise ConfigError("normalize_observations is for flat observations; images are scaled by the network.")
+        normalizer = ObsNormalizer(encoder.encoded_shape) if hyperparams["normalize_observations"] else None
+        rewards = RewardNormalizer(gamma=hyperparams["gamma"]) if hyperparams["normalize_rewards"] else None
+        self._reward_normalizer = rewards
+        super().__init__(
+            networks=networks,
+            head=head,
+            encoder=encoder,
+            hyperparams=hyperparams,
+            kind=kind,
+            seed=seed,
+            obs_normalizer=normalizer,
+        )
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return the distribution over actions for observations ``[B, *obs]``."""
+        return self._behaviour.distribution(np.asarray(observations))
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    def training_state(self) -> StateTree:
+        """Return copies of weights, optimiser, random numbers, statistics and counters."""
+        state: dict[str, Any] = {
+            "weights": self._weights(),
+            "networks": self.networks.state(),
+            "rng": rng_state(self._rng),
+            "num_updates": self._num_updates,
+            "hyperparams": dict(self.hyperparams.to_set().params),
+        }
+        if self._reward_normalizer is not None:
+            state["reward_normalizer"] = self._reward_normalizer.state()
+        return state
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        self._load(state["weights"])
+        self.hyperparams.update(HyperparamSet(params=state["hyperparams"]))
+        self.networks.restore(state["networks"])
+        restore_rng(self._rng, state["rng"])
+        self._num_updates = int(state["num_updates"])
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.restore(state["reward_normalizer"])
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _meet_first_window(self, window: EpisodeData) -> None:
+        """Take the observation statistics from the very first window before it is judged.
+
+        Nothing was known yet when it was collected; the nearly uniform initial policy is little changed by that.
+        """
+        if self._obs_normalizer is not None and self._num_updates == 0:
+            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+
+    def _finish_window(self, window: EpisodeData) -> None:
+        """Take over the statistics of a window that has been learned from."""
+        if self._obs_normalizer is not None and self._num_updates > 0:
+            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+        self._num_updates += 1
+
+    def _advantages(self, window: EpisodeData, values: Array, critic: Callable[[Array], Array]) -> tuple[Array, Array]:
+        """Estimate advantages (GAE, truncation-correct) and value targets of the valid rows.
+
+        Args:
+            window: the window.
+            values: ``[T, N]`` values of its observations.
+            critic: from observations ``[B, *obs]`` to values, of any shape with ``B`` elements.
+
+        Returns:
+            Advantages ``[B]``, standardised where ``normalize_advantage`` is set, and returns ``[B]``.
+        """
+        settings = self.hyperparams
+        last_values = critic(window.last_observation).reshape(-1)
+        final_values = np.empty(0, np.float32)
+        if len(window.ends):
+            final_values = critic(window.final_observations).reshape(-1)
+        rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.gamma = settings["gamma"]
+            rewards = self._reward_normalizer(rewards, window.done, window.valid)
+        advantages, returns = compute_gae(
+            rewards,
+            values,
+            successor_values(window, values, last_values, final_values),
+            window.terminated,
+            window.truncated,
+            window.valid,
+            gamma=settings["gamma"],
+            gae_lambda=settings["gae_lambda"],
+        )
+        advantages = window.flat(advantages)
+        if settings["normalize_advantage"]:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return advantages, window.flat(returns)
+
+
+def explained_variance(values: Array, returns: Array) -> float:
+    """Return ``1 - Var[R - V] / Var[R]``, 0 where the returns ``[B]`` do not vary."""
+    variance = float(returns.var())
+    return 1.0 - float((returns - values).var()) / variance if variance > 0 else 0.0

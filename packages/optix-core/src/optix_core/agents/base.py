@@ -1,0 +1,233 @@
+"""What an agent of any framework does around its mathematics: act, keep hyperparameters, write files."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from optix_core.agents.files import load_weights, save_weights
+from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.data.normalizers import ObsNormalizer
+from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, policy_tree
+from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
+
+_STATISTICS = "observations."
+"""What the names of an observation normaliser's arrays begin with in weight files."""
+
+
+class Networks(Protocol):
+    """The learned part of an agent, in whatever framework: parameters, their slow copies, their optimisers."""
+
+    def act(self, rows: Array) -> Array:
+        """Return the acting network's outputs ``[N, out]`` for encoded observations ``[N, ...]``, as it is now."""
+        ...
+
+    def frozen_act(self) -> Callable[[Array], Array]:
+        """Return ``act`` on a copy of the parameters."""
+        ...
+
+    def mlp(self) -> MLP | None:
+        """Return the acting network in NumPy, None if it is no chain of dense layers."""
+        ...
+
+    def weights(self) -> dict[str, Array]:
+        """Return copies of all that is learned, by name."""
+        ...
+
+    def load(self, weights: Mapping[str, Array]) -> None:
+        """Take over what :meth:`weights` returned; slow copies and optimisers stay as they are."""
+        ...
+
+    def align(self) -> None:
+        """Make the slow copies, if any, equal to what they follow."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return copies of the slow copies and of what the optimisers remember."""
+        ...
+
+    def restore(self, state: StateTree) -> None:
+        """Go on from what :meth:`state` returned."""
+        ...
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use this step size from the next update on."""
+        ...
+
+
+class NetworkAgent(ABC):
+    """An agent that acts through one network; :class:`ActorCriticAgent` and :class:`OffPolicyAgent` teach it to learn.
+
+    Args:
+        networks: what is learned.
+        head: turns the acting network's outputs into actions.
+        encoder: turns observations into the networks' input.
+        hyperparams: the settings, ``learning_rate`` among them.
+        kind: what stands in weight files, ``"torch/DQN"``.
+        seed: seed of everything that the agent draws.
+        obs_normalizer: applied to encoded observations, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        networks: Networks,
+        head: Head,
+        encoder: Encoder,
+        hyperparams: HyperparamStore,
+        kind: str,
+        seed: int,
+        obs_normalizer: ObsNormalizer | None = None,
+    ) -> None:
+        self.networks = networks
+        self.hyperparams = hyperparams
+        self._head = head
+        self._encoder = encoder
+        self._kind = kind
+        self._rng = np.random.default_rng(seed)
+        self._obs_normalizer = obs_normalizer
+        self._num_updates = 0
+        self.networks.set_learning_rate(hyperparams["learning_rate"])
+        self._refresh_policy()
+
+    @classmethod
+    def from_env(cls, env: Any, **options: Any) -> Self:
+        """Build networks that fit an environment, a vector environment, or a pair of spaces.
+
+        Args:
+            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
+            options: ``seed``, ``hyperparams``, ``device`` and so on, as in the constructor.
+        """
+        return cls.from_spaces(*spaces_of(env), **options)
+
+    @classmethod
+    @abstractmethod
+    def from_spaces(cls, *args: Any, **options: Any) -> Self:
+        """Build networks that fit a single environment's ``observation_space, action_space``; options as above."""
+
+    @abstractmethod
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Learn from a window and return diagnostics."""
+
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def act(self, observation: Array) -> Any:
+        """Draw an action for one observation ``[*obs]``, or actions ``[N, *act]`` for a batch ``[N, *obs]``.
+
+        Unbounded draws are not clipped: learning needs the action that was drawn, the environment's border clips.
+        """
+        observation = np.asarray(observation)
+        if observation.ndim == len(self._encoder.shape):
+            return self._explore(observation[None])[0]
+        return self._explore(observation)
+
+    def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> NetworkPolicy:  # noqa: ARG002 - stateless
+        """Return a frozen copy of the policy with random numbers of its own."""
+        return NetworkPolicy(
+            encoder=self._encoder,
+            network=self.networks.frozen_act(),
+            head=self._frozen_head(),
+            normalizer=None if self._obs_normalizer is None else self._obs_normalizer.copy(),
+            mode=mode,
+            rng=np.random.default_rng(seed),
+        )
+
+    def host_policy(self) -> StateTree | None:
+        """Return the policy as plain arrays (``optix_core.policies.policy_from_tree``), None if it is no MLP."""
+        mlp = self.networks.mlp()
+        return None if mlp is None else policy_tree(self._encoder, mlp, self._frozen_head(), self._obs_normalizer)
+
+    # ---- hyperparameters --------------------------------------------------------------------------------------------
+
+    def get_hyperparams(self) -> HyperparamSet:
+        """Return what the next ``learn`` uses; what shapes the network is left out."""
+        return self.hyperparams.to_set()
+
+    def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
+        """Use these values from the next ``learn`` on.
+
+        Raises:
+            ConfigError: (a ``ValueError``) unknown name, value out of range, or fixed at construction.
+        """
+        before = self.hyperparams["learning_rate"]
+        self.hyperparams.update(hyperparams)
+        if self.hyperparams["learning_rate"] != before:
+            self.networks.set_learning_rate(self.hyperparams["learning_rate"])
+
+    def param_bounds(self) -> Mapping[str, ParamBound]:
+        """Return the default search ranges."""
+        return self.hyperparams.bounds()
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write networks and observation statistics to this path as safetensors."""
+        save_weights(path, self._weights(), kind=self._kind)
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Act as the agent did that wrote this file; slow copies start anew from its networks.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or belongs to another algorithm or network.
+        """
+        self._load(load_weights(path, kind=self._kind, like=self._weights()))
+        self.networks.align()
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _explore(self, observations: Array) -> Array:
+        """Return actions ``[N, *act]`` for observations ``[N, *obs]`` while learning."""
+        return self._behaviour.act(observations)
+
+    def _rows(self, observations: Array) -> Array:
+        """Return observations ``[B, *obs]`` as the networks take them."""
+        rows = self._encoder(observations)
+        return rows if self._obs_normalizer is None else self._obs_normalizer(rows)
+
+    def _refresh_policy(self) -> None:
+        """Make ``act`` follow a changed head; changed parameters it sees by itself."""
+        self._behaviour = NetworkPolicy(
+            encoder=self._encoder,
+            network=self.networks.act,
+            head=self._live_head(),
+            normalizer=self._obs_normalizer,
+            mode="sample",
+            rng=self._rng,
+        )
+
+    def _live_head(self) -> Head:
+        """Return the head for acting while learning, on the parameters as they are now."""
+        return self._head
+
+    def _frozen_head(self) -> Head:
+        """Return the head of policies for others, on a copy of the parameters."""
+        return self._head
+
+    def _weights(self) -> dict[str, Array]:
+        arrays = self.networks.weights()
+        if self._obs_normalizer is not None:
+            arrays |= {_STATISTICS + name: array for name, array in self._obs_normalizer.state().items()}
+        return arrays
+
+    def _load(self, weights: Mapping[str, Array]) -> None:
+        prefix = "observations."
+        if self._obs_normalizer is not None:
+            self._obs_normalizer.restore(
+                {n.removeprefix(prefix): a for n, a in weights.items() if n.startswith(prefix)}
+            )
+        self.networks.load({name: array for name, array in weights.items() if not name.startswith(prefix)})
+        self._refresh_policy()
+
+
+def spaces_of(env: Any) -> tuple[Any, Any]:
+    """Return observation and action space of one environment, given an environment, a vector of them, or the pair."""
+    if isinstance(env, tuple):
+        return env
+    if hasattr(env, "single_observation_space"):
+        return env.single_observation_space, env.single_action_space
+    return env.observation_space, env.action_space

@@ -1,0 +1,191 @@
+"""What every off-policy agent needs besides its mathematics: a replay memory, when to update, exact state."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optix_core.agents.base import NetworkAgent, Networks
+from optix_core.agents.files import restore_rng, rng_state
+from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.data import PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer
+from optix_core.policies import Encoder, Head
+from optix_core.seeding import derive_seed
+from optix_protocol import Array, EpisodeData, HyperparamSet, StateTree
+
+
+class ReplayNetworks(Networks, Protocol):
+    """Networks that learn from batches of a replay memory."""
+
+    def to_device(self, batch: ReplayBatch, encode: Callable[[Array], Array]) -> Any:
+        """Return a batch as updates take it, its observations encoded."""
+        ...
+
+    def to_host(self, errors: Any) -> Array:
+        """Return the errors ``[B]`` of an update in main memory."""
+        ...
+
+
+class OffPolicyAgent(NetworkAgent):
+    """Acts, remembers, and makes so many updates per environment step; the algorithm fills in the updates.
+
+    Args:
+        networks: what is learned.
+        head: turns the acting network's outputs into actions.
+        encoder: turns observations into the networks' input.
+        replay: the memory.
+        hyperparams: the settings, with ``learning_rate``, ``gamma``, ``batch_size``, ``learning_starts`` and
+            ``updates_per_step`` among them.
+        kind: what stands in weight files, ``"torch/DQN"``.
+        seed: seed of exploration.
+    """
+
+    is_on_policy = False
+
+    def __init__(
+        self,
+        *,
+        networks: ReplayNetworks,
+        head: Head,
+        encoder: Encoder,
+        replay: ReplayBuffer,
+        hyperparams: HyperparamStore,
+        kind: str,
+        seed: int,
+    ) -> None:
+        self.networks: ReplayNetworks
+        self.replay = replay
+        self._num_env_steps = 0
+        self._updates_owed = 0.0
+        self._diagnostics: dict[str, float] = {}
+        super().__init__(networks=networks, head=head, encoder=encoder, hyperparams=hyperparams, kind=kind, seed=seed)
+
+    # ---- what an algorithm fills in ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _update(self, batch: Any) -> Any:
+        """Make one gradient step and return the temporal-difference errors ``[B]``, for priorities.
+
+        Args:
+            batch: what ``networks.to_device`` returned; the errors may stay on a device, too.
+        """
+
+    @abstractmethod
+    def _measure(self) -> dict[str, float]:
+        """Return diagnostics of the latest update; called once per ``learn``, so it may wait for the device."""
+
+    @abstractmethod
+    def _random_actions(self, num_actions: int) -> Array:
+        """Draw actions ``[N, *act]`` uniformly, from ``self._rng``, for the time before learning starts."""
+
+    def _prepare_to_act(self) -> None:
+        """Adapt how ``act`` explores to the number of environment steps; called after every ``learn``."""
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Remember a window, and make ``updates_per_step`` updates for each of its transitions.
+
+        Args:
+            episode_data: what some policy collected; rows that are not valid are left out.
+
+        Returns:
+            Diagnostics of the latest update and ``buffer_size``; only the latter before ``learning_starts``.
+        """
+        if episode_data.num_env_steps:
+            self.replay.add(episode_data)
+            self._num_env_steps += episode_data.num_env_steps
+            if not self._is_warming_up:
+                self._updates_owed += self.hyperparams["updates_per_step"] * episode_data.num_env_steps
+                self._make_updates(int(self._updates_owed))
+            self._prepare_to_act()
+        return {**self._diagnostics, "buffer_size": float(len(self.replay))}
+
+    @property
+    def _is_warming_up(self) -> bool:
+        return len(self.replay) < max(1, int(self.hyperparams["learning_starts"]))
+
+    def _explore(self, observations: Array) -> Array:
+        return self._random_actions(len(observations)) if self._is_warming_up else super()._explore(observations)
+
+    def _make_updates(self, num_updates: int) -> None:
+        if not num_updates:
+            return
+        self._updates_owed -= num_updates
+        self.replay.gamma = self.hyperparams["gamma"]
+        if isinstance(self.replay, PrioritizedReplayBuffer):
+            self.replay.beta = self.hyperparams.get("per_beta", self.replay.beta)
+        for _ in range(num_updates):
+            batch = self.replay.sample(self.hyperparams["batch_size"])
+            errors = self._update(self.networks.to_device(batch, self._rows))
+            self._num_updates += 1
+            if isinstance(self.replay, PrioritizedReplayBuffer):
+                self.replay.update_priorities(batch.indices, self.networks.to_host(errors))
+        self._diagnostics = self._measure()
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    def training_state(self) -> StateTree:
+        """Return copies of networks, targets, optimisers, memory, random numbers and counters."""
+        return {
+            "weights": self._weights(),
+            "networks": self.networks.state(),
+            "replay": self.replay.state(),
+            "rng": rng_state(self._rng),
+            "hyperparams": dict(self.hyperparams.to_set().params),
+            "num_env_steps": self._num_env_steps,
+            "num_updates": self._num_updates,
+            "updates_owed": self._updates_owed,
+            "diagnostics": dict(self._diagnostics),
+        }
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        self.hyperparams.update(HyperparamSet(params=state["hyperparams"]))
+        self._num_env_steps, self._num_updates = int(state["num_env_steps"]), int(state["num_updates"])
+        self._updates_owed = float(state["updates_owed"])
+        self._diagnostics = dict(state["diagnostics"])
+        self.replay.restore(state["replay"])
+        self.networks.restore(state["networks"])
+        self._load(state["weights"])
+        self._prepare_to_act()
+        restore_rng(self._rng, state["rng"])
+
+
+def linear_epsilon(settings: HyperparamStore, num_env_steps: int) -> float:
+    """Return epsilon on a straight line from ``epsilon_start`` to ``epsilon_end`` over ``epsilon_decay_steps``."""
+    left = max(0.0, 1.0 - num_env_steps / settings["epsilon_decay_steps"])
+    return float(settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"]))
+
+
+def make_replay(
+    encoder: Encoder,
+    observation_space: Any,
+    settings: HyperparamStore,
+    *,
+    seed: int,
+    action_shape: tuple[int, ...] = (),
+    action_dtype: npt.DTypeLike = np.int64,
+) -> ReplayBuffer:
+    """Make the memory that the settings ask for.
+
+    Observations are kept as they come, but never in float64.
+    """
+    dtype = np.dtype(np.float32 if observation_space is None else observation_space.dtype)
+    common: dict[str, Any] = {
+        "observation_shape": encoder.shape,
+        "observation_dtype": np.float32 if dtype == np.float64 else dtype,
+        "capacity": settings["capacity"],
+        "action_shape": action_shape,
+        "action_dtype": action_dtype,
+        "n_step": settings.get("n_step", 1),
+        "gamma": settings["gamma"],
+        "seed": derive_seed(seed, "replay"),
+    }
+    if settings.get("per_alpha"):
+        return PrioritizedReplayBuffer(**common, alpha=settings["per_alpha"], beta=settings["per_beta"])
+    return ReplayBuffer(**common)

@@ -1,0 +1,114 @@
+"""The hyperparameters of each algorithm, the same for every framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optix_core.agents.hyperparams import Hyperparam
+from optix_protocol import ParamBound
+
+PPO: Mapping[str, Hyperparam] = {
+    "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    "clip_range": Hyperparam(default=0.2, low=0, open_low=True, bound=ParamBound(low=0.05, high=0.4)),
+    "entropy_coef": Hyperparam(default=0.01, low=0, bound=ParamBound(low=1e-4, high=0.1, log=True)),
+    "value_coef": Hyperparam(default=0.5, low=0, bound=ParamBound(low=0.1, high=1.0)),
+    "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
+    "gae_lambda": Hyperparam(default=0.95, low=0, high=1, bound=ParamBound(low=0.8, high=1.0, slow=True)),
+    "num_epochs": Hyperparam(default=10, kind=int, low=1, bound=ParamBound(low=1, high=20, integer=True)),
+    "minibatch_size": Hyperparam(
+        default=64, kind=int, low=1, bound=ParamBound(low=32, high=4096, log=True, integer=True)
+    ),
+    "max_grad_norm": Hyperparam(default=0.5, low=0, open_low=True, bound=ParamBound(low=0.1, high=10.0, log=True)),
+    "normalize_advantage": Hyperparam(default=True, kind=bool),
+    "target_kl": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "clip_range_value": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "adaptive_kl": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "normalize_observations": Hyperparam(default=False, kind=bool, fixed=True),
+    "normalize_rewards": Hyperparam(default=False, kind=bool, fixed=True),
+    "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
+    "activation": Hyperparam(
+        default="tanh", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
+    ),
+    "log_std_init": Hyperparam(default=0.0, low=-20, high=5, fixed=True, network=True),
+}
+"""PPO for every kind of action; ``log_std_init`` matters to Gaussian policies only."""
+
+_TWIN_CRITICS: Mapping[str, Hyperparam] = {
+    "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
+    "tau": Hyperparam(default=0.005, low=0, high=1, bound=ParamBound(low=1e-3, high=0.05, log=True, slow=True)),
+    "batch_size": Hyperparam(default=256, kind=int, low=1, bound=ParamBound(low=64, high=1024, log=True, integer=True)),
+    "updates_per_step": Hyperparam(default=1.0, low=0, open_low=True, bound=ParamBound(low=0.25, high=4.0, log=True)),
+    "learning_starts": Hyperparam(default=100, kind=int, low=0),
+    "capacity": Hyperparam(default=1_000_000, kind=int, low=1, fixed=True),
+    "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
+    "hidden_sizes": Hyperparam(default=(256, 256), kind=tuple, fixed=True, network=True),
+    "activation": Hyperparam(
+        default="relu", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
+    ),
+}
+
+SAC: Mapping[str, Hyperparam] = {
+    **_TWIN_CRITICS,
+    "alpha": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "initial_alpha": Hyperparam(default=1.0, low=0, open_low=True, fixed=True),
+    "target_entropy": Hyperparam(default=None, optional=True),
+}
+"""Soft actor-critic; ``alpha`` None learns the temperature, ``target_entropy`` None stands for minus the number of
+action dimensions (in nats, with actions in units where the range is -1 to 1)."""
+
+TD3: Mapping[str, Hyperparam] = {
+    **_TWIN_CRITICS,
+    "learning_rate": Hyperparam(default=1e-3, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    "policy_delay": Hyperparam(default=2, kind=int, low=1, bound=ParamBound(low=1, high=4, integer=True)),
+    "exploration_noise": Hyperparam(default=0.1, low=0, open_low=True, bound=ParamBound(low=0.02, high=0.5, log=True)),
+    "target_noise": Hyperparam(default=0.2, low=0, bound=ParamBound(low=0.05, high=0.5)),
+    "target_noise_clip": Hyperparam(default=0.5, low=0, open_low=True, bound=ParamBound(low=0.1, high=1.0)),
+}
+"""TD3; noises are standard deviations in units where the action range is -1 to 1."""
+
+_REPLAY: Mapping[str, Hyperparam] = {
+    "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
+    "batch_size": Hyperparam(default=64, kind=int, low=1, bound=ParamBound(low=16, high=512, log=True, integer=True)),
+    "capacity": Hyperparam(default=100_000, kind=int, low=1, fixed=True),
+    "learning_starts": Hyperparam(default=500, kind=int, low=0),
+    "updates_per_step": Hyperparam(default=0.25, low=0, bound=ParamBound(low=0.05, high=1.0, log=True)),
+    "target_update_interval": Hyperparam(
+        default=100, kind=int, low=1, bound=ParamBound(low=10, high=10_000, log=True, integer=True, slow=True)
+    ),
+    "tau": Hyperparam(default=1.0, low=0, high=1, open_low=True),
+    "max_grad_norm": Hyperparam(default=10.0, low=0, open_low=True, bound=ParamBound(low=0.1, high=100.0, log=True)),
+    "double_q": Hyperparam(default=True, kind=bool),
+    "activation": Hyperparam(
+        default="relu", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
+    ),
+}
+
+DQN: Mapping[str, Hyperparam] = {
+    "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    **_REPLAY,
+    "epsilon_start": Hyperparam(default=1.0, low=0, high=1),
+    "epsilon_end": Hyperparam(default=0.05, low=0, high=1, bound=ParamBound(low=0.01, high=0.2, log=True)),
+    "epsilon_decay_steps": Hyperparam(default=10_000, kind=int, low=1),
+    "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
+    "per_alpha": Hyperparam(default=0.0, low=0, high=1, fixed=True),
+    "per_beta": Hyperparam(default=0.4, low=0, high=1),
+    "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
+}
+"""DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network;
+``epsilon_decay_steps`` counts environment steps."""
+
+RAINBOW: Mapping[str, Hyperparam] = {
+    "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    **_REPLAY,
+    "epsilon_end": Hyperparam(default=0.0, low=0, high=1),
+    "n_step": Hyperparam(default=3, kind=int, low=1, fixed=True),
+    "per_alpha": Hyperparam(default=0.5, low=0, high=1, fixed=True),
+    "per_beta": Hyperparam(default=0.4, low=0, high=1),
+    "num_atoms": Hyperparam(default=51, kind=int, low=2, fixed=True, network=True),
+    "v_min": Hyperparam(default=-10.0, fixed=True, network=True),
+    "v_max": Hyperparam(default=10.0, fixed=True, network=True),
+    "noise_std_init": Hyperparam(default=0.5, low=0, fixed=True, network=True),
+    "hidden_sizes": Hyperparam(default=(128, 128), kind=tuple, fixed=True, network=True),
+}
+"""Rainbow; values are represented between ``v_min`` and ``v_max``, which must enclose the discounted returns."""

@@ -1,0 +1,70 @@
+"""From an environment's spaces, or a user's modules, to what an agent is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from optix_core.agents import HyperparamStore
+from optix_core.errors import ConfigError
+from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_torch.networks import build_cnn, build_mlp
+
+
+def with_learning_rate_of(
+    optimizer: torch.optim.Optimizer | None, hyperparams: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the settings a user gave; a user's optimiser brings the default learning rate."""
+    values = dict(hyperparams or {})
+    if optimizer is not None:
+        values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
+    return values
+
+
+def build_network(
+    encoder: Encoder, num_outputs: int, settings: HyperparamStore, *, output_gain: float, generator: torch.Generator
+) -> nn.Sequential:
+    """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations."""
+    if isinstance(encoder, Keep):
+        return build_cnn(encoder.shape, num_outputs, output_gain=output_gain, generator=generator)
+    return build_mlp(
+        encoder.encoded_shape[0],
+        num_outputs,
+        hidden_sizes=settings["hidden_sizes"],
+        activation=settings["activation"],
+        output_gain=output_gain,
+        generator=generator,
+    )
+
+
+def encoder_for_module(module: nn.Module, observation_space: Any) -> Encoder:
+    """Choose the encoder for a user's own module: flat float rows if it begins with a linear layer, else raw arrays.
+
+    Raises:
+        ConfigError: the shape of an observation cannot be told from the module.
+    """
+    layers = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    first = next((part for part in module.modules() if isinstance(part, layers)), None)
+    if observation_space is not None:
+        if not isinstance(first, nn.Linear):
+            return Keep(shape=observation_space.shape)
+        encoder = encoder_for(observation_space)
+        return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
+    if isinstance(first, nn.Linear):
+        return Flatten(shape=(first.in_features,))
+    raise ConfigError("Pass observation_space=env.observation_space: the actor does not begin with a linear layer.")
+
+
+def num_outputs_of(module: nn.Module) -> int:
+    """Return the width of a module's last linear layer.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if not linears:
+        raise ConfigError("Pass action_dim=: the actor has no linear layer to tell it from.")
+    return linears[-1].out_features
