@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from optix_core.environments import make_vector
+from optix_core.pipelines.actor import Actor
 from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
-from optix_protocol import Array, BaseAgent
+from optix_protocol import BaseAgent
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class BatchPipeline(VectorBatchPipeline):
     """Collects windows ``[T, 1]`` from one environment, stepped continuously: no reset between windows.
 
-    ``agent.act`` gets a single observation ``[*obs]`` and returns a single action.
+    ``agent.act`` gets a single observation ``[*obs]`` and returns a single action. An agent with a memory gets a
+    batch of one, in ``act_with_state``.
 
     Args:
         env: a Gymnasium id, an environment, or a function that makes one.
@@ -52,11 +53,12 @@ class BatchPipeline(VectorBatchPipeline):
             return None
         return make_vector([partial(_itself, env) for env in copies])
 
-    def _actor(self) -> Callable[[Array], Any]:
-        act = super()._actor()
-        if self._mode is not None:
-            return act
-        return lambda observations: np.asarray(act(observations[0]))[None]
+    def _actor(self) -> Actor:
+        actor = super()._actor()
+        if actor.forgetful:
+            act = actor.act
+            actor.act = lambda observations: np.asarray(act(observations[0]))[None]
+        return actor
 
 
 def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from optix_core.environments import EnvSpec, make_vector
 from optix_core.errors import ConfigError, EnvError, OptixError
 from optix_core.pipelines.actions import action_encoder, check_actions
+from optix_core.pipelines.actor import Actor
 from optix_core.seeding import derive_seed
-from optix_protocol import Array, BaseAgent, EpisodeData, Policy, StateTree, SupportsPolicy
+from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -23,11 +24,12 @@ class VectorBatchPipeline:
     """Collects windows ``[T, N]`` from ``N`` environments, without a reset between windows.
 
     Time limits are kept apart from terminations, the true final observation of every episode is delivered, and the
-    reset rows of environments with next-step auto-reset are marked as not valid.
+    reset rows of environments with next-step auto-reset are marked as not valid. What an agent remembers of the
+    episodes in hand (:class:`optix_protocol.SupportsRecurrentState`) is kept here, with the environments.
 
     Args:
         env: a Gymnasium id, a factory, a sequence of ``n_envs`` factories, or a ready ``gymnasium.vector.VectorEnv``.
-        agent: who acts; its ``act`` gets batches ``[N, *obs]``.
+        agent: who acts; its ``act`` (or ``act_with_state``) gets batches ``[N, *obs]``.
         n_envs: number of environments ``N``; taken from ``env`` when that is a sequence or a vector environment.
         window_size: rows ``T`` per window, in steps of each environment.
         async_envs: step each environment in a process of its own (worth it above about 1 ms per step).
@@ -77,6 +79,7 @@ class VectorBatchPipeline:
         self._versions = (0, 0)
         self._policy: Policy | None = None
         self._observation: Array | None = None
+        self._memory: RecurrentState | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running_return = np.zeros(self.num_envs)
         self._running_length = np.zeros(self.num_envs, dtype=np.int64)
@@ -97,8 +100,9 @@ class VectorBatchPipeline:
     def collect(self) -> EpisodeData:
         """Step every environment ``window_size`` times and return what happened."""
         T, N = self.window_size, self.num_envs
-        act = self._actor()
         observation = self._start() if self._observation is None else self._observation
+        actor = self._actor()
+        act, initial_state = actor.act, actor.state
         observations = np.empty((T, *observation.shape), observation.dtype)
         rewards = np.empty((T, N))
         terminated = np.empty((T, N), dtype=bool)
@@ -132,10 +136,13 @@ class VectorBatchPipeline:
                     finals.append(observation[ended])
                 else:
                     finals.append(np.stack(list(info["final_obs"][ended])))
-                if self._policy is not None:
-                    self._policy.reset(ended)
+            if not actor.forgetful:
+                # After a reset row, too: what it shows still belongs to the episode before.
+                begins_anew = ended | ~valid[t]
+                if begins_anew.any():
+                    actor.forget(begins_anew)
         assert actions is not None
-        self._observation, self._ended = observation, ended
+        self._observation, self._ended, self._memory = observation, ended, actor.state
         self._check_finite(rewards, observations)
         check_actions(actions[-1], self._envs.single_action_space, N)
         returns, lengths = self._finish_episodes(rewards, valid, terminated | truncated)
@@ -152,6 +159,7 @@ class VectorBatchPipeline:
             episode_lengths=lengths,
             policy_version=self._versions[0],
             hyperparam_version=self._versions[1],
+            initial_state=initial_state,
             intrinsic_rewards=_clipping(rewards) if self._clip_rewards else None,
         )
         self._num_env_steps += window.num_env_steps
@@ -167,6 +175,7 @@ class VectorBatchPipeline:
             "environments": capture(self._envs) if started else None,
             "observation": self._observation.copy() if self._observation is not None else None,
             "ended": self._ended.copy(),
+            "memory": _copied(self._memory),
             "running_return": self._running_return.copy(),
             "running_length": self._running_length.copy(),
             "num_env_steps": self._num_env_steps,
@@ -188,11 +197,12 @@ class VectorBatchPipeline:
         if state["environments"] is not None and restore(self._envs, state["environments"], observation):
             self._observation = observation
             self._ended = np.array(state["ended"])
+            self._memory = _copied(state.get("memory"))
             self._running_return = np.array(state["running_return"])
             self._running_length = np.array(state["running_length"])
             return None
         self._observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, "resume", self._num_env_steps))[0])
-        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._ended, self._memory = np.zeros(self.num_envs, dtype=bool), None
         self._running_return = np.zeros(self.num_envs)
         self._running_length = np.zeros(self.num_envs, dtype=np.int64)
         return "The environments cannot be brought back exactly, so they began new episodes."
@@ -216,17 +226,15 @@ class VectorBatchPipeline:
         # A stream for each use: with the same seed, validation still plays other episodes than training.
         stream = ("env",) if self._mode is None else ("env", self._mode)
         observation, _ = self._envs.reset(seed=derive_seed(self._seed, *stream))
-        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._ended, self._memory = np.zeros(self.num_envs, dtype=bool), None
         return np.asarray(observation)
 
-    def _actor(self) -> Callable[[Array], Any]:
-        if self._mode is None:
-            return self.agent.act
-        if self._policy is None:
+    def _actor(self) -> Actor:
+        if self._mode is not None and self._policy is None:
             assert isinstance(self.agent, SupportsPolicy)
             seed = derive_seed(self._seed, "policy", self._versions[0])
             self._policy = self.agent.make_policy(self._mode, num_envs=self.num_envs, seed=seed)
-        return self._policy.act
+        return Actor(self.agent, self._policy, self.num_envs, self._memory)
 
     def _finish_episodes(self, rewards: Array, valid: Array, done: Array) -> tuple[Array, Array]:
         """Return the returns and lengths of the episodes that ended, in order of time, then environment."""
@@ -266,6 +274,10 @@ class VectorBatchPipeline:
 def _clipping(rewards: Array) -> Array:
     """Return what turns rewards into rewards clipped to -1..1."""
     return (np.clip(rewards, -1.0, 1.0) - rewards).astype(np.float32)
+
+
+def _copied(memory: Mapping[str, Array] | None) -> dict[str, Array] | None:
+    return None if memory is None else {name: array.copy() for name, array in memory.items()}
 
 
 def _open(

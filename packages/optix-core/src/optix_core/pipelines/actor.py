@@ -1,0 +1,53 @@
+"""Who acts in a pipeline, and what is remembered of the episodes in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsRecurrentState
+
+
+class Actor:
+    """An agent or one of its policies, with the memory of each environment's episode.
+
+    Args:
+        agent: acts, unless there is a policy.
+        policy: acts in its place.
+        num_envs: environments ``N`` that it acts on at once.
+        state: memory to go on with; None begins anew.
+
+    Attributes:
+        act: from observations ``[N, *obs]`` to actions ``[N, *act]``.
+        state: what is remembered, or None where nothing is.
+        forgetful: nothing is remembered anywhere, so that :meth:`forget` need not be called.
+    """
+
+    def __init__(self, agent: BaseAgent, policy: Policy | None, num_envs: int, state: RecurrentState | None) -> None:
+        source = agent if policy is None else policy
+        self.act: Callable[[Array], Any] = source.act
+        self.state: RecurrentState | None = None
+        self._policy = policy
+        if isinstance(source, SupportsRecurrentState):
+            self._source = source
+            self._newborn = source.initial_state(num_envs)
+            self.state = self._newborn if state is None else state
+            self.act = self._act_with_state
+        self.forgetful = policy is None and self.state is None
+
+    def forget(self, done: Array) -> None:
+        """Begin anew where ``done`` (bool ``[N]``) is True."""
+        if self.state is not None:
+            self.state = {
+                name: np.where(done.reshape(-1, *[1] * (array.ndim - 1)), self._newborn[name], array)
+                for name, array in self.state.items()
+            }
+        elif self._policy is not None:
+            self._policy.reset(done)
+
+    def _act_with_state(self, observations: Array) -> Array:
+        assert self.state is not None
+        actions, self.state = self._source.act_with_state(observations, self.state)
+        return actions
