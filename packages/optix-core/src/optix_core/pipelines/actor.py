@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from optix_core.policies.recurrent import begin_anew
 from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsRecurrentState
 
 
@@ -40,10 +39,7 @@ class Actor:
     def forget(self, done: Array) -> None:
         """Begin anew where ``done`` (bool ``[N]``) is True."""
         if self.state is not None:
-            self.state = {
-                name: np.where(done.reshape(-1, *[1] * (array.ndim - 1)), self._newborn[name], array)
-                for name, array in self.state.items()
-            }
+            self.state = begin_anew(self.state, self._newborn, done)
         elif self._policy is not None:
             self._policy.reset(done)
 

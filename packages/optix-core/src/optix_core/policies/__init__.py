@@ -11,9 +11,12 @@ from optix_core.policies.heads import (
 )
 from optix_core.policies.mlp import ACTIVATIONS, MLP
 from optix_core.policies.network import NetworkPolicy, policy_from_tree, policy_tree
+from optix_core.policies.recurrent import GRU, LSTM, RecurrentNetwork, RecurrentPolicy, StateNetwork
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
+    "LSTM",
     "MLP",
     "Categorical",
     "DiagonalGaussian",
@@ -25,7 +28,10 @@ __all__ = [
     "MultiCategorical",
     "NetworkPolicy",
     "OneHot",
+    "RecurrentNetwork",
+    "RecurrentPolicy",
     "SquashedGaussian",
+    "StateNetwork",
     "encoder_for",
     "is_image_space",
     "policy_from_tree",

@@ -11,9 +11,11 @@ from optix_core.data.normalizers import ObsNormalizer
 from optix_core.policies.encoders import Encoder, encoder_from_tree
 from optix_core.policies.heads import Head, head_from_tree
 from optix_core.policies.mlp import MLP
+from optix_core.policies.recurrent import RecurrentNetwork, RecurrentPolicy
 from optix_protocol import ActionDistribution, Array, PolicyMode, StateTree
 
 _FORMAT = 1
+_RECURRENT_FORMAT = 2
 
 
 class NetworkPolicy:
@@ -63,36 +65,42 @@ class NetworkPolicy:
         return self._head.distribution(self.outputs(observations))
 
 
-def policy_tree(encoder: Encoder, mlp: MLP, head: Head, normalizer: ObsNormalizer | None) -> dict[str, Any]:
+def policy_tree(
+    encoder: Encoder, network: MLP | RecurrentNetwork, head: Head, normalizer: ObsNormalizer | None
+) -> dict[str, Any]:
     """Return a policy as arrays and JSON scalars, what an agent's ``host_policy()`` gives out.
 
     The network's input is ``clip((rows - mean) / sqrt(var + epsilon), -clip, clip)`` where there is a normaliser.
     """
-    tree: dict[str, Any] = {"format": _FORMAT, "encoder": encoder.tree(), "layers": mlp.tree(), "head": head.tree()}
+    tree: dict[str, Any] = {"format": _FORMAT, "encoder": encoder.tree(), "layers": network.tree(), "head": head.tree()}
+    if isinstance(network, RecurrentNetwork):
+        tree["format"] = _RECURRENT_FORMAT
     if normalizer is not None:
         settings = {"clip": normalizer.clip, "epsilon": normalizer.epsilon}
         tree["normalizer"] = {**normalizer.state(), **settings}
     return tree
 
 
-def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int = 0) -> NetworkPolicy:
+def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int = 0) -> NetworkPolicy | RecurrentPolicy:
     """Return the policy whose :func:`policy_tree` this is, in plain NumPy.
 
     Raises:
         ValueError: written by a newer version, or damaged.
     """
-    if tree.get("format") != _FORMAT:
-        raise ValueError(f"Policy format {tree.get('format')} is not {_FORMAT}; update optix-core.")
+    if tree.get("format") not in (_FORMAT, _RECURRENT_FORMAT):
+        raise ValueError(f"Policy format {tree.get('format')} is none of 1 and 2; update optix-core.")
     normalizer = None
     if "normalizer" in tree:
         stored = tree["normalizer"]
         normalizer = ObsNormalizer(stored["mean"].shape, clip=stored["clip"], epsilon=stored["epsilon"])
         normalizer.restore(stored)
-    return NetworkPolicy(
-        encoder=encoder_from_tree(tree["encoder"]),
-        network=MLP.from_tree(tree["layers"]),
-        head=head_from_tree(tree["head"]),
-        normalizer=normalizer,
-        mode=mode,
-        rng=np.random.default_rng(seed),
-    )
+    parts: dict[str, Any] = {
+        "encoder": encoder_from_tree(tree["encoder"]),
+        "head": head_from_tree(tree["head"]),
+        "normalizer": normalizer,
+        "mode": mode,
+        "rng": np.random.default_rng(seed),
+    }
+    if tree["format"] == _RECURRENT_FORMAT:
+        return RecurrentPolicy(network=RecurrentNetwork.from_tree(tree["layers"]), **parts)
+    return NetworkPolicy(network=MLP.from_tree(tree["layers"]), **parts)
