@@ -23,6 +23,7 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
     "silu": nn.silu,
     "sigmoid": nn.sigmoid,
+    "identity": lambda x: x,
 }
 
 
@@ -34,19 +35,22 @@ class MLP(nn.Module):
         num_outputs: width of the last layer.
         activation: a key of :data:`ACTIVATIONS`.
         output_gain: gain of the last layer's orthogonal weights; the others have sqrt 2.
+        output_activation: after the last layer.
     """
 
     hidden_sizes: tuple[int, ...]
     num_outputs: int
     activation: str = "tanh"
     output_gain: float = 1.0
+    output_activation: str = "identity"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return ``[B, num_outputs]`` for rows ``[B, D]``."""
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Return ``[B, num_outputs]`` for rows ``[B, D]``; several inputs are taken side by side."""
+        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=1)
         for size in self.hidden_sizes:
             x = ACTIVATIONS[self.activation](nn.Dense(size)(x))
-        return nn.Dense(self.num_outputs)(x)
+        return ACTIVATIONS[self.output_activation](nn.Dense(self.num_outputs)(x))
 
 
 class CNN(nn.Module):
@@ -56,11 +60,13 @@ class CNN(nn.Module):
         num_outputs: width of the last layer.
         channels_last: images are ``[H, W, C]``, not ``[C, H, W]``.
         output_gain: gain of the last layer's orthogonal weights; the others have sqrt 2.
+        output_activation: after the last layer.
     """
 
     num_outputs: int
     channels_last: bool = False
     output_gain: float = 1.0
+    output_activation: str = "identity"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -70,7 +76,39 @@ class CNN(nn.Module):
         for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = nn.relu(nn.Conv(filters, (kernel, kernel), (stride, stride), padding="VALID")(x))
         x = nn.relu(nn.Dense(512)(x.reshape(len(x), -1)))
-        return nn.Dense(self.num_outputs)(x)
+        return ACTIVATIONS[self.output_activation](nn.Dense(self.num_outputs)(x))
+
+
+class ImageCritic(nn.Module):
+    """The value of an action in view of an image: the network of Mnih et al. 2015, then an MLP over both.
+
+    Attributes:
+        hidden_sizes: of the MLP.
+        activation: of the MLP.
+        channels_last: images are ``[H, W, C]``, not ``[C, H, W]``.
+    """
+
+    hidden_sizes: tuple[int, ...]
+    activation: str = "relu"
+    channels_last: bool = False
+
+    @nn.nowrap
+    def parts(self) -> tuple[CNN, MLP]:
+        """Return what sees and what judges."""
+        features = self.hidden_sizes[0] if self.hidden_sizes else 256
+        see = CNN(
+            num_outputs=features, channels_last=self.channels_last, output_gain=math.sqrt(2), output_activation="relu"
+        )
+        return see, MLP(hidden_sizes=self.hidden_sizes, num_outputs=1, activation=self.activation)
+
+    def setup(self) -> None:
+        """Name the parts."""
+        self.see, self.judge = self.parts()
+
+    def __call__(self, images: jax.Array, actions: jax.Array) -> jax.Array:
+        """Return values ``[B, 1]`` for images ``[B, ...]`` and actions ``[B, D]``."""
+        values: jax.Array = self.judge(self.see(images), actions)
+        return values
 
 
 class NoCritic(nn.Module):
@@ -92,35 +130,44 @@ class Network:
 
     module: Any
 
-    def __call__(self, params: Any, x: jax.Array) -> jax.Array:
+    def __call__(self, params: Any, *inputs: jax.Array) -> jax.Array:
         """Return outputs ``[B, out]`` for inputs ``[B, ...]``."""
         if isinstance(self.module, nn.Module):
-            outputs: jax.Array = self.module.apply({"params": params}, x)  # type: ignore[assignment]
+            outputs: jax.Array = self.module.apply({"params": params}, *inputs)  # type: ignore[assignment]
             return outputs
         from flax import nnx
 
-        module_outputs: jax.Array = nnx.merge(self.module, params)(x)
+        module_outputs: jax.Array = nnx.merge(self.module, params)(*inputs)
         return module_outputs
 
 
-def network_of(module: Any, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Network, Any]:
+def network_of(
+    module: Any, shape: tuple[int, ...], rng: np.random.Generator, *, action_dim: int | None = None
+) -> tuple[Network, Any]:
     """Return a user's module as a pure function, and its parameters.
 
     Args:
         module: ``flax.linen``, initialised here, or ``flax.nnx``, which has its parameters already.
         shape: of one encoded observation.
         rng: draws the initial parameters.
+        action_dim: width of the actions that a critic takes as its second input.
 
     Raises:
         ConfigError: it is neither, or keeps more than parameters (batch statistics, dropout).
     """
     if isinstance(module, MLP | CNN):
-        return Network(module=module), _orthogonal(module, shape, rng)
+        return Network(module=module), _orthogonal(module, (shape[0] + action_dim,) if action_dim else shape, rng)
+    if isinstance(module, ImageCritic):
+        see, judge = module.parts()
+        seen = (see.num_outputs + (action_dim or 0),)
+        params = {"see": _orthogonal(see, shape, rng), "judge": _orthogonal(judge, seen, rng)}
+        return Network(module=module), params
     if isinstance(module, NoCritic):
         return Network(module=module), {}
     if isinstance(module, nn.Module):
         key = jax.random.key(int(rng.integers(2**31)))
-        variables = jax.jit(module.init)(key, jnp.zeros((1, *shape)))
+        inputs = [jnp.zeros((1, *shape))] + ([] if action_dim is None else [jnp.zeros((1, action_dim))])
+        variables = jax.jit(module.init)(key, *inputs)
         if set(variables) != {"params"}:
             raise ConfigError("Networks with more than parameters (batch statistics, dropout) are not supported.")
         return Network(module=module), dict(variables["params"])
@@ -134,20 +181,34 @@ def network_of(module: Any, shape: tuple[int, ...], rng: np.random.Generator) ->
     return Network(module=definition), nnx.to_pure_dict(params)
 
 
+def build_network(
+    encoder: Encoder, num_outputs: int, *, hidden_sizes: tuple[int, ...], activation: str, **output: Any
+) -> MLP | CNN:
+    """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
+
+    Args:
+        encoder: makes the input.
+        num_outputs: width of the last layer.
+        hidden_sizes: of an MLP.
+        activation: of an MLP.
+        output: ``output_gain`` and ``output_activation``, if not 1 and none.
+    """
+    if isinstance(encoder, Keep):
+        return CNN(num_outputs=num_outputs, channels_last=is_channels_last(encoder.shape), **output)
+    return MLP(hidden_sizes=tuple(hidden_sizes), num_outputs=num_outputs, activation=activation, **output)
+
+
 def build_networks(
     encoder: Encoder, num_outputs: int, *, hidden_sizes: tuple[int, ...], activation: str
 ) -> tuple[nn.Module, nn.Module]:
-    """Build separate actor (output gain 0.01) and critic (output gain 1) that fit an encoder.
+    """Build separate actor (output gain 0.01) and critic (output gain 1) that fit an encoder."""
+    actor = build_network(encoder, num_outputs, hidden_sizes=hidden_sizes, activation=activation, output_gain=0.01)
+    return actor, build_network(encoder, 1, hidden_sizes=hidden_sizes, activation=activation)
 
-    Images get the convolutional network of Mnih et al. 2015, all other observations an MLP.
-    """
-    if isinstance(encoder, Keep):
-        last = encoder.shape[2] < encoder.shape[0]
-        actor: nn.Module = CNN(num_outputs=num_outputs, channels_last=last, output_gain=0.01)
-        return actor, CNN(num_outputs=1, channels_last=last)
-    sizes = tuple(hidden_sizes)
-    actor = MLP(hidden_sizes=sizes, num_outputs=num_outputs, activation=activation, output_gain=0.01)
-    return actor, MLP(hidden_sizes=sizes, num_outputs=1, activation=activation)
+
+def is_channels_last(image_shape: tuple[int, ...]) -> bool:
+    """Whether images are ``[H, W, C]``, not ``[C, H, W]``."""
+    return image_shape[2] < image_shape[0]
 
 
 def encoder_for_module(observation_space: Any) -> Encoder:
@@ -186,7 +247,7 @@ def host_mlp(network: Network, params: Mapping[str, Any]) -> policies.MLP | None
     return policies.MLP(
         weights=[np.array(layer["kernel"]) for layer in layers],
         biases=[np.array(layer["bias"]) for layer in layers],
-        activations=[module.activation] * len(module.hidden_sizes) + ["identity"],
+        activations=[module.activation] * len(module.hidden_sizes) + [module.output_activation],
     )
 
 
