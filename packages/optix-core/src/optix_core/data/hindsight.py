@@ -145,7 +145,7 @@ class HERBuffer(ReplayBuffer):
         if not len(new):
             return batch
         slots = batch.indices[new]
-        reached = self._observations[(slots + self._offsets(slots)) % self.capacity, self.goals.achieved]
+        reached = self._observations.read((slots + self._offsets(slots)) % self.capacity)[:, self.goals.achieved]
         achieved = batch.next_observations[new, self.goals.achieved]
         batch.observations[new, self.goals.desired] = reached
         batch.next_observations[new, self.goals.desired] = reached

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optix_core.agents import restore_rng, rng_state
+from optix_core.data.observations import Observations, StackedFrames, WholeObservations
 from optix_core.errors import ConfigError
 from optix_protocol import Array, EpisodeData, StateTree
 
@@ -51,6 +52,8 @@ class ReplayBuffer:
         capacity: number of rows; preallocated, but memory is used only as it fills.
         observation_shape: shape of one observation.
         observation_dtype: what observations are stored as (``uint8`` for images).
+        frame_stack: where above 1, an observation is a stack of so many pictures along its first axis, and each picture
+            is kept once (``gymnasium.wrappers.FrameStackObservation``, Atari): nearly so many times less memory.
         action_shape: shape of one action.
         action_dtype: what actions are stored as.
         n_step: rewards per transition.
@@ -58,7 +61,8 @@ class ReplayBuffer:
         seed: of the sampling.
 
     Raises:
-        ConfigError: (a ``ValueError``) a capacity or an ``n_step`` below 1, or a ``gamma`` outside [0, 1].
+        ConfigError: (a ``ValueError``) a capacity, an ``n_step`` or a ``frame_stack`` that cannot be, or a ``gamma``
+            outside [0, 1].
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class ReplayBuffer:
         observation_dtype: npt.DTypeLike,
         action_shape: tuple[int, ...],
         action_dtype: npt.DTypeLike,
+        frame_stack: int = 1,
         n_step: int = 1,
         gamma: float = 0.99,
         seed: int = 0,
@@ -77,13 +82,16 @@ class ReplayBuffer:
             raise ConfigError(
                 f"capacity and n_step must be at least 1 and gamma within [0, 1], got {capacity}, {n_step}, {gamma}."
             )
+        if frame_stack > 1 and observation_shape[:1] != (frame_stack,):
+            raise ConfigError(
+                f"frame_stack={frame_stack} needs observations [{frame_stack}, ...], not {observation_shape}."
+            )
         self.capacity = capacity
         self.n_step = n_step
         self.gamma = gamma
         self._rng = np.random.default_rng(seed)
-        # Zeros, not np.empty: pages that nobody writes cost nothing either way, and rows without a transition are
-        # then the same in every copy of the state.
-        self._observations = np.zeros((capacity, *observation_shape), observation_dtype)
+        store = StackedFrames if frame_stack > 1 else WholeObservations
+        self._observations: Observations = store(capacity, observation_shape, observation_dtype)
         self._actions = np.zeros((capacity, *action_shape), action_dtype)
         self._rewards = np.zeros(capacity, np.float32)
         self._steps = np.zeros(capacity, np.int32)  # steps to the successor, 0 where the episode terminated on the way
@@ -109,11 +117,14 @@ class ReplayBuffer:
         if window.num_envs != self._num_upcoming:
             self._complete(self._pending.cut_after(np.ones(self._num_upcoming, bool)))
             self._pending = _Rows.none(window.num_envs)
-            self._num_written += self._num_upcoming
-        elif not (continues := self._continues(window)).all():
+            continues = np.zeros(window.num_envs, bool)
+        else:
+            continues = self._continues(window)
             self._pending = self._pending.cut_after(~continues)
+        if not continues.all():
             self._num_written += self._num_upcoming
-        self._pending = self._complete(self._pending.followed_by(self._write(window)))
+        rows = self._write(window, continues=bool(continues.all()))
+        self._pending = self._complete(self._pending.followed_by(rows))
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """Draw transitions, each with the same probability.
@@ -133,6 +144,7 @@ class ReplayBuffer:
             "pending": {name: array.copy() for name, array in self._pending._asdict().items()},
             "num_written": self._num_written,
             "num_upcoming": self._num_upcoming,
+            "margin": self._observations.margin,
             "capacity": self.capacity,
             "rng": rng_state(self._rng),
         }
@@ -150,6 +162,7 @@ class ReplayBuffer:
             if state[name].shape[1:] != array.shape[1:] or state[name].dtype != array.dtype:
                 raise ValueError(f"The state belongs to another environment: its {name} have another shape or type.")
         self._num_written, self._num_upcoming = int(state["num_written"]), int(state["num_upcoming"])
+        self._observations.margin = int(state["margin"])
         for name, array in columns.items():
             array[: len(state[name])] = state[name]
         self._ready[self._num_used :] = False
@@ -180,10 +193,10 @@ class ReplayBuffer:
         powers = self.gamma ** np.arange(self.n_step + 1, dtype=np.float64)
         powers[0] = 0.0
         return ReplayBatch(
-            observations=self._observations.take(indices, axis=0),
+            observations=self._observations.read(indices),
             actions=self._actions.take(indices, axis=0),
             rewards=self._rewards.take(indices),
-            next_observations=self._observations.take(self._successors.take(indices), axis=0),
+            next_observations=self._observations.read(self._successors.take(indices)),
             discounts=powers.astype(np.float32).take(self._steps.take(indices)),
             weights=weights,
             indices=indices,
@@ -198,7 +211,7 @@ class ReplayBuffer:
 
     def _columns(self) -> dict[str, Array]:
         return {
-            "observations": self._observations,
+            **self._observations.columns(),
             "actions": self._actions,
             "rewards": self._rewards,
             "steps": self._steps,
@@ -209,29 +222,31 @@ class ReplayBuffer:
     def _continues(self, window: EpisodeData) -> Array:
         """Whether each environment begins the window with the observation that the last window ended with, ``[N]``."""
         slots = (self._num_written + np.arange(self._num_upcoming)) % self.capacity
-        upcoming = self._observations[slots]
+        upcoming = self._observations.read(slots)
         first = window.observations[0].astype(upcoming.dtype, copy=False)
         same: Array = (first == upcoming).reshape(self._num_upcoming, -1).all(axis=1)
         return same
 
-    def _write(self, window: EpisodeData) -> _Rows:
+    def _write(self, window: EpisodeData, *, continues: bool) -> _Rows:
         """Write observations and actions into the ring; the transitions are complete only with their rewards."""
         T, N = window.rewards.shape
         num_rows, num_finals = T * N, len(window.ends)
-        needed = num_rows + num_finals + N + self._num_waiting_rows()
+        new = self._observations.new(window, continues=continues)
+        num_extra = self._observations.num_extra * int(np.count_nonzero(new))
+        num_slots = num_rows + num_finals + num_extra + N
+        margin = self._observations.margin
+        needed = num_slots + self._num_waiting_rows() + margin
         if needed > self.capacity:
             raise ConfigError(
                 f"A window of {T} x {N} steps needs a replay memory of at least {needed} rows, not {self.capacity}: "
                 "raise capacity, or lower window_size or n_envs."
             )
-        slots = (self._num_written + np.arange(num_rows + num_finals + N)) % self.capacity
-        self._forget(slots)
-        rows, finals, upcoming = np.split(slots, [num_rows, num_rows + num_finals])
-        self._observations[rows] = window.observations.reshape(num_rows, *window.observations.shape[2:])
-        self._observations[finals] = window.final_observations
-        self._observations[upcoming] = window.last_observation
+        self._forget((self._num_written + np.arange(num_slots + margin)) % self.capacity)
+        slots = (self._num_written + np.arange(num_slots)) % self.capacity
+        rows, finals, extra, upcoming = np.split(slots, np.cumsum([num_rows, num_finals, num_extra]))
+        self._observations.write(window, np.concatenate([rows, finals, upcoming]), new, extra)
         self._actions[rows] = window.actions.reshape(num_rows, *window.actions.shape[2:])
-        self._num_written += num_rows + num_finals
+        self._num_written += num_rows + num_finals + num_extra
         self._num_upcoming = N
 
         grid = rows.reshape(T, N)
