@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optix_core.agents import Hyperparam, HyperparamStore
-from optix_core.agents.off_policy import OffPolicyAgent, make_replay
+from optix_core.agents.off_policy import OffPolicyAgent, finite_bounds, make_replay
 from optix_core.errors import ConfigError
 from optix_core.policies import Head, Keep, encoder_for
 from optix_core.policies.heads import range_map
@@ -52,7 +52,7 @@ class TwinCriticAgent(OffPolicyAgent):
     ) -> None:
         settings = HyperparamStore(self._specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
-        low, high = _bounds(action_space)
+        low, high = finite_bounds(action_space)
         encoder = encoder_for_module(actor, observation_space)
 
         self.actor = actor.to(where)
@@ -113,7 +113,7 @@ class TwinCriticAgent(OffPolicyAgent):
         settings = HyperparamStore(cls._specs, hyperparams)
         generator = torch.Generator().manual_seed(seed)
         encoder = encoder_for(observation_space)
-        num_actions = len(_bounds(action_space)[0])
+        num_actions = len(finite_bounds(action_space)[0])
         layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
         critics: list[nn.Module]
         outputs = cls._num_outputs(num_actions)
@@ -265,20 +265,6 @@ class ImageCritic(nn.Module):
         seen = torch.relu(self.see(images))
         values: Tensor = self.judge(torch.cat([seen, actions], 1))
         return values
-
-
-def _bounds(space: Any) -> tuple[Array, Array]:
-    """Return the smallest and largest actions ``[D]``.
-
-    Raises:
-        ConfigError: no Box, or one without bounds.
-    """
-    if not hasattr(space, "low"):
-        raise ConfigError(f"Action space {space} is not supported: SAC and TD3 need a Box of continuous actions.")
-    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ConfigError(f"Actions must have finite bounds, got {space}: wrap the environment in RescaleAction.")
-    return low, high
 
 
 def _twins(critic: nn.Module | Sequence[nn.Module], seed: int) -> list[nn.Module]:

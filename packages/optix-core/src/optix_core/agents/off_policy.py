@@ -13,6 +13,7 @@ from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer
+from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, EpisodeData, HyperparamSet, StateTree
@@ -119,13 +120,17 @@ class OffPolicyAgent(NetworkAgent):
         self.replay.gamma = self.hyperparams["gamma"]
         if isinstance(self.replay, PrioritizedReplayBuffer):
             self.replay.beta = self.hyperparams.get("per_beta", self.replay.beta)
+        self._sample_and_update(num_updates)
+        self._diagnostics = self._measure()
+
+    def _sample_and_update(self, num_updates: int) -> None:
+        """Make so many updates, each on a batch of its own; a framework may override it to make several in one call."""
         for _ in range(num_updates):
             batch = self.replay.sample(self.hyperparams["batch_size"])
             errors = self._update(self.networks.to_device(batch, self._rows))
             self._num_updates += 1
             if isinstance(self.replay, PrioritizedReplayBuffer):
                 self.replay.update_priorities(batch.indices, self.networks.to_host(errors))
-        self._diagnostics = self._measure()
 
     # ---- state ------------------------------------------------------------------------------------------------------
 
@@ -160,6 +165,24 @@ def linear_epsilon(settings: HyperparamStore, num_env_steps: int) -> float:
     """Return epsilon on a straight line from ``epsilon_start`` to ``epsilon_end`` over ``epsilon_decay_steps``."""
     left = max(0.0, 1.0 - num_env_steps / settings["epsilon_decay_steps"])
     return float(settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"]))
+
+
+def finite_bounds(action_space: Any) -> tuple[Array, Array]:
+    """Return the smallest and largest actions ``[D]`` float32.
+
+    Raises:
+        ConfigError: no Box, or one without bounds.
+    """
+    if not hasattr(action_space, "low"):
+        raise ConfigError(
+            f"Action space {action_space} is not supported: SAC and TD3 need a Box of continuous actions."
+        )
+    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(
+            f"Actions must have finite bounds, got {action_space}: wrap the environment in RescaleAction."
+        )
+    return low, high
 
 
 def make_replay(
