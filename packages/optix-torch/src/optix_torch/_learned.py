@@ -70,20 +70,17 @@ class Target:
         self.parameters.vector.lerp_(self._online.vector, tau)
 
 
-class TorchNetworks:
-    """All that a torch agent learns; see :class:`optix_core.agents.base.Networks`.
+class TorchModules:
+    """Modules, their slow copies and their optimisers.
 
     On a CPU with fewer than a million parameters the constructor sets torch to one thread.
 
     Args:
         modules: everything that is learned, by name.
         optimizers: by name.
-        acting: runs the network that acts.
-        acting_module: that network.
         device: where the modules are.
         extra: learned tensors that belong to no module, by name.
         targets: slow copies, by name.
-        act_in_numpy: let NumPy run a tiny acting network while training.
     """
 
     def __init__(
@@ -91,32 +88,16 @@ class TorchNetworks:
         modules: Mapping[str, nn.Module],
         *,
         optimizers: Mapping[str, Optimizer],
-        acting: Runner,
-        acting_module: nn.Module,
         device: torch.device,
         extra: Mapping[str, nn.Parameter] | None = None,
         targets: Mapping[str, Target] | None = None,
-        act_in_numpy: bool = False,
     ) -> None:
         self.modules, self.extra = dict(modules), dict(extra or {})
         self.optimizers, self.targets = dict(optimizers), dict(targets or {})
         self.device = device
-        self._acting, self._acting_module = acting, acting_module
-        self.act: Callable[[Array], Array] = acting.act
-        tiny = sum(parameter.numel() for parameter in acting_module.parameters()) < _TINY_NETWORK
-        if act_in_numpy and tiny and device.type == "cpu":
-            self.act = host_mlp(acting_module) or acting.act
         size = sum(parameter.numel() for module in self.modules.values() for parameter in module.parameters())
         if device.type == "cpu" and size < _SMALL_NETWORK:
             torch.set_num_threads(1)
-
-    def frozen_act(self) -> Callable[[Array], Array]:
-        """Return ``act`` on a copy of the parameters."""
-        return self._acting.frozen_copy().act
-
-    def mlp(self) -> MLP | None:
-        """Return the acting network in NumPy, None if it is no chain of dense layers."""
-        return host_mlp(self._acting_module)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all that is learned, by name."""
@@ -151,6 +132,56 @@ class TorchNetworks:
         for optimizer in self.optimizers.values():
             optimizer.learning_rate = learning_rate
 
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {
+            f"{part}.{name}": tensor
+            for part, module in self.modules.items()
+            for name, tensor in module.state_dict().items()
+        }
+        return {**named, **{name: parameter.detach() for name, parameter in self.extra.items()}}
+
+
+class TorchNetworks(TorchModules):
+    """All that a torch agent learns and acts by; see :class:`optix_core.agents.base.Networks`.
+
+    Args:
+        modules: everything that is learned, by name.
+        optimizers: by name.
+        acting: runs the network that acts.
+        acting_module: that network.
+        device: where the modules are.
+        extra: learned tensors that belong to no module, by name.
+        targets: slow copies, by name.
+        act_in_numpy: let NumPy run a tiny acting network while training.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        *,
+        optimizers: Mapping[str, Optimizer],
+        acting: Runner,
+        acting_module: nn.Module,
+        device: torch.device,
+        extra: Mapping[str, nn.Parameter] | None = None,
+        targets: Mapping[str, Target] | None = None,
+        act_in_numpy: bool = False,
+    ) -> None:
+        super().__init__(modules, optimizers=optimizers, device=device, extra=extra, targets=targets)
+        self._acting, self._acting_module = acting, acting_module
+        self.act: Callable[[Array], Array] = acting.act
+        tiny = sum(parameter.numel() for parameter in acting_module.parameters()) < _TINY_NETWORK
+        if act_in_numpy and tiny and device.type == "cpu":
+            self.act = host_mlp(acting_module) or acting.act
+
+    def frozen_act(self) -> Callable[[Array], Array]:
+        """Return ``act`` on a copy of the parameters."""
+        return self._acting.frozen_copy().act
+
+    def mlp(self) -> MLP | None:
+        """Return the acting network in NumPy, None if it is no chain of dense layers."""
+        return host_mlp(self._acting_module)
+
     def to_device(self, batch: ReplayBatch, encode: Callable[[Array], Array]) -> Transitions:
         """Return a batch as tensors, its observations encoded."""
         return Transitions(
@@ -166,14 +197,6 @@ class TorchNetworks:
         """Return errors ``[B]`` as an array."""
         array: Array = errors.cpu().numpy()
         return array
-
-    def _tensors(self) -> dict[str, Tensor]:
-        named = {
-            f"{part}.{name}": tensor
-            for part, module in self.modules.items()
-            for name, tensor in module.state_dict().items()
-        }
-        return {**named, **{name: parameter.detach() for name, parameter in self.extra.items()}}
 
 
 class ActorCriticNetworks(TorchNetworks):
