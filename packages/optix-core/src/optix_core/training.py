@@ -26,7 +26,15 @@ from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
-from optix_protocol import BaseAgent, LoopCallback, Policy, PolicyMode, SupportsPolicy
+from optix_protocol import (
+    BaseAgent,
+    BasePipeline,
+    LoopCallback,
+    Policy,
+    PolicyMode,
+    SupportsFusedTraining,
+    SupportsPolicy,
+)
 
 MAX_ENVS = 65_536
 """More environments side by side than this are taken for a mistake."""
@@ -74,6 +82,8 @@ class LoopSettings:
         alpha: probability of a false stop.
         early_plateau_fraction: a plateau that begins within this share of the budget is not believed before most of the
             budget is used. None: 0.075 where the user named the budget, 0 where it is only our cap.
+        fused: collect and learn on the device, where the agent can and the environment has such a form
+            (:class:`optix_protocol.SupportsFusedTraining`); None: wherever that is possible.
     """
 
     window_size: int = 256
@@ -85,6 +95,7 @@ class LoopSettings:
     margin_fraction: float = 0.05
     alpha: float = 0.05
     early_plateau_fraction: float | None = None
+    fused: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +173,11 @@ class TrainPlan:
             loop=settings,
             defaults_from=family.pattern,
         )
-        plan.make_agent()
         plan.make_scheduler()
-        return plan
+        pipeline = plan._fused_pipeline(plan.make_agent())
+        if settings.fused and pipeline is None:
+            raise ConfigError(f"{backend.name} cannot train {info.name} on {spec.env_id} on the device: fused=false.")
+        return replace(plan, loop=replace(settings, fused=pipeline is not None))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, allow_import: str | None = None) -> TrainPlan:
@@ -218,6 +231,28 @@ class TrainPlan:
             hyperparams=self.hyperparams,
         )
 
+    def make_pipeline(self, agent: BaseAgent) -> BasePipeline:
+        """Build what collects the windows, on the device if the plan says so.
+
+        Raises:
+            ConfigError: the plan was made where that was possible, and here it is not.
+        """
+        if not self.loop.fused:
+            seed = derive_seed(self.seed, "train")
+            return VectorBatchPipeline(
+                self.env_id, agent, n_envs=self.n_envs, window_size=self.loop.window_size, seed=seed
+            )
+        pipeline = self._fused_pipeline(agent)
+        if pipeline is None:
+            raise ConfigError(f"This run trains {self.env_id} on the device, but what it needs is not installed here.")
+        return pipeline
+
+    def _fused_pipeline(self, agent: BaseAgent) -> BasePipeline | None:
+        if self.loop.fused is False or not isinstance(agent, SupportsFusedTraining):
+            return None
+        seed = derive_seed(self.seed, "train")
+        return agent.fused_pipeline(self.env_id, n_envs=self.n_envs, window_size=self.loop.window_size, seed=seed)
+
     def make_scheduler(self) -> ConvergenceMonitor:
         """Build the monitor."""
         try:
@@ -240,16 +275,9 @@ class TrainPlan:
             kwargs: further arguments of :class:`RLOptimizer`.
         """
         agent = self.make_agent()
-        pipeline = VectorBatchPipeline(
-            self.env_id,
-            agent,
-            n_envs=self.n_envs,
-            window_size=self.loop.window_size,
-            seed=derive_seed(self.seed, "train"),
-        )
         return RLOptimizer(
             agent,
-            pipeline,
+            self.make_pipeline(agent),
             scheduler=self.make_scheduler(),
             checkpoint_dir=out,
             max_snapshots=self.loop.max_snapshots,
@@ -355,6 +383,8 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
         value = getattr(settings, name)
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise ConfigError(f"{name} must be a finite number, got {value!r}.")
+    if settings.fused is not None and not isinstance(settings.fused, bool):
+        raise ConfigError(f"fused must be true or false, got {settings.fused!r}.")
     if not isinstance(settings.rollback_on_degradation, bool):
         raise ConfigError(f"rollback_on_degradation must be true or false, got {settings.rollback_on_degradation!r}.")
     return settings

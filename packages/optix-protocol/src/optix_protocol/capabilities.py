@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from optix_protocol.types import Array, RecurrentState, StateTree
+
+if TYPE_CHECKING:
+    from optix_protocol.contracts import BasePipeline
 
 PolicyMode: TypeAlias = Literal["greedy", "sample"]
 
@@ -158,6 +161,25 @@ class SupportsHostPolicy(Protocol):
 
 
 @runtime_checkable
+class SupportsFusedTraining(Protocol):
+    """Collecting and learning on the device, in environments that live there, without a way back for every step."""
+
+    def fused_pipeline(self, env_id: str, *, n_envs: int, window_size: int, seed: int) -> BasePipeline | None:
+        """Return a pipeline whose windows come from the device, or None if this environment has no such form.
+
+        Its windows tell the loop rewards, ends, returns and lengths of episodes, and are given to ``learn`` as any
+        other; what else is in them is between pipeline and agent. Evaluation plays in the Gymnasium environment.
+
+        Args:
+            env_id: a Gymnasium id.
+            n_envs: environments side by side.
+            window_size: steps of each environment per window.
+            seed: of the environments and of exploration.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsTeardown(Protocol):
     """Something to release at the end."""
 
@@ -178,6 +200,7 @@ CAPABILITIES: Mapping[str, type] = {
     "param_bounds": SupportsParamBounds,
     "action_distribution": SupportsActionDistribution,
     "host_policy": SupportsHostPolicy,
+    "fused_training": SupportsFusedTraining,
     "teardown": SupportsTeardown,
 }
 

@@ -128,7 +128,8 @@ class TrainProgress(LoopCallback):
         plan = self.plan
         dot = " · " if "utf" in self.console.encoding else ", "
         where = f" ({plan.backend}, {plan.device})"
-        return dot.join([plan.env_id, plan.algorithm + where, f"seed {plan.seed}", f"{plan.n_envs} environments"])
+        environments = f"{plan.n_envs} environments{' fused with learning on the device' if plan.loop.fused else ''}"
+        return dot.join([plan.env_id, plan.algorithm + where, f"seed {plan.seed}", environments])
 
     def _verdict(self) -> str:
         return self.optimizer.controller.assessment.verdict.value
