@@ -58,13 +58,14 @@ def use_persistent_cache() -> Path | None:
     wanted = os.environ.get(CACHE_VARIABLE, "")
     if wanted.lower() in ("off", "0", "false", "no"):
         return None
-    if jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    settings: Any = jax.config  # its members carry no types
+    if settings.jax_compilation_cache_dir:
+        return Path(settings.jax_compilation_cache_dir)
     directory = (Path(wanted).expanduser() if wanted else _user_cache() / "optix" / "jax") / _machine()
     if not _is_ours(directory):
         return None
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    settings.update("jax_compilation_cache_dir", str(directory))
+    settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
 
 

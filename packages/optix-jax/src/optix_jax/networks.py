@@ -224,6 +224,18 @@ def encoder_for_module(observation_space: Any) -> Encoder:
     return Keep(shape=encoder.shape) if many_axes else encoder
 
 
+def check_width(network: Network, params: Any, *shapes: tuple[int, ...], width: int, part: str) -> None:
+    """Refuse a network that does not return ``[B, width]`` for inputs ``[B, *shape]``.
+
+    Raises:
+        ConfigError: what it returns instead.
+    """
+    rows = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+    found = jax.eval_shape(network, params, *rows).shape
+    if found != (1, width):
+        raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
+
+
 def encode(encoder: Encoder, observations: jax.Array) -> jax.Array:
     """Return observations ``[B, *obs]`` on the device as networks take them, the same as the encoder in NumPy."""
     if isinstance(encoder, Keep):

@@ -12,7 +12,7 @@ compiles nothing anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,12 @@ from optix_core.policies import DiagonalGaussian, Head
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.agent import FlaxAgent
-from optix_protocol import EpisodeData
+from optix_protocol import BasePipeline, EpisodeData
+
+if TYPE_CHECKING:
+    from optix_jax.environments import PureEnvironment
+    from optix_jax.fused import Plan
+    from optix_jax.pipeline import FusedWindow
 
 
 class Settings(NamedTuple):
@@ -148,7 +153,7 @@ def ppo_update(
     target_kl = settings.target_kl
 
     def goes_on(more: jax.Array, stopped: jax.Array) -> jax.Array:
-        # Without a target the end must not depend on data: side by side, many seeds would otherwise wait for each other.
+        # Without a target the end must not depend on data: of many seeds side by side, all would wait for each.
         return more if target_kl is None else more & ~stopped
 
     def take(order: jax.Array, index: jax.Array) -> tuple[Batch, jax.Array | None]:
@@ -163,13 +168,13 @@ def ppo_update(
         return jax.tree.map(lambda array: array[rows], batch), weights
 
     def step(order: jax.Array, carry: _Epoch) -> _Epoch:
-        minibatch, weights = take(order, carry.index)
+        minibatch, weights = take(order, carry.num_steps)
         gradient = jax.grad(lambda params: ppo_loss(model, params, minibatch, settings, weights), has_aux=True)
         gradients, terms = gradient(carry.state.params)
         next_state, norm = model.step(carry.state, gradients, settings.max_grad_norm)
         sums = jax.tree.map(jnp.add, carry.sums, terms._replace(grad_norm=norm.astype(terms.grad_norm.dtype)))
         stopped = carry.stopped if target_kl is None else terms.approx_kl > 1.5 * target_kl
-        return _Epoch(next_state, carry.index + 1, sums, stopped)
+        return _Epoch(next_state, carry.num_steps + 1, sums, stopped)
 
     def epoch(carry: _Update) -> _Update:
         bits = jax.random.bits(jax.random.fold_in(key, carry.epoch), (total,))
@@ -180,24 +185,24 @@ def ppo_update(
             order = jnp.concatenate([order, jnp.zeros(width, order.dtype)])
         none = jax.tree.map(jnp.zeros_like, carry.sums)
         done = jax.lax.while_loop(
-            lambda inner: goes_on(inner.index < parts, inner.stopped),
+            lambda inner: goes_on(inner.num_steps < parts, inner.stopped),
             lambda inner: step(order, inner),
             _Epoch(carry.state, jnp.zeros((), jnp.int32), none, jnp.zeros((), bool)),
         )
-        return _Update(done.state, carry.epoch + 1, done.sums, done.index, done.stopped)
+        return _Update(done.state, carry.epoch + 1, done.sums, done.num_steps, done.stopped)
 
     zero = jnp.zeros((), batch.returns.dtype)
     start = _Update(
         state, jnp.zeros((), jnp.int32), Diagnostics(*[zero] * 6), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     )
     end = jax.lax.while_loop(lambda carry: goes_on(carry.epoch < settings.num_epochs, carry.stopped), epoch, start)
-    means = jax.tree.map(lambda total_: total_ / end.steps, end.sums)
+    means = jax.tree.map(lambda total_: total_ / end.num_steps, end.sums)
     return _adapt(end.state, means.approx_kl, settings.adaptive_kl), means
 
 
 class _Epoch(NamedTuple):
     state: TrainState
-    index: jax.Array
+    num_steps: jax.Array
     sums: Diagnostics
     stopped: jax.Array
 
@@ -206,7 +211,7 @@ class _Update(NamedTuple):
     state: TrainState
     epoch: jax.Array
     sums: Diagnostics
-    steps: jax.Array
+    num_steps: jax.Array
     stopped: jax.Array
 
 
@@ -273,6 +278,8 @@ class FlaxPPOAgent(FlaxAgent):
         """
         if not episode_data.num_env_steps:
             return {}
+        if getattr(episode_data, "pending", None) is not None:
+            return self._learn_on_device(episode_data)
         self._meet_first_window(episode_data)
         batch, num_rows = self._batch(episode_data)
         settings = Settings.of(self.hyperparams)
@@ -292,6 +299,60 @@ class FlaxPPOAgent(FlaxAgent):
         self._finish_window(episode_data)
         self._refresh_policy()
         return diagnostics
+
+    # ---- collecting on the device -----------------------------------------------------------------------------------
+
+    def fused_pipeline(self, env_id: str, *, n_envs: int, window_size: int, seed: int) -> BasePipeline | None:
+        """Return a pipeline that collects on the device, or None where that is impossible.
+
+        It is possible for the environments of gymnax (the extra ``gymnax``) and for agents without normalisers.
+
+        Args:
+            env_id: a Gymnasium id; gymnax must know it by the same name, or by that after ``gymnax/``.
+            n_envs: environments side by side.
+            window_size: steps of each environment per window.
+            seed: of the environments, of exploration and of the order of minibatches.
+        """
+        from optix_jax.environments import GymnaxEnvironment, gymnax_id
+        from optix_jax.pipeline import FusedPipeline
+
+        known = gymnax_id(env_id)
+        if known is None or self._obs_normalizer is not None or self._reward_normalizer is not None:
+            return None
+        env = GymnaxEnvironment(known)
+        if env.observation_space.shape != self._encoder.shape:
+            return None
+        return FusedPipeline(env, self, n_envs=n_envs, window_size=window_size, seed=seed, eval_env=env_id)
+
+    def fused_plan(self, env: PureEnvironment, *, num_envs: int, num_steps: int, num_updates: int) -> Plan:
+        """Return what collecting and learning on the device is compiled for; see :class:`optix_jax.fused.Plan`."""
+        from optix_jax.fused import Plan
+
+        return Plan(
+            model=self.model,
+            env=env,
+            encoder=self._encoder,
+            num_envs=num_envs,
+            num_steps=num_steps,
+            num_updates=num_updates,
+            minibatch_size=self.hyperparams["minibatch_size"],
+        )
+
+    def _learn_on_device(self, window: FusedWindow) -> dict[str, float]:
+        """Learn from the last batch of a window, and report on all of its updates."""
+        from optix_jax.pipeline import learn
+
+        settings = Settings.of(self.hyperparams)
+        learning_rate = float(self.networks.train_state.learning_rate)
+        seed = np.uint32(self._rng.integers(2**32))
+        state, means, explained = learn(window.plan, self.networks.train_state, window.pending, settings, seed)
+        self.networks.train_state = state
+        rows = np.concatenate([window.diagnostics, np.array([[*means, explained]], np.float32)])
+        *terms, explained_ = rows.mean(axis=0)
+        diagnostics = diagnostics_of(Diagnostics(*terms), settings)
+        self._num_updates += 1
+        self._refresh_policy()
+        return {**diagnostics, "explained_variance": float(explained_), "learning_rate": learning_rate}
 
 
 class FlaxGaussianPPOAgent(FlaxPPOAgent):

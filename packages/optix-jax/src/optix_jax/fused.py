@@ -1,0 +1,199 @@
+"""Collecting and learning in one compiled program: pure functions, state in and state out.
+
+Everything here serves one seed; :mod:`optix_jax.seeds` maps it over many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optix_core.policies import Encoder
+from optix_jax._learned import Batch, Model, TrainState
+from optix_jax.algorithms.ppo import Diagnostics, Settings, ppo_update
+from optix_jax.environments import PureEnvironment
+from optix_jax.networks import encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a fused program is compiled for.
+
+    Attributes:
+        model: networks and optimiser.
+        env: what is stepped.
+        encoder: turns its observations into the networks' input.
+        num_envs: environments side by side, ``N``.
+        num_steps: steps of each between two updates, ``T``.
+        num_updates: updates' worth of experience in one window, ``K``.
+        minibatch_size: largest number of rows per optimiser step.
+    """
+
+    model: Model
+    env: PureEnvironment
+    encoder: Encoder
+    num_envs: int
+    num_steps: int
+    num_updates: int
+    minibatch_size: int
+
+
+class Actors(NamedTuple):
+    """Where the collection is.
+
+    Attributes:
+        env_states: states of the environments, leaves ``[N, ...]``.
+        observations: ``[N, *obs]`` not acted on yet.
+        returns: ``[N]`` rewards of the episodes in hand so far.
+        lengths: ``[N]`` their steps so far.
+        key: of all random numbers to come.
+    """
+
+    env_states: Any
+    observations: Any
+    returns: Any
+    lengths: Any
+    key: Any
+
+
+class Summary(NamedTuple):
+    """What the loop has to know of a window, leaves ``[T, N]``, or ``[K, T, N]`` for ``K`` updates.
+
+    Attributes:
+        rewards: of the environment.
+        terminated: bool.
+        truncated: bool.
+        returns: of the episode in hand after this step.
+        lengths: of the episode in hand after this step.
+    """
+
+    rewards: Any
+    terminated: Any
+    truncated: Any
+    returns: Any
+    lengths: Any
+
+
+def begin(plan: Plan, key: jax.Array) -> Actors:
+    """Begin an episode in every environment."""
+    key, reset_key = jax.random.split(key)
+    observations, states = jax.vmap(plan.env.reset)(jax.random.split(reset_key, plan.num_envs))
+    zeros = jnp.zeros(plan.num_envs)
+    return Actors(states, observations, zeros, zeros.astype(jnp.int32), key)
+
+
+def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tuple[Actors, Batch, Summary]:
+    """Step every environment ``T`` times and judge what happened with the networks that acted."""
+    model, env = plan.model, plan.env
+    bounded = env.action_space if hasattr(env.action_space, "low") else None
+
+    def value(observations: jax.Array) -> jax.Array:
+        return model.critic(params["critic"], encode(plan.encoder, observations))[:, 0]
+
+    def reset(key: jax.Array) -> tuple[jax.Array, Any]:
+        return jax.vmap(env.reset)(jax.random.split(key, plan.num_envs))
+
+    def step(actors: Actors, _: None) -> tuple[Actors, tuple[Any, ...]]:
+        key, action_key, step_key, reset_key = jax.random.split(actors.key, 4)
+        outputs = model.actor(params["actor"], encode(plan.encoder, actors.observations))
+        actions = model.distribution.sample(outputs, params.get("log_std"), action_key)
+        applied = actions if bounded is None else jnp.clip(actions, bounded.low, bounded.high)
+        step_keys = jax.random.split(step_key, plan.num_envs)
+        after = jax.vmap(env.step)(step_keys, actors.env_states, applied)
+        done = after.terminated | after.truncated
+        final_values = jax.lax.cond(after.truncated.any(), value, lambda o: jnp.zeros(len(o)), after.observation)
+
+        def begin_anew(observations: jax.Array, states: Any) -> tuple[jax.Array, Any]:
+            return jax.tree.map(lambda new, old: _where(done, new, old), reset(reset_key), (observations, states))
+
+        observations, states = jax.lax.cond(done.any(), begin_anew, lambda *kept: kept, after.observation, after.state)
+        returns, lengths = actors.returns + after.reward, actors.lengths + 1
+        summary = Summary(after.reward, after.terminated, after.truncated, returns, lengths)
+        later = Actors(states, observations, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), key)
+        return later, (actors.observations, actions, final_values, summary)
+
+    actors, (observations, actions, final_values, summary) = jax.lax.scan(step, actors, None, plan.num_steps)
+    rows = plan.num_steps * plan.num_envs
+    observations = encode(plan.encoder, observations.reshape(rows, *observations.shape[2:]))
+    actions = actions.reshape(rows, -1) if actions.ndim > 2 else actions.reshape(rows)
+    log_probs, _, values = model.judge(params, observations, actions)
+    advantages = _advantages(
+        summary, values.reshape(final_values.shape), final_values, value(actors.observations), settings
+    ).reshape(rows)
+    returns = advantages + values
+    standard = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    advantages = jnp.where(settings.normalize_advantage > 0, standard, advantages)
+    return actors, Batch(observations, actions, log_probs, values, advantages, returns), summary
+
+
+def learn(
+    plan: Plan, state: TrainState, batch: Batch, settings: Settings, key: jax.Array
+) -> tuple[TrainState, Diagnostics, jax.Array]:
+    """Make one PPO update; also return the share of the returns' variance that the values explained before it."""
+    variance = batch.returns.var()
+    explained = jnp.where(variance > 0, 1.0 - (batch.returns - batch.values).var() / variance, 0.0)
+    rows = plan.num_steps * plan.num_envs
+    state, means = ppo_update(plan.model, state, batch, rows, settings, key, minibatch_size=plan.minibatch_size)
+    return state, means, explained
+
+
+def collect_window(
+    plan: Plan, state: TrainState, actors: Actors, settings: Settings
+) -> tuple[TrainState, Actors, Batch, Summary, tuple[Diagnostics, jax.Array]]:
+    """Collect ``K`` times, with an update between two collections: one program, one call.
+
+    The last batch is handed out to be learned from by its own call, so that between two windows the policy is the one
+    that collected the end of the window, and what is said of the window is said of that policy.
+
+    Returns:
+        State, actors, the last batch, the summary ``[K, T, N]``, and diagnostics ``[K]`` whose first entry is empty.
+    """
+    if plan.num_updates == 1:
+        actors, batch, summary = collect(plan, state.params, actors, settings)
+        nothing = Diagnostics(*[jnp.zeros(1)] * 6), jnp.zeros(1)
+        return state, actors, batch, jax.tree.map(lambda leaf: leaf[None], summary), nothing
+
+    def turn(carry: tuple[TrainState, Actors, Batch], index: jax.Array) -> tuple[Any, Any]:
+        state, actors, batch = carry
+        key, learn_key = jax.random.split(actors.key)
+
+        def update(state: TrainState) -> Any:
+            return learn(plan, state, batch, settings, learn_key)
+
+        def skip(state: TrainState) -> Any:
+            return state, Diagnostics(*[jnp.zeros(())] * 6), jnp.zeros(())
+
+        state, means, explained = jax.lax.cond(index > 0, update, skip, state)
+        actors, batch, summary = collect(plan, state.params, actors._replace(key=key), settings)
+        return (state, actors, batch), (summary, (means, explained))
+
+    shapes = jax.eval_shape(lambda: collect(plan, state.params, actors, settings))[1]
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (state, actors, batch), (summary, told) = jax.lax.scan(turn, (state, actors, empty), jnp.arange(plan.num_updates))
+    return state, actors, batch, summary, told
+
+
+def _advantages(
+    summary: Summary, values: jax.Array, final_values: jax.Array, last_values: jax.Array, settings: Settings
+) -> jax.Array:
+    """Generalised advantage estimation ``[T, N]``; see :func:`optix_core.data.compute_gae`."""
+    done = summary.terminated | summary.truncated
+    successors = jnp.concatenate([values[1:], last_values[None]])
+    successors = jnp.where(summary.terminated, 0.0, jnp.where(summary.truncated, final_values, successors))
+    errors = summary.rewards + settings.gamma * successors - values
+    carried = jnp.where(done, 0.0, settings.gamma * settings.gae_lambda)
+
+    def back(advantage: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        error, carry = row
+        advantage = error + carry * advantage
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(back, jnp.zeros_like(last_values), (errors, carried), reverse=True, unroll=8)
+    return advantages
+
+
+def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,0 +1,161 @@
+"""Windows that are collected, and mostly learned from, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from optix_core.environments import EnvSpec
+from optix_core.errors import ConfigError
+from optix_core.seeding import derive_seed
+from optix_jax import fused
+from optix_jax._compilation import Compiled
+from optix_jax._learned import Batch, TrainState
+from optix_jax.algorithms.ppo import Diagnostics, FlaxPPOAgent, Settings
+from optix_jax.environments import PureEnvironment
+from optix_jax.networks import from_named_arrays, named_arrays
+from optix_protocol import EpisodeData, StateTree
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedWindow(EpisodeData):
+    """What the loop has to know of a window that stays on the device: rewards, ends, returns.
+
+    Observations and actions have no width. The experience that is not learned from yet is in :attr:`pending`.
+
+    Attributes:
+        pending: the last batch, for ``learn``.
+        plan: what it was collected by.
+        diagnostics: ``[K - 1, 7]`` of the updates inside the window.
+    """
+
+    pending: Batch | None = None
+    plan: fused.Plan | None = None
+    diagnostics: Any = None
+
+
+def _learn(
+    plan: fused.Plan, state: TrainState, batch: Batch, settings: Settings, seed: jax.Array
+) -> tuple[TrainState, Diagnostics, jax.Array]:
+    return fused.learn(plan, state, batch, settings, jax.random.PRNGKey(seed))
+
+
+begin = Compiled(fused.begin, static_argnums=0)
+collect_window = Compiled(fused.collect_window, static_argnums=0, donate_argnums=(1, 2))
+learn = Compiled(_learn, static_argnums=0, donate_argnums=1)
+
+
+class FusedPipeline:
+    """Collects and learns on the device: a window is one compiled call, however many updates are in it.
+
+    The last update of a window is left to ``agent.learn``. So the policy that the agent holds when the window is judged
+    is the one that collected the window's end, as with every other pipeline.
+
+    Args:
+        env: the environment as pure functions.
+        agent: a :class:`optix_jax.FlaxPPOAgent` without normalisers.
+        n_envs: environments side by side.
+        window_size: steps of each environment between two updates.
+        updates_per_window: collections in one window, with an update between two.
+        seed: of the environments, of exploration and of the order of minibatches.
+        eval_env: the Gymnasium environment in which policies are compared and confirmed, or None.
+
+    Raises:
+        ConfigError: an agent or settings that it cannot serve.
+    """
+
+    def __init__(
+        self,
+        env: PureEnvironment,
+        agent: FlaxPPOAgent,
+        *,
+        n_envs: int = 32,
+        window_size: int = 64,
+        updates_per_window: int = 1,
+        seed: int = 0,
+        eval_env: EnvSpec | str | None = None,
+    ) -> None:
+        if min(n_envs, window_size, updates_per_window) < 1:
+            raise ConfigError("n_envs, window_size and updates_per_window must be at least 1.")
+        if agent.hyperparams["normalize_observations"] or agent.hyperparams["normalize_rewards"]:
+            raise ConfigError("Normalisers run on the host: leave them off, or collect with VectorBatchPipeline.")
+        self.env = env
+        self.agent = agent
+        self.num_envs = n_envs
+        self.window_size = window_size
+        self.updates_per_window = updates_per_window
+        self.eval_spec = EnvSpec.of(eval_env) if eval_env is not None else None
+        self._seed = seed
+        self._versions = (0, 0)
+        self._actors: fused.Actors | None = None
+
+    def windows(self) -> Iterator[FusedWindow]:
+        """Yield windows without end; a later call goes on where the last one stopped."""
+        while True:
+            yield self.collect()
+
+    def collect(self) -> FusedWindow:
+        """Collect a window, learning inside it if it holds more than one update's experience."""
+        plan = self.agent.fused_plan(
+            self.env, num_envs=self.num_envs, num_steps=self.window_size, num_updates=self.updates_per_window
+        )
+        networks = self.agent.networks
+        if self._actors is None:
+            key = jax.device_put(jax.random.PRNGKey(derive_seed(self._seed, "env")), networks.device)
+            self._actors = begin(plan, key)
+        settings = Settings.of(self.agent.hyperparams)
+        state, self._actors, batch, summary, told = collect_window(plan, networks.train_state, self._actors, settings)
+        networks.train_state = state
+        summary, (means, explained) = jax.device_get((summary, told))
+        flat = fused.Summary(*(leaf.reshape(-1, self.num_envs) for leaf in summary))
+        done = flat.terminated | flat.truncated
+        rows = np.empty((*done.shape, 0), np.float32)
+        return FusedWindow(
+            observations=rows,
+            actions=rows,
+            rewards=flat.rewards,
+            terminated=flat.terminated,
+            truncated=flat.truncated,
+            valid=np.broadcast_to(np.True_, done.shape),
+            last_observation=rows[0],
+            final_observations=np.empty((int(done.sum()), 0), np.float32),
+            episode_returns=flat.returns[done].astype(np.float64),
+            episode_lengths=flat.lengths[done].astype(np.int64),
+            policy_version=self._versions[0],
+            hyperparam_version=self._versions[1],
+            pending=batch,
+            plan=plan,
+            diagnostics=np.stack([*means, explained], axis=1)[1:],
+        )
+
+    def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
+        """Stamp the windows collected from now on with these versions."""
+        self._versions = (policy_version, hyperparam_version)
+
+    def pipeline_state(self) -> StateTree:
+        """Return the exact state of the environments and of the random numbers."""
+        return {"actors": None if self._actors is None else named_arrays(self._actors)}
+
+    def restore_pipeline_state(self, state: StateTree) -> None:
+        """Go on from a saved state, exactly."""
+        self._actors = None
+        if state["actors"] is not None:
+            plan = self.agent.fused_plan(self.env, num_envs=self.num_envs, num_steps=self.window_size, num_updates=1)
+            like = jax.eval_shape(lambda key: fused.begin(plan, key), jax.random.PRNGKey(0))
+            actors = from_named_arrays(like, state["actors"])
+            self._actors = jax.device_put(actors, self.agent.networks.device)
+
+    def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+        """Make environments for evaluation: those of Gymnasium, not the ones trained in."""
+        return self.eval_spec.make_vector(num_envs) if self.eval_spec is not None else None
+
+    def close(self) -> None:
+        """Forget the environments; calling it twice is harmless."""
+        self._actors = None
