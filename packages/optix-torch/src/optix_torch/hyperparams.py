@@ -11,6 +11,12 @@ _PRECISION = {"precision": Hyperparam(default="fp32", kind=str, choices=("fp32",
 PPO: Mapping[str, Hyperparam] = specs.PPO
 """See :data:`optix_core.agents.specs.PPO`."""
 
+RECURRENT_PPO: Mapping[str, Hyperparam] = specs.RECURRENT_PPO
+"""See :data:`optix_core.agents.specs.RECURRENT_PPO`."""
+
+A2C: Mapping[str, Hyperparam] = specs.A2C
+"""See :data:`optix_core.agents.specs.A2C`."""
+
 DQN: Mapping[str, Hyperparam] = specs.DQN
 """See :data:`optix_core.agents.specs.DQN`."""
 

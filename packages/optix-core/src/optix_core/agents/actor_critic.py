@@ -108,11 +108,17 @@ class ActorCriticAgent(NetworkAgent):
         Returns:
             Advantages ``[B]``, standardised where ``normalize_advantage`` is set, and returns ``[B]``.
         """
-        settings = self.hyperparams
         last_values = critic(window.last_observation).reshape(-1)
         final_values = np.empty(0, np.float32)
         if len(window.ends):
             final_values = critic(window.final_observations).reshape(-1)
+        return self._advantages_from(window, values, last_values, final_values)
+
+    def _advantages_from(
+        self, window: EpisodeData, values: Array, last_values: Array, final_values: Array
+    ) -> tuple[Array, Array]:
+        """Do the same, given the values ``[N]`` and ``[E]`` of the window's last and of its final observations."""
+        settings = self.hyperparams
         rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
         if self._reward_normalizer is not None:
             self._reward_normalizer.gamma = settings["gamma"]

@@ -12,7 +12,7 @@ import numpy as np
 from optix_core.agents.files import load_weights, save_weights
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, policy_tree
+from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, policy_tree
 from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
 
 _STATISTICS = "observations."
@@ -125,7 +125,13 @@ class NetworkAgent(ABC):
             return self._explore(observation[None])[0]
         return self._explore(observation)
 
-    def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> NetworkPolicy:  # noqa: ARG002 - stateless
+    def make_policy(
+        self,
+        mode: PolicyMode,
+        *,
+        num_envs: int,  # noqa: ARG002 - stateless
+        seed: int,
+    ) -> NetworkPolicy | RecurrentPolicy:
         """Return a frozen copy of the policy with random numbers of its own."""
         return NetworkPolicy(
             encoder=self._encoder,
@@ -191,7 +197,7 @@ class NetworkAgent(ABC):
 
     def _refresh_policy(self) -> None:
         """Make ``act`` follow a changed head; changed parameters it sees by itself."""
-        self._behaviour = NetworkPolicy(
+        self._behaviour: NetworkPolicy | RecurrentPolicy = NetworkPolicy(
             encoder=self._encoder,
             network=self.networks.act,
             head=self._live_head(),

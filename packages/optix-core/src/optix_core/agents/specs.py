@@ -33,6 +33,39 @@ PPO: Mapping[str, Hyperparam] = {
 }
 """PPO for every kind of action; ``log_std_init`` matters to Gaussian policies only."""
 
+RECURRENT_PPO: Mapping[str, Hyperparam] = {
+    **PPO,
+    "sequence_length": Hyperparam(
+        default=32, kind=int, low=1, bound=ParamBound(low=8, high=128, log=True, integer=True)
+    ),
+    "minibatch_size": Hyperparam(
+        default=256, kind=int, low=1, bound=ParamBound(low=64, high=4096, log=True, integer=True)
+    ),
+    "cell": Hyperparam(default="gru", kind=str, choices=("gru", "lstm"), fixed=True, network=True),
+    "cell_size": Hyperparam(default=64, kind=int, low=1, fixed=True, network=True),
+    "hidden_sizes": Hyperparam(default=(64,), kind=tuple, fixed=True, network=True),
+}
+"""PPO with a recurrent cell between ``hidden_sizes`` and the heads. Gradients flow through ``sequence_length`` steps;
+``minibatch_size`` counts transitions, and is made up of whole sequences."""
+
+A2C: Mapping[str, Hyperparam] = {
+    "learning_rate": Hyperparam(default=1e-3, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
+    **{
+        name: PPO[name]
+        for name in (
+            "entropy_coef", "value_coef", "gamma", "gae_lambda", "max_grad_norm", "normalize_advantage",
+            "normalize_observations", "normalize_rewards", "hidden_sizes", "activation", "log_std_init",
+        )
+    },
+}  # fmt: skip
+"""Advantage actor-critic: one gradient step per window; ``value_coef`` and ``gae_lambda`` matter with a critic only."""
+
+_HINDSIGHT: Mapping[str, Hyperparam] = {
+    "her": Hyperparam(default="future", kind=str, choices=("future", "final", "episode", "none"), fixed=True),
+    "her_k": Hyperparam(default=4, kind=int, low=0, fixed=True),
+}
+"""Where hindsight takes new goals from, and how many per original one; without effect outside goal environments."""
+
 _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
@@ -42,6 +75,7 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "learning_starts": Hyperparam(default=100, kind=int, low=0),
     "capacity": Hyperparam(default=1_000_000, kind=int, low=1, fixed=True),
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
+    **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(256, 256), kind=tuple, fixed=True, network=True),
     "activation": Hyperparam(
         default="relu", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
@@ -71,6 +105,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
     "batch_size": Hyperparam(default=64, kind=int, low=1, bound=ParamBound(low=16, high=512, log=True, integer=True)),
     "capacity": Hyperparam(default=100_000, kind=int, low=1, fixed=True),
+    "frame_stack": Hyperparam(default=1, kind=int, low=1, fixed=True),
     "learning_starts": Hyperparam(default=500, kind=int, low=0),
     "updates_per_step": Hyperparam(default=0.25, low=0, bound=ParamBound(low=0.05, high=1.0, log=True)),
     "target_update_interval": Hyperparam(
@@ -93,10 +128,12 @@ DQN: Mapping[str, Hyperparam] = {
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     "per_alpha": Hyperparam(default=0.0, low=0, high=1, fixed=True),
     "per_beta": Hyperparam(default=0.4, low=0, high=1),
+    **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
 }
 """DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network;
-``epsilon_decay_steps`` counts environment steps."""
+``epsilon_decay_steps`` counts environment steps. ``frame_stack`` above 1 says that observations are stacks of so many
+pictures, of which the memory keeps each once."""
 
 RAINBOW: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),

@@ -103,7 +103,7 @@ class GRU:
 
 @dataclass(frozen=True, kw_only=True)
 class LSTM:
-    """Long short-term memory; see :func:`lstm_step`. PyTorch's ``LSTMCell`` has the same numbers, its weights transposed.
+    """Long short-term memory; see :func:`lstm_step`. PyTorch's ``LSTMCell`` has its weights transposed.
 
     Attributes:
         weights_input: ``[in, 4 H]`` float32.
@@ -267,9 +267,13 @@ class RecurrentPolicy:
         actions = self._head.greedy(outputs) if self._mode == "greedy" else self._head.sample(outputs, self._rng)
         return actions, state
 
+    def outputs(self, observations: Array) -> Array:
+        """Return the network's outputs ``[N, out]`` for observations ``[N, *obs]`` with which episodes begin."""
+        return self._outputs(observations, self.initial_state(len(observations)))[0]
+
     def distribution(self, observations: Array) -> ActionDistribution:
         """Return the distribution over the first actions of episodes that begin with observations ``[N, *obs]``."""
-        return self._head.distribution(self._outputs(observations, self.initial_state(len(observations)))[0])
+        return self._head.distribution(self.outputs(observations))
 
     def _outputs(self, observations: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
         rows = self._encoder(observations)
