@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from optix_core import policies
+from optix_core.agents.initial_weights import orthogonal
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, OneHot, encoder_for
 from optix_protocol import Array
@@ -230,7 +231,7 @@ def check_width(network: Network, params: Any, *shapes: tuple[int, ...], width: 
     Raises:
         ConfigError: what it returns instead.
     """
-    rows = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+    rows = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]  # type: ignore[no-untyped-call]
     found = jax.eval_shape(network, params, *rows).shape
     if found != (1, width):
         raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
@@ -284,16 +285,7 @@ def _orthogonal(module: MLP | CNN, shape: tuple[int, ...], rng: np.random.Genera
     for name, layer in shapes.items():
         gain = module.output_gain if name == last else math.sqrt(2)
         params[name] = {
-            "kernel": _orthogonal_matrix(layer["kernel"].shape, gain, rng),
+            "kernel": orthogonal(layer["kernel"].shape, gain, rng),
             "bias": np.zeros(layer["bias"].shape, np.float32),
         }
     return params
-
-
-def _orthogonal_matrix(shape: tuple[int, ...], gain: float, rng: np.random.Generator) -> Array:
-    """Return ``[*in, out]`` whose columns, or rows where there are fewer, are orthogonal (Saxe et al. 2014)."""
-    rows, columns = math.prod(shape[:-1]), shape[-1]
-    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-    q *= np.sign(np.diag(r))
-    matrix = q if rows >= columns else q.T
-    return (gain * matrix).reshape(shape).astype(np.float32)
