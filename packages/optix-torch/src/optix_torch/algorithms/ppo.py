@@ -11,25 +11,26 @@ down in :func:`ppo_loss`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
 from optix_core.data import minibatch_slices
-from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
+from optix_core.policies import Head, encoder_for
 from optix_protocol import Array, EpisodeData
-from optix_torch import distributions
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
 from optix_torch._learned import ActorCriticNetworks
+
+B = TypeVar("B")
+"""A minibatch, however an algorithm lays it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ class TorchPPOAgent(ActorCriticAgent):
     """
 
     networks: ActorCriticNetworks
-    _distribution: distributions.Distribution
+    _continuous = False
 
     def __init__(
         self,
@@ -164,7 +165,12 @@ class TorchPPOAgent(ActorCriticAgent):
         action_space: Any = None,
     ) -> None:
         settings = HyperparamStore(specs.PPO, with_learning_rate_of(optimizer, hyperparams))
-        head, extra = self._make_head(action_dim or num_outputs_of(actor), action_space, settings)
+        head, extra = make_head(
+            action_space,
+            action_dim or num_outputs_of(actor),
+            log_std_init=settings["log_std_init"],
+            continuous=self._continuous,
+        )
         encoder = encoder_for_module(actor, observation_space)
         self.actor, self.critic = actor, critic
         self.device = resolve_device(device)
@@ -178,7 +184,7 @@ class TorchPPOAgent(ActorCriticAgent):
             kind=f"torch/{type(head).__name__}PPO",
             seed=seed,
         )
-        self._distribution = self._make_distribution()
+        self._distribution = make_distribution(head, extra, self.device)
 
     @classmethod
     def from_spaces(
@@ -194,7 +200,7 @@ class TorchPPOAgent(ActorCriticAgent):
         settings = HyperparamStore(specs.PPO, hyperparams)
         generator = torch.Generator().manual_seed(seed)
         encoder = encoder_for(observation_space)
-        outputs = cls._num_outputs(action_space)
+        outputs = num_outputs_for(action_space)
         return cls(
             actor=build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
             critic=build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
@@ -224,7 +230,9 @@ class TorchPPOAgent(ActorCriticAgent):
         diagnostics = self._optimize(batch)
         diagnostics["explained_variance"] = explained_variance(batch.values.cpu().numpy(), batch.returns.cpu().numpy())
         diagnostics["learning_rate"] = self.networks.optimizer.learning_rate
-        self._adapt_learning_rate(diagnostics["approx_kl"])
+        self.networks.optimizer.learning_rate = adapted_learning_rate(
+            self.networks.optimizer.learning_rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
+        )
         self._finish_window(episode_data)
         if self.device.type != "cpu":
             self._refresh_policy()
@@ -259,28 +267,8 @@ class TorchPPOAgent(ActorCriticAgent):
         return as_tensor(self._rows(observations), self.device)
 
     def _optimize(self, batch: Batch) -> dict[str, float]:
-        """Step on shuffled minibatches; nothing waits for a number from the device unless ``target_kl`` needs it."""
-        settings = self.hyperparams
-        target_kl = settings["target_kl"]
-        measured: list[Tensor] = []
-        latest = 0
-        for epoch, minibatch in self._minibatches(batch):
-            if epoch != latest:
-                measured, latest = [], epoch
-            loss, gradient_norm = self._step(minibatch, settings)
-            measured.append(torch.stack([*loss[:5], gradient_norm]))
-            if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
-                break
-        policy, value, entropy, kl, clip_fraction, norm = torch.stack(measured).mean(0).tolist()
-        return {
-            "loss": policy - settings["entropy_coef"] * entropy + settings["value_coef"] * value,
-            "policy_loss": policy,
-            "value_loss": value,
-            "entropy": entropy,
-            "approx_kl": kl,
-            "clip_fraction": clip_fraction,
-            "grad_norm": norm,
-        }
+        """Step on shuffled minibatches and return the diagnostics of the loss."""
+        return take_steps(self._minibatches(batch), self._step, self.hyperparams)
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """Yield the number of the epoch and a minibatch; rows are shuffled once per epoch."""
@@ -303,39 +291,13 @@ class TorchPPOAgent(ActorCriticAgent):
         self.networks.optimizer.step()
         return loss, norm
 
-    def _adapt_learning_rate(self, approx_kl: float) -> None:
-        """Keep the policy's step near ``adaptive_kl``: change by 1.5 outside half to twice that (as RSL-RL does)."""
-        target = self.hyperparams["adaptive_kl"]
-        if target is None:
-            return
-        factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-        self.networks.optimizer.learning_rate = min(max(self.networks.optimizer.learning_rate * factor, 1e-5), 1e-2)
-
     # ---- the distribution over actions ------------------------------------------------------------------------------
 
-    @classmethod
-    def _num_outputs(cls, action_space: Any) -> int:
-        return int(action_space.n) if hasattr(action_space, "n") else int(np.sum(action_space.nvec))
+    def _live_head(self) -> Head:
+        return live_head(self._head, self.networks.extra)
 
-    def _make_head(
-        self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]
-    ) -> tuple[Head, dict[str, nn.Parameter]]:
-        del settings
-        if action_space is None:
-            return Categorical(), {}
-        if self._num_outputs(action_space) != num_outputs:
-            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
-        if hasattr(action_space, "nvec"):
-            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
-            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start))), {}
-        return Categorical(start=int(action_space.start)), {}
-
-    def _make_distribution(self) -> distributions.Distribution:
-        head = self._head
-        if isinstance(head, MultiCategorical):
-            return distributions.MultiCategorical(head.nvec, head.start)
-        assert isinstance(head, Categorical)
-        return distributions.Categorical(head.start)
+    def _frozen_head(self) -> Head:
+        return frozen_head(self._head, self.networks.extra)
 
 
 class TorchGaussianPPOAgent(TorchPPOAgent):
@@ -346,38 +308,48 @@ class TorchGaussianPPOAgent(TorchPPOAgent):
     so do evaluation policies. Arguments as in :class:`TorchPPOAgent`; without ``action_space`` nothing is scaled.
     """
 
-    @classmethod
-    def _num_outputs(cls, action_space: Any) -> int:
-        return int(np.prod(action_space.shape))
-
-    def _make_head(
-        self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]
-    ) -> tuple[Head, dict[str, nn.Parameter]]:
-        log_std = nn.Parameter(torch.full((num_outputs,), settings["log_std_init"]))
-        unbounded = np.full(num_outputs, np.inf, np.float32)
-        low, high, shape = -unbounded, unbounded, (num_outputs,)
-        if action_space is not None:
-            if self._num_outputs(action_space) != num_outputs:
-                raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
-            low, high, shape = action_space.low.reshape(-1), action_space.high.reshape(-1), action_space.shape
-        return DiagonalGaussian(low=low, high=high, shape=shape, log_std=_host(log_std)), {"log_std": log_std}
-
-    def _make_distribution(self) -> distributions.Distribution:
-        head, log_std = self._head, self.networks.extra["log_std"]
-        assert isinstance(head, DiagonalGaussian)
-        centre, scale = (torch.from_numpy(array).to(self.device) for array in head.affine)
-        return distributions.DiagonalGaussian(log_std, centre, scale)
-
-    def _live_head(self) -> Head:
-        assert isinstance(self._head, DiagonalGaussian)
-        return replace(self._head, log_std=_host(self.networks.extra["log_std"]), clip=False)
-
-    def _frozen_head(self) -> Head:
-        assert isinstance(self._head, DiagonalGaussian)
-        return replace(self._head, log_std=_host(self.networks.extra["log_std"]).copy())
+    _continuous = True
 
 
-def _host(parameter: nn.Parameter) -> Array:
-    """Return a parameter as NumPy: a view in main memory, a copy from a device."""
-    array: Array = parameter.detach().cpu().numpy()
-    return array
+def take_steps(
+    minibatches: Iterable[tuple[int, B]],
+    step: Callable[[B, Mapping[str, Any]], tuple[Loss, Tensor]],
+    settings: Mapping[str, Any],
+) -> dict[str, float]:
+    """Take a gradient step on each minibatch, until ``target_kl`` ends the update; return means over the last epoch.
+
+    Nothing waits for a number from the device unless ``target_kl`` needs it.
+
+    Args:
+        minibatches: each with the number of its epoch.
+        step: takes a step on a minibatch and returns the loss and the gradient's norm.
+        settings: ``target_kl``, ``entropy_coef`` and ``value_coef``.
+    """
+    target_kl = settings["target_kl"]
+    measured: list[Tensor] = []
+    latest = 0
+    for epoch, minibatch in minibatches:
+        if epoch != latest:
+            measured, latest = [], epoch
+        loss, gradient_norm = step(minibatch, settings)
+        measured.append(torch.stack([*loss[:5], gradient_norm]))
+        if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
+            break
+    policy, value, entropy, kl, clip_fraction, norm = torch.stack(measured).mean(0).tolist()
+    return {
+        "loss": policy - settings["entropy_coef"] * entropy + settings["value_coef"] * value,
+        "policy_loss": policy,
+        "value_loss": value,
+        "entropy": entropy,
+        "approx_kl": kl,
+        "clip_fraction": clip_fraction,
+        "grad_norm": norm,
+    }
+
+
+def adapted_learning_rate(learning_rate: float, approx_kl: float, target: float | None) -> float:
+    """Keep the policy's step near ``target``: change by 1.5 outside half to twice that (as RSL-RL does)."""
+    if target is None:
+        return learning_rate
+    factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
+    return min(max(learning_rate * factor, 1e-5), 1e-2)
