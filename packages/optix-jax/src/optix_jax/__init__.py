@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optix_jax.agent import FlaxAgent
+    from optix_jax.algorithms.dqn import FlaxDQNAgent
     from optix_jax.algorithms.ppo import FlaxGaussianPPOAgent, FlaxPPOAgent
+    from optix_jax.algorithms.sac import FlaxSACAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FlaxAgent": "optix_jax.agent",
+    "FlaxDQNAgent": "optix_jax.algorithms.dqn",
     "FlaxGaussianPPOAgent": "optix_jax.algorithms.ppo",
     "FlaxPPOAgent": "optix_jax.algorithms.ppo",
+    "FlaxSACAgent": "optix_jax.algorithms.sac",
 }
 
-__all__ = ["FlaxAgent", "FlaxGaussianPPOAgent", "FlaxPPOAgent", "__version__"]
+__all__ = ["FlaxAgent", "FlaxDQNAgent", "FlaxGaussianPPOAgent", "FlaxPPOAgent", "FlaxSACAgent", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

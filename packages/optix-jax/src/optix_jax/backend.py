@@ -18,11 +18,27 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "dqn": AlgorithmInfo(
+        name="dqn",
+        description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
+        action_kinds=frozenset({"discrete"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.DQN),
+    ),
+    "sac": AlgorithmInfo(
+        name="sac",
+        description="Soft actor-critic: twin critics, squashed Gaussian policy, automatic temperature.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.SAC),
+    ),
 }
 
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "FlaxGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "FlaxPPOAgent"),
+    ("dqn", "any"): ("dqn", "FlaxDQNAgent"),
+    ("sac", "any"): ("sac", "FlaxSACAgent"),
 }
 """Module and class of the agent, by algorithm and kind of action."""
 
@@ -32,6 +48,10 @@ class JaxBackend:
 
     name = "jax"
     protocol_version = "0.1"
+    conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
+        "sac": {"hidden_sizes": [16, 16], "batch_size": 32},
+        "td3": {"hidden_sizes": [16, 16], "batch_size": 32},
+    }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return the algorithms by name."""
