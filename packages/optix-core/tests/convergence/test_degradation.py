@@ -107,3 +107,23 @@ def test_bad_input_is_refused():
         DegradationTest().update(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         DegradationTest().confirm([1.0, np.inf], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("plateau", [5, 12])
+@pytest.mark.parametrize("sigma", [2.0, 10.0])
+def test_a_collapse_soon_after_the_rise_is_found(plateau, sigma):
+    """The best block of twenty windows still holds the rise; its noise hides nothing less than the rise itself."""
+    rng = np.random.default_rng(4)
+    rise = np.linspace(0, 100, 20)
+    levels = np.concatenate([rise, np.full(plateau, 100.0), np.full(15, 30.0)])
+    windows = [rollback_at(rng, levels, sigma)[0] for _ in range(40)]
+    delays = [len(levels) if window is None else window - len(rise) - plateau + 1 for window in windows]
+    assert np.median(delays) <= 6
+    assert all(0 < delay <= 15 for delay in delays)
+
+
+def test_noise_before_anything_was_gained_is_no_collapse():
+    rng = np.random.default_rng(5)
+    runs = [rollback_at(rng, np.zeros(100), 10.0) for _ in range(100)]
+    assert all(window is None for window, _ in runs)
+    assert np.mean([suspicions for _, suspicions in runs]) < 1.5

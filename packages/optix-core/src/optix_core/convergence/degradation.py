@@ -105,6 +105,10 @@ def paired_p_value(better: ArrayLike, worse: ArrayLike) -> float:
 class DegradationTest:
     """Two-stage test of degradation: screen every window, confirm on fresh episodes only when suspicious.
 
+    Two things are suspicious: a drop below the best block of windows that its noise does not explain, and a collapse,
+    which loses half of all that was gained. The second needs no long plateau before it; its noise is estimated from
+    the differences of successive windows, which a rise hardly touches.
+
     Args:
         recent_windows: Windows that the screen compares with the reference.
         reference_windows: Length of the blocks of which the best is the reference.
@@ -112,6 +116,8 @@ class DegradationTest:
         confirm_alpha: Level that two independent paired trials must both reach. The k-th suspicion since the
             last rollback must reach ``confirm_alpha / k``, so that a false rollback has a probability of at
             most ``pi^2/6 confirm_alpha^2`` (0.02 %), however often a healthy policy is suspected.
+        collapse_fraction: Share of the gain so far (best level of ``recent_windows`` windows minus the first
+            score) whose loss is a collapse.
         margin_fraction: Drop that matters, as a fraction of the range seen so far.
         margin: Smallest drop that matters, in score units.
         num_pairs: Episode pairs that :meth:`confirm` expects its caller to play.
@@ -127,6 +133,7 @@ class DegradationTest:
         reference_windows: int = 20,
         screen_alpha: float = 0.002,
         confirm_alpha: float = 0.01,
+        collapse_fraction: float = 0.5,
         margin_fraction: float = 0.05,
         margin: float | None = None,
         num_pairs: int = 10,
@@ -135,12 +142,15 @@ class DegradationTest:
             raise ValueError("recent_windows, reference_windows and num_pairs must be at least 2")
         if not all(0 < level < 0.5 for level in (screen_alpha, confirm_alpha)):
             raise ValueError("screen_alpha and confirm_alpha are error probabilities between 0 and 0.5")
+        if not 0 < collapse_fraction <= 1:
+            raise ValueError("collapse_fraction must lie above 0 and be at most 1")
         if margin_fraction < 0 or (margin is not None and margin < 0):
             raise ValueError("margin_fraction and margin must not be negative")
         self.recent_windows = recent_windows
         self.reference_windows = reference_windows
         self.screen_alpha = screen_alpha
         self.confirm_alpha = confirm_alpha
+        self.collapse_fraction = collapse_fraction
         self.margin_fraction = margin_fraction
         self.margin = margin
         self.num_pairs = num_pairs
@@ -152,6 +162,8 @@ class DegradationTest:
         self._block: list[float] = []
         self._reference: list[float] = []
         self._recent: list[float] = []
+        self._past: list[float] = []
+        self._peak = -math.inf
         self._num_suspicions = 0
         self._replicating = False
         self._cooldown = 0
@@ -176,12 +188,21 @@ class DegradationTest:
             self._start = score
         self._recent.append(score)
         if len(self._recent) > self.recent_windows:
-            self._extend_reference(self._recent.pop(0))
+            left = self._recent.pop(0)
+            self._past = [*self._past, left][-self.reference_windows :]
+            self._extend_reference(left)
         self._cooldown = max(0, self._cooldown - 1)
-        if not self._reference or len(self._recent) < self.recent_windows:
+        if len(self._recent) < self.recent_windows:
             return Screen(suspicious=False, drop=0.0, p_value=1.0, margin=self._margin)
-        drop = float(np.mean(self._reference) - np.mean(self._recent))
-        p_value = drop_p_value(self._reference, self._recent)
+        level = float(np.mean(self._recent))
+        self._peak = max(self._peak, level)
+        collapse = self._peak - level
+        if collapse > self.collapse_fraction * (self._peak - self._start) and collapse > self._margin:
+            drop, p_value = collapse, self._noise_p_value(collapse)
+        elif self._reference:
+            drop, p_value = float(np.mean(self._reference)) - level, drop_p_value(self._reference, self._recent)
+        else:
+            drop, p_value = 0.0, 1.0
         suspicious = p_value < self.screen_alpha and drop > self._margin and self._cooldown == 0
         return Screen(suspicious=suspicious, drop=drop, p_value=p_value, margin=self._margin)
 
@@ -229,6 +250,15 @@ class DegradationTest:
             f"(p = {p_value:.2g}, needed {alpha:.2g}): {outcome}.",
         )
 
+    def _noise_p_value(self, drop: float) -> float:
+        """One-sided p-value of a drop between two means of ``recent_windows`` windows (von Neumann's variance)."""
+        if len(self._past) < self.recent_windows:
+            return 1.0
+        variance = float(np.square(np.diff(self._past)).mean()) / 2.0
+        if variance <= _rounding(np.array(self._past), np.array(self._recent)):
+            return 0.0
+        return _upper_tail(drop / math.sqrt(2.0 * variance / self.recent_windows), len(self._past) - 1)
+
     def _extend_reference(self, score: float) -> None:
         self._block.append(score)
         if len(self._block) < self.reference_windows:
@@ -246,6 +276,8 @@ class DegradationTest:
             "block": list(self._block),
             "reference": list(self._reference),
             "recent": list(self._recent),
+            "past": list(self._past),
+            "peak": self._peak if math.isfinite(self._peak) else None,
             "num_suspicions": self._num_suspicions,
             "replicating": self._replicating,
             "cooldown": self._cooldown,
@@ -258,6 +290,8 @@ class DegradationTest:
         self._block = [float(score) for score in state["block"]]
         self._reference = [float(score) for score in state["reference"]]
         self._recent = [float(score) for score in state["recent"]]
+        self._past = [float(score) for score in state["past"]]
+        self._peak = -math.inf if state["peak"] is None else float(state["peak"])
         self._num_suspicions = int(state["num_suspicions"])
         self._replicating = bool(state["replicating"])
         self._cooldown = int(state["cooldown"])
