@@ -41,20 +41,22 @@ def build_network(
 
 
 def encoder_for_module(module: nn.Module, observation_space: Any) -> Encoder:
-    """Choose the encoder for a user's own module: flat float rows if it begins with a linear layer, else raw arrays.
+    """Choose the encoder for a user's own module: flat float rows if it begins with a dense layer, else raw arrays.
 
     Raises:
         ConfigError: the shape of an observation cannot be told from the module.
     """
-    layers = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    layers = (nn.Linear, nn.RNNCellBase, nn.Embedding, nn.modules.conv._ConvNd)
     first = next((part for part in module.modules() if isinstance(part, layers)), None)
     if observation_space is not None:
-        if not isinstance(first, nn.Linear):
+        if not isinstance(first, nn.Linear | nn.RNNCellBase):
             return Keep(shape=observation_space.shape)
         encoder = encoder_for(observation_space)
         return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
     if isinstance(first, nn.Linear):
         return Flatten(shape=(first.in_features,))
+    if isinstance(first, nn.RNNCellBase):
+        return Flatten(shape=(first.input_size,))
     raise ConfigError("Pass observation_space=env.observation_space: the actor does not begin with a linear layer.")
 
 
