@@ -81,9 +81,8 @@ def main() -> None:
     parser.add_argument("--at", type=int, default=60_000)
     parser.add_argument("--scale", type=float, default=3.0)
     arguments = parser.parse_args()
-    print(
-        "| seed | damaged at | lowest score after it | rolled back after | verdict, return | without damage: rollbacks, return |"
-    )
+    headings = ("seed", "damaged at", "lowest score after it", "rolled back after", "verdict, return")
+    print("| " + " | ".join((*headings, "without damage: rollbacks, return")) + " |")
     print("|---|---|---|---|---|---|")
     for seed in range(arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,8 @@
 
     uv run python benchmarks/degradation.py [--plateaus 2000] [--drops 200]
 
-A healthy run rises over 30 windows and stays for 170. A drop of a fifth comes after 70 windows on the plateau, a collapse
-by 70 % after 5. Trials on fresh episodes are played as the loop plays them, at the same noise.
+A healthy run rises over 30 windows and stays for 170. A drop of a fifth comes after 70 windows on the plateau, a
+collapse by 70 % after 5. Trials on fresh episodes are played as the loop plays them, at the same noise.
 """
 
 from __future__ import annotations
