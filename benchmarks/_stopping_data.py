@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rule = Callable[[Array, Array], tuple[int | None, str]]
 PPO_FILE = Path(__file__).parent / "data" / "ppo_curves.npz"
+FRESH_FILE = Path(__file__).parent / "data" / "fresh_curves.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +51,14 @@ class LearningCurve:
         return float(max(self.smooth.max() - self.clean[: self.head].mean(), 1e-9))
 
 
-def ppo_curves(path: Path = PPO_FILE) -> list[LearningCurve]:
-    """8 tasks x 32 seeds of PPO; windows in which no episode ended are dropped."""
+def ppo_curves(path: Path = PPO_FILE, *, min_windows: int = 100) -> list[LearningCurve]:
+    """Curves of PPO, ``[seed, window, 3]`` per task; windows in which no episode ended and short curves are dropped."""
     curves = []
     with np.load(path) as archive:
         for task in archive.files:
             for seed, run in enumerate(archive[task]):
                 keep = ~np.isnan(run[:, 0])
-                if keep.sum() < 100:
+                if keep.sum() < min_windows:
                     continue
                 scores = run[keep, 0].astype(float)
                 steps = np.flatnonzero(keep) + 1.0

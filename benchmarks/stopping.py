@@ -17,7 +17,17 @@ import argparse
 import re
 from pathlib import Path
 
-from _stopping_data import LearningCurve, Outcome, Summary, atari_columns, judge, oracle, ppo_curves, summarise
+from _stopping_data import (
+    FRESH_FILE,
+    LearningCurve,
+    Outcome,
+    Summary,
+    atari_columns,
+    judge,
+    oracle,
+    ppo_curves,
+    summarise,
+)
 from _stopping_rules import frontier_rules, table_rules
 from _stopping_simulation import rows
 
@@ -66,6 +76,21 @@ def ppo_report(curves: list[LearningCurve]) -> str:
         half = "tuning" if is_tuning_task(task, tasks) else "other"
         picked = [o for o in results["ours, budget known"] if o.task == task]
         sections.append(line(f"{task} ({half})", summarise(picked)))
+    return "\n".join(sections)
+
+
+def fresh_report(curves: list[LearningCurve]) -> str:
+    """Report on tasks whose curves were made after the rule was settled (``benchmarks/fresh_curves.py``)."""
+    tasks = list(dict.fromkeys(curve.task for curve in curves))
+    results = run_table(curves)
+    seeds = len({curve.seed for curve in curves})
+    sections = [f"{len(tasks)} tasks, {seeds} seeds each:", "", HEADER]
+    sections += [line(name, summarise(outcomes)) for name, outcomes in results.items()]
+    for rule in ("ours, budget known", "ours, no budget"):
+        sections += ["", f"{rule.capitalize()}, by task:", "", HEADER.replace("rule", "task", 1)]
+        for task in tasks:
+            picked = [o for o in results[rule] if o.task == task]
+            sections.append(line(task, summarise(picked)))
     return "\n".join(sections)
 
 
@@ -147,6 +172,8 @@ def main() -> None:
     options = parser.parse_args()
     curves = ppo_curves()
     sections = {"ppo": ppo_report(curves)}
+    if FRESH_FILE.exists():
+        sections["fresh"] = fresh_report(ppo_curves(FRESH_FILE, min_windows=50))
     if options.frontier:
         sections["frontier"] = draw_frontier(curves, IMAGE)
     if options.simulate:
