@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optix_jax.algorithms.dqn import FlaxDQNAgent
     from optix_jax.algorithms.ppo import FlaxGaussianPPOAgent, FlaxPPOAgent
     from optix_jax.algorithms.sac import FlaxSACAgent
+    from optix_jax.algorithms.td3 import FlaxTD3Agent
 
 __version__ = "0.1.0"
 
@@ -22,9 +23,18 @@ _HOMES = {
     "FlaxGaussianPPOAgent": "optix_jax.algorithms.ppo",
     "FlaxPPOAgent": "optix_jax.algorithms.ppo",
     "FlaxSACAgent": "optix_jax.algorithms.sac",
+    "FlaxTD3Agent": "optix_jax.algorithms.td3",
 }
 
-__all__ = ["FlaxAgent", "FlaxDQNAgent", "FlaxGaussianPPOAgent", "FlaxPPOAgent", "FlaxSACAgent", "__version__"]
+__all__ = [
+    "FlaxAgent",
+    "FlaxDQNAgent",
+    "FlaxGaussianPPOAgent",
+    "FlaxPPOAgent",
+    "FlaxSACAgent",
+    "FlaxTD3Agent",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -239,7 +239,7 @@ class FlaxReplayNetworks:
 
     def _place(self, tree: Any) -> Any:
         """Return a copy on the device; updates overwrite it, so nobody else may share its memory."""
-        return jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), self.device), tree)
+        return jax.device_put(jax.tree.map(np.array, tree), self.device)
 
 
 class FlaxOffPolicyAgent(OffPolicyAgent):

@@ -32,6 +32,13 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=False,
         default_hyperparams=default_values(specs.SAC),
     ),
+    "td3": AlgorithmInfo(
+        name="td3",
+        description="Twin delayed deterministic policy gradient with target policy smoothing.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.TD3),
+    ),
 }
 
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -39,6 +46,7 @@ _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "any"): ("ppo", "FlaxPPOAgent"),
     ("dqn", "any"): ("dqn", "FlaxDQNAgent"),
     ("sac", "any"): ("sac", "FlaxSACAgent"),
+    ("td3", "any"): ("td3", "FlaxTD3Agent"),
 }
 """Module and class of the agent, by algorithm and kind of action."""
 
@@ -49,8 +57,8 @@ class JaxBackend:
     name = "jax"
     protocol_version = "0.1"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
-        "sac": {"hidden_sizes": [16, 16], "batch_size": 32},
-        "td3": {"hidden_sizes": [16, 16], "batch_size": 32},
+        "sac": {"hidden_sizes": [16, 16]},
+        "td3": {"hidden_sizes": [16, 16]},
     }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
