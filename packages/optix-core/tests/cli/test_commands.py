@@ -299,6 +299,11 @@ def test_compare_refuses_contenders_on_different_environments(optix, folders, tm
     assert outcome.code == 2 and "'old' has no run on B-v0" in outcome.err
 
 
+def test_compare_has_no_scale_for_one_contender_on_several_environments(optix, folders):
+    outcome = optix("compare", folders[0])
+    assert outcome.code == 2 and "no common scale" in outcome.err
+
+
 # ------------------------------------------------------------------------------------------------------ the entrance
 
 

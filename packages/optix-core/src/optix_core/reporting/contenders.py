@@ -45,7 +45,8 @@ def gather(paths: Iterable[Path]) -> Contenders:
     by the lowest and highest mean of all contenders on each.
 
     Raises:
-        ConfigError: no finished run, or contenders that were not trained on the same environments.
+        ConfigError: no finished run, contenders that were not trained on the same environments, or a single contender
+            on several of them.
         RunDirectoryError: a path that does not exist.
     """
     singles: list[RunSummary] = []
@@ -71,6 +72,11 @@ def gather(paths: Iterable[Path]) -> Contenders:
         missing = set(tasks) - {run.result["env_id"] for run in runs}
         if missing:
             raise ConfigError(f"'{name}' has no run on {', '.join(sorted(missing))}: compare on the same environments.")
+    if len(groups) == 1 and len(tasks) > 1:
+        raise ConfigError(
+            f"One contender on {len(tasks)} environments has no common scale: name the runs of one environment, "
+            "or a second contender."
+        )
     if len(groups) > 1 and all(len(runs) == 1 for runs in groups.values()):
         episodes = {name: _confirmed_returns(runs[0]) for name, runs in groups.items()}
         if all(len(returns) for returns in episodes.values()):
@@ -124,9 +130,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _normalise(scores: Mapping[str, list[np.ndarray[Any, np.dtype[np.float64]]]]) -> None:
     for task in range(len(next(iter(scores.values())))):
         pooled = np.concatenate([vectors[task] for vectors in scores.values()])
-        low, width = pooled.min(), np.ptp(pooled) or 1.0
-        for vectors in scores.values():
-            vectors[task] = (vectors[task] - low) / width
+        low, width = pooled.min(), np.ptp(pooled)
+        for vectors in scores.values():  # where all did equally well, nobody is at either end of the scale
+            vectors[task] = (vectors[task] - low) / width if width else np.full(len(vectors[task]), 0.5)
 
 
 def _confirmed_returns(run: RunSummary) -> list[float]:
