@@ -1,6 +1,33 @@
 """TensorFlow and Keras agents for optix.
 
-Importing this package is cheap; TensorFlow is imported with the first agent that is asked for.
+Importing this package is cheap; ``tensorflow`` is imported with the first agent that is asked for.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optix_tf.agent import TFAgent
+    from optix_tf.algorithms.ppo import TFGaussianPPOAgent, TFPPOAgent
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "TFAgent": "optix_tf.agent",
+    "TFGaussianPPOAgent": "optix_tf.algorithms.ppo",
+    "TFPPOAgent": "optix_tf.algorithms.ppo",
+}
+
+__all__ = ["TFAgent", "TFGaussianPPOAgent", "TFPPOAgent", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

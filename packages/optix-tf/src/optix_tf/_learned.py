@@ -1,0 +1,255 @@
+"""The learned part of an agent in TensorFlow: Keras models, their slow copies, their optimisers' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optix_core.policies import MLP
+from optix_protocol import Array, StateTree
+from optix_tf._compilation import compiled
+from optix_tf._optimizers import KerasOptimizer, Optimizer
+from optix_tf._runtime import tf
+from optix_tf.networks import Network, as_input, host_mlp
+
+_CHUNK_ROWS = 1024
+"""Rows per forward pass outside training: activations of a larger chunk would fall out of the cache."""
+
+
+class TrainState(NamedTuple):
+    """All that updates change.
+
+    Attributes:
+        params: tensors of each part, by its name.
+        targets: those of its slow copy, by the name of the part.
+        slots: each optimiser's memory, by its name.
+    """
+
+    params: dict[str, list[Any]]
+    targets: dict[str, list[Any]]
+    slots: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """An optimiser and the parts that it moves.
+
+    Attributes:
+        optimizer: pure.
+        parts: their names.
+    """
+
+    optimizer: Optimizer
+    parts: tuple[str, ...]
+
+    def slots(self, params: Mapping[str, Sequence[Any]]) -> Any:
+        """Return the optimiser's initial memory."""
+        return self.optimizer.slots([tensor for part in self.parts for tensor in params[part]])
+
+    def step(
+        self, params: Mapping[str, list[Any]], gradients: Mapping[str, Sequence[Any]], slots: Any, learning_rate: Any
+    ) -> tuple[dict[str, list[Any]], Any]:
+        """Return all parameters after one step on these parts, and the optimiser's memory."""
+        old = [tensor for part in self.parts for tensor in params[part]]
+        slopes = [slope for part in self.parts for slope in gradients[part]]
+        new, slots = self.optimizer.step(old, slopes, slots, learning_rate)
+        left = iter(new)
+        return {**params, **{part: [next(left) for _ in params[part]] for part in self.parts}}, slots
+
+
+@dataclass(kw_only=True)
+class Part:
+    """Something learned: a model's variables, or one of the agent's own.
+
+    Attributes:
+        variables: ``tf.Variable`` in the order in which ``network`` takes them.
+        network: what is computed with them, if anything.
+        fixed: further variables of the model, which no optimiser moves.
+    """
+
+    variables: list[Any]
+    network: Network | None = None
+    fixed: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: Any) -> Part:
+        """Take a Keras model's variables."""
+        fixed = [variable.value for variable in model.non_trainable_weights]
+        return cls(
+            variables=[variable.value for variable in model.trainable_variables], network=Network(model), fixed=fixed
+        )
+
+
+class KerasNetworks:
+    """All that a TensorFlow agent learns; see :class:`optix_core.agents.base.Networks`.
+
+    Args:
+        parts: by name.
+        groups: optimisers, by name.
+        acting: name of the part that acts.
+        device: TensorFlow's name of the device.
+        targets: parts that have a slow copy.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        *,
+        groups: Mapping[str, Group],
+        acting: str,
+        device: str,
+        targets: Sequence[str] = (),
+    ) -> None:
+        self.parts, self.groups, self.device = dict(parts), dict(groups), device
+        self.learning_rate = 0.0
+        self.dtype = np.dtype(self.parts[acting].variables[0].dtype.as_numpy_dtype)
+        self._acting = acting
+        self._snapshots: dict[str, list[Array]] = {}
+        with tf.device(device):
+            params = self._params()
+            self._targets = {name: params[name] for name in targets}
+            self._slots = {name: group.slots(params) for name, group in self.groups.items()}
+
+    # ---- for updates ------------------------------------------------------------------------------------------------
+
+    @property
+    def train_state(self) -> TrainState:
+        """What an update takes, and what it returned."""
+        return TrainState(self._params(), self._targets, self._slots)
+
+    @train_state.setter
+    def train_state(self, state: TrainState) -> None:
+        for name, part in self.parts.items():
+            for variable, tensor in zip(part.variables, state.params[name], strict=True):
+                variable.assign(tensor, read_value=False)
+        self._targets, self._slots = state.targets, state.slots
+        self._snapshots.clear()
+
+    def array(self, part: str) -> Array:
+        """Return a copy of a part's first parameter, the same one until it changes."""
+        return self._snapshot(part)[0]
+
+    def infer(self, part: str, rows: Array) -> Array:
+        """Return a part's outputs ``[B, out]`` for encoded observations ``[B, ...]``."""
+        network = self.parts[part].network
+        assert network is not None
+        mlp = host_mlp(network.layers, self._snapshot(part))
+        return _in_chunks(mlp or _on_device(network, self._params()[part], self.device, self.dtype), rows)
+
+    # ---- as the base of all agents asks for -------------------------------------------------------------------------
+
+    def act(self, rows: Array) -> Array:
+        """Return the acting network's outputs ``[N, out]`` for encoded observations ``[N, ...]``, as it is now."""
+        return self.infer(self._acting, rows)
+
+    def frozen_act(self) -> Callable[[Array], Array]:
+        """Return ``act`` on a copy of the parameters."""
+        network = self.parts[self._acting].network
+        assert network is not None
+        return self.mlp() or _on_device(network, self._params()[self._acting], self.device, self.dtype)
+
+    def mlp(self) -> MLP | None:
+        """Return the acting network in NumPy, None if it is no chain of dense layers."""
+        network = self.parts[self._acting].network
+        return host_mlp(network and network.layers, self._snapshot(self._acting))
+
+    def weights(self) -> dict[str, Array]:
+        """Return copies of all that is learned, by name."""
+        return {name: np.array(variable.numpy()) for name, variable in self._named().items()}
+
+    def load(self, weights: Mapping[str, Array]) -> None:
+        """Take over what :meth:`weights` returned; slow copies and optimisers stay as they are."""
+        for name, variable in self._named().items():
+            variable.assign(np.asarray(weights[name], variable.dtype.as_numpy_dtype))
+        self._snapshots.clear()
+
+    def align(self) -> None:
+        """Make the slow copies equal to what they follow."""
+        params = self._params()
+        self._targets = {name: params[name] for name in self._targets}
+
+    def state(self) -> dict[str, Any]:
+        """Return copies of the slow copies, of what the optimisers remember, and the learning rate."""
+        own = {name: _arrays(slots) for name, slots in self._slots.items()}
+        kept = {name: _arrays(variables) for name, variables in self._optimizer_variables().items()}
+        return {
+            "optimizers": own | kept,
+            "targets": {name: _arrays(tensors) for name, tensors in self._targets.items()},
+            "learning_rate": self.learning_rate,
+        }
+
+    def restore(self, state: StateTree) -> None:
+        """Go on from what :meth:`state` returned."""
+        kept = self._optimizer_variables()
+        for name, variables in kept.items():
+            for i, variable in enumerate(variables):
+                variable.assign(state["optimizers"][name][str(i)])
+        with tf.device(self.device):
+            self._slots = {
+                name: slots if name in kept else _tensors(slots, state["optimizers"][name])
+                for name, slots in self._slots.items()
+            }
+            self._targets = {name: _tensors(old, state["targets"][name]) for name, old in self._targets.items()}
+        self.learning_rate = float(state["learning_rate"])
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use this step size from the next update on."""
+        self.learning_rate = float(learning_rate)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _params(self) -> dict[str, list[Any]]:
+        return {name: [variable.read_value() for variable in part.variables] for name, part in self.parts.items()}
+
+    def _snapshot(self, part: str) -> list[Array]:
+        if part not in self._snapshots:
+            self._snapshots[part] = [np.array(variable.numpy()) for variable in self.parts[part].variables]
+        return self._snapshots[part]
+
+    def _named(self) -> dict[str, Any]:
+        """Return all variables by name: ``actor.0``, ``actor.1``, in the order of the model, or ``log_std``."""
+        named = {}
+        for name, part in self.parts.items():
+            if part.network is None:
+                named[name] = part.variables[0]
+            else:
+                named |= {f"{name}.{i}": variable for i, variable in enumerate([*part.variables, *part.fixed])}
+        return named
+
+    def _optimizer_variables(self) -> dict[str, list[Any]]:
+        groups = {name: group.optimizer for name, group in self.groups.items()}
+        return {name: opt.variables for name, opt in groups.items() if isinstance(opt, KerasOptimizer)}
+
+
+def _forward(network: Network, params: list[Any], rows: Any) -> Any:
+    return network(params, rows)
+
+
+def _on_device(network: Network, params: list[Any], device: str, dtype: Any) -> Callable[[Array], Array]:
+    forward = compiled(_forward, network, xla=False)
+
+    def outputs(rows: Array) -> Array:
+        with tf.device(device):
+            found: Array = forward(params, tf.constant(as_input(rows, dtype))).numpy()
+        return found
+
+    return outputs
+
+
+def _in_chunks(network: Callable[[Array], Array], rows: Array) -> Array:
+    if len(rows) <= _CHUNK_ROWS:
+        return network(rows)
+    return np.concatenate([network(rows[low : low + _CHUNK_ROWS]) for low in range(0, len(rows), _CHUNK_ROWS)])
+
+
+def _arrays(structure: Any) -> dict[str, Array]:
+    return {str(i): np.array(tensor.numpy()) for i, tensor in enumerate(tf.nest.flatten(structure))}
+
+
+def _tensors(like: Any, arrays: Mapping[str, Array]) -> Any:
+    flat = tf.nest.flatten(like)
+    values = [tf.constant(arrays[str(i)], tensor.dtype) for i, tensor in enumerate(flat)]
+    return tf.nest.pack_sequence_as(like, values)

@@ -1,0 +1,108 @@
+"""Optimisers as pure functions: parameters, gradients and memory in, parameters and memory out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from optix_core.errors import ConfigError
+from optix_tf._runtime import keras, tf
+
+
+class Optimizer(Protocol):
+    """What a compiled update asks of an optimiser; equal ones share compiled code."""
+
+    def slots(self, parameters: Sequence[Any]) -> Any:
+        """Return the initial memory for these parameters."""
+        ...
+
+    def step(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Any, learning_rate: Any
+    ) -> tuple[list[Any], Any]:
+        """Return the parameters after one step, and the memory."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1): ``theta -= lr m' / (sqrt(v') + epsilon)`` with corrected moments.
+
+    Keras adds its epsilon to the root of the uncorrected moment, which makes another optimiser of small gradients.
+
+    Attributes:
+        epsilon: added to the root of the second moment.
+        betas: decay of the first and second moment.
+    """
+
+    epsilon: float
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def slots(self, parameters: Sequence[Any]) -> Any:
+        """Return the number of steps, and both moments of each parameter."""
+        return {
+            "num_steps": tf.zeros([], parameters[0].dtype),
+            "first": [tf.zeros_like(parameter) for parameter in parameters],
+            "second": [tf.zeros_like(parameter) for parameter in parameters],
+        }
+
+    def step(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Any, learning_rate: Any
+    ) -> tuple[list[Any], Any]:
+        """Return the parameters after one step, and the memory."""
+        beta1, beta2 = self.betas
+        num_steps = slots["num_steps"] + 1
+        rate = learning_rate / (1 - beta1**num_steps)
+        root_correction = tf.math.rsqrt(1 - beta2**num_steps)
+        first = [m + (1 - beta1) * (g - m) for m, g in zip(slots["first"], gradients, strict=True)]
+        second = [beta2 * v + (1 - beta2) * g * g for v, g in zip(slots["second"], gradients, strict=True)]
+        moved = [
+            p - rate * m / (tf.sqrt(v) * root_correction + self.epsilon)
+            for p, m, v in zip(parameters, first, second, strict=True)
+        ]
+        return moved, {"num_steps": num_steps, "first": first, "second": second}
+
+
+class KerasOptimizer:
+    """A Keras optimiser, whose memory stays in its own variables.
+
+    Args:
+        optimizer: the user's.
+        variables: ``tf.Variable`` of each parameter.
+
+    Raises:
+        ConfigError: its learning rate follows a schedule.
+    """
+
+    def __init__(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            raise ConfigError("The learning rate is optix's to set: build the optimizer with a number, not a schedule.")
+        self.optimizer = optimizer
+        self._variables = list(variables)
+        optimizer.build(self._variables)
+
+    def slots(self, parameters: Sequence[Any]) -> Any:  # noqa: ARG002 - it knows its variables
+        """Return nothing: see :attr:`variables`."""
+        return {}
+
+    @property
+    def variables(self) -> list[Any]:
+        """``tf.Variable`` of all that it remembers."""
+        return [variable.value for variable in self.optimizer.variables]
+
+    def step(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Any, learning_rate: Any
+    ) -> tuple[list[Any], Any]:
+        """Move the variables, within a ``tf.function``, and return their values."""
+        for variable, parameter in zip(self._variables, parameters, strict=True):
+            variable.assign(parameter)
+        self.optimizer.learning_rate = learning_rate
+        self.optimizer.apply(list(gradients), self._variables)
+        return [variable.read_value() for variable in self._variables], slots
+
+
+def clip_by_norm(gradients: Sequence[Any], max_norm: Any) -> tuple[list[Any], Any]:
+    """Scale gradients down to a largest norm over all of them; also return the norm before."""
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+    factor = tf.minimum(tf.ones_like(norm), max_norm / (norm + 1e-6))
+    return [gradient * factor for gradient in gradients], norm

@@ -1,0 +1,350 @@
+"""Actor-critic agents on Keras models: what they have in common, and the plainest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from optix_core.agents import Hyperparam, HyperparamStore, specs
+from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.errors import ConfigError
+from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
+from optix_protocol import Array, EpisodeData
+from optix_tf._compilation import compiled
+from optix_tf._learned import Group, KerasNetworks, Part, TrainState
+from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
+from optix_tf._runtime import resolve_device, tf
+from optix_tf.distributions import Distribution, distribution_of
+from optix_tf.networks import Network, as_input, build_network, built, encoder_for_model
+
+_EPSILON = 1e-5
+
+
+class Batch(NamedTuple):
+    """Rows to learn from, all first axes ``R``.
+
+    Attributes:
+        observations: encoded, as the networks take them.
+        actions: as they were drawn; ``[R]`` or ``[R, D]``.
+        log_probs: ``[R]`` under the policy that acted.
+        values: ``[R]`` by the critic before the update; 0 without one.
+        advantages: ``[R]``, normalised if asked for.
+        returns: ``[R]`` value targets.
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    values: Any
+    advantages: Any
+    returns: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """All that stays as it is: compiled code is made for a model, and shared by the agents whose models are equal.
+
+    Attributes:
+        actor: from encoded observations ``[B, ...]`` to the distribution's parameters ``[B, out]``.
+        critic: from encoded observations to values ``[B, 1]``; None stands for values of 0.
+        distribution: over actions.
+        group: the optimiser, and the names of all that is learned.
+    """
+
+    actor: Network
+    critic: Network | None
+    distribution: Distribution
+    group: Group
+
+    def judge(self, params: Mapping[str, list[Any]], observations: Any, actions: Any) -> tuple[Any, Any, Any]:
+        """Return log-probabilities, entropies and values, ``[B]`` each."""
+        outputs = self.actor(params["actor"], observations)
+        log_std = params["log_std"][0] if "log_std" in params else None
+        log_probs, entropies = self.distribution.evaluate(outputs, log_std, actions)
+        if self.critic is None:
+            return log_probs, entropies, tf.zeros_like(log_probs)
+        return log_probs, entropies, self.critic(params["critic"], observations)[:, 0]
+
+    def step(self, state: TrainState, gradients: Any, max_norm: Any, learning_rate: Any) -> tuple[TrainState, Any]:
+        """Clip by the global norm and let the optimiser step; also return the norm before clipping."""
+        flat, norm = clip_by_norm(tf.nest.flatten(gradients), max_norm)
+        clipped = tf.nest.pack_sequence_as(gradients, flat)
+        params, slots = self.group.step(state.params, clipped, state.slots["optimizer"], learning_rate)
+        return state._replace(params=params, slots={"optimizer": slots}), norm
+
+
+class TFAgent(ActorCriticAgent):
+    """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
+
+    Subclass it for an algorithm of your own: override :meth:`loss`, which is pure and compiled, or :meth:`learn`.
+    Acting, files, exact state, hyperparameters and normalisers stay as they are.
+
+    Args:
+        actor: Keras model from observations ``[B, obs]`` to logits ``[B, A]``, or to the means of continuous actions
+            in units where their range is -1 to 1.
+        critic: Keras model from observations to values ``[B, 1]``; None learns without one.
+        optimizer: a ``keras.optimizers.Optimizer``; None makes Adam (eps 1e-5). Its learning rate is the default
+            ``learning_rate``.
+        hyperparams: values that differ from the defaults in ``specs``.
+        action_dim: number of actions; None takes the width of the actor's output.
+        seed: seed of exploration and shuffling.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        observation_space: a single environment's space; needed if the actor does not tell its input shape.
+        action_space: a single environment's space; None stands for discrete actions from 0.
+
+    Raises:
+        ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+    """
+
+    specs: ClassVar[Mapping[str, Hyperparam]] = specs.A2C
+    algorithm: ClassVar[str] = "A2C"
+    networks: KerasNetworks
+
+    def __init__(
+        self,
+        *,
+        actor: Any,
+        critic: Any = None,
+        optimizer: Any = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        action_dim: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        observation_space: Any = None,
+        action_space: Any = None,
+    ) -> None:
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
+        encoder = encoder_for_model(actor, observation_space)
+        dtype = input_dtype(encoder, observation_space)
+        self.actor, width = built(actor, encoder.encoded_shape, dtype=dtype)
+        self.critic = None
+        if critic is not None:
+            self.critic, values = built(critic, encoder.encoded_shape, dtype=dtype)
+            if values != 1:
+                raise ConfigError(f"The critic must return [B, 1], not [B, {values}].")
+        if action_dim not in (None, width):
+            raise ConfigError(f"The actor has {width} outputs, action_dim is {action_dim}.")
+        head = self._make_head(width, action_space, settings)
+        parts = {"actor": Part.of(self.actor)}
+        if self.critic is not None:
+            parts["critic"] = Part.of(self.critic)
+        if isinstance(head, DiagonalGaussian):
+            parts["log_std"] = Part(variables=[tf.Variable(head.log_std, dtype=parts["actor"].variables[0].dtype)])
+        variables = [variable for part in parts.values() for variable in part.variables]
+        chosen = Adam(epsilon=_EPSILON) if optimizer is None else KerasOptimizer(optimizer, variables)
+        group = Group(optimizer=chosen, parts=tuple(parts))
+        actor_network = parts["actor"].network
+        assert actor_network is not None
+        self.model = Model(
+            actor=actor_network,
+            critic=parts["critic"].network if "critic" in parts else None,
+            distribution=distribution_of(head),
+            group=group,
+        )
+        super().__init__(
+            networks=KerasNetworks(parts, groups={"optimizer": group}, acting="actor", device=resolve_device(device)),
+            head=head,
+            encoder=encoder,
+            hyperparams=settings,
+            kind=f"tf/{type(head).__name__}{self.algorithm}",
+            seed=seed,
+        )
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
+        settings = HyperparamStore(cls.specs, hyperparams)
+        encoder, rng = encoder_for(observation_space), np.random.default_rng([seed, 1])
+        with tf.device(resolve_device(device)):
+            actor = build_network(encoder, num_outputs_for(action_space), settings, output_gain=0.01, rng=rng)
+            critic = build_network(encoder, 1, settings, output_gain=1.0, rng=rng)
+        return cls(
+            actor=actor,
+            critic=critic,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+            observation_space=observation_space,
+            action_space=action_space,
+        )
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def loss(
+        model: Model, params: Mapping[str, list[Any]], batch: Batch, weights: Any, hyperparams: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Compute ``-E[A log pi(a|s)] - entropy_coef E[H] + value_coef E[(V - R)^2]``.
+
+        Pure and compiled: it may depend on its arguments only.
+
+        Args:
+            model: ``model.judge(params, observations, actions)`` gives log-probabilities, entropies and values.
+            params: what is differentiated.
+            batch: the rows of a window.
+            weights: ``[R]``, adding up to 1; 0 for rows that are no experience.
+            hyperparams: the numbers among the agent's hyperparameters, as tensors.
+
+        Returns:
+            The loss, and diagnostics by name.
+        """
+        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+        policy_loss = -tf.reduce_sum(weights * batch.advantages * log_probs)
+        value_loss = tf.reduce_sum(weights * tf.square(values - batch.returns))
+        entropy = tf.reduce_sum(weights * entropies)
+        loss = policy_loss - hyperparams["entropy_coef"] * entropy + hyperparams["value_coef"] * value_loss
+        return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Take one gradient step on :meth:`loss` from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            ``loss``, what :meth:`loss` names, ``grad_norm``, ``explained_variance`` and ``learning_rate``; nothing if
+            the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        self._meet_first_window(episode_data)
+        batch, num_rows = self._batch(episode_data)
+        step = compiled(_gradient_step, type(self).loss, self.model)
+        with tf.device(self.networks.device):
+            self.networks.train_state, found = step(
+                self.networks.train_state, batch, np.asarray(num_rows, np.int32), self._numbers()
+            )
+        diagnostics = {name: float(value) for name, value in found.items()}
+        return self._finish(episode_data, batch, num_rows, diagnostics)
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _batch(self, window: EpisodeData) -> tuple[Batch, int]:
+        """Compute values and advantages with the networks that acted.
+
+        Returns:
+            ``T N`` rows in NumPy, so that every window needs the same code, and how many of them, the first, are
+            valid. ``log_probs`` is left to the update, which begins with the policy that acted.
+        """
+        T, N = window.rewards.shape
+        valid, dtype = window.valid.reshape(-1), self.networks.dtype
+        observations = self._rows(window.observations.reshape(T * N, *window.observations.shape[2:]))
+        actions = window.actions.reshape(T * N, *window.actions.shape[2:])
+        actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
+        actions = actions.astype(dtype if actions.dtype.kind == "f" else np.int32, copy=False)
+        values = self._values(observations).reshape(T, N)
+        advantages, returns = self._advantages(window, values, lambda rows: self._values(self._rows(rows)))
+        columns = (as_input(observations, dtype), actions, np.zeros(T * N, dtype), values.reshape(-1))
+        if not valid.all():
+            columns = tuple(_filled(column[valid], T * N) for column in columns)
+            advantages, returns = _filled(advantages, T * N), _filled(returns, T * N)
+        return Batch(*columns, advantages.astype(dtype, copy=False), returns.astype(dtype, copy=False)), int(
+            valid.sum()
+        )
+
+    def _values(self, rows: Array) -> Array:
+        """Return the critic's values ``[B]`` for encoded observations ``[B, ...]``."""
+        if self.critic is None:
+            return np.zeros(len(rows), self.networks.dtype)
+        return self.networks.infer("critic", rows)[:, 0]
+
+    def _numbers(self) -> dict[str, Array]:
+        """Return the numbers among the hyperparameters, as compiled functions take them; what is off is infinite."""
+        numbers = {
+            name: np.inf if value is None else value
+            for name, value in self.hyperparams.items()
+            if value is None or isinstance(value, int | float)
+        }
+        numbers["learning_rate"] = self.networks.learning_rate
+        return {name: np.asarray(value, self.networks.dtype) for name, value in numbers.items()}
+
+    def _finish(
+        self, window: EpisodeData, batch: Batch, num_rows: int, diagnostics: dict[str, float]
+    ) -> dict[str, float]:
+        """Complete the diagnostics of an update and take over what it changed."""
+        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
+        diagnostics["learning_rate"] = self.networks.learning_rate
+        self._finish_window(window)
+        self._refresh_policy()
+        return diagnostics
+
+    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
+        """Return what turns the actor's outputs into actions, not clipped, with the initial parameters."""
+        if action_space is None:
+            return Categorical()
+        if num_outputs_for(action_space) != num_outputs:
+            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
+        if hasattr(action_space, "nvec"):
+            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
+            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)))
+        if hasattr(action_space, "n"):
+            return Categorical(start=int(action_space.start))
+        return DiagonalGaussian(
+            low=action_space.low.reshape(-1),
+            high=action_space.high.reshape(-1),
+            shape=action_space.shape,
+            log_std=np.full(num_outputs, settings["log_std_init"], np.float32),
+        )
+
+    def _live_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.array("log_std"), clip=False)
+        return self._head
+
+    def _frozen_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.array("log_std"))
+        return self._head
+
+
+def num_outputs_for(action_space: Any) -> int:
+    """Return how many outputs of the actor an action space needs."""
+    if hasattr(action_space, "nvec"):
+        return int(np.sum(action_space.nvec))
+    return int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
+
+
+def with_learning_rate_of(optimizer: Any, hyperparams: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings a user gave; a user's optimiser brings the default learning rate."""
+    values = dict(hyperparams or {})
+    if optimizer is not None:
+        values.setdefault("learning_rate", float(optimizer.learning_rate))
+    return values
+
+
+def input_dtype(encoder: Any, observation_space: Any) -> Any:
+    """Return the type of encoded observations: bytes stay bytes, everything else becomes float32."""
+    rows = encoder(np.zeros((1, *encoder.shape), np.float32 if observation_space is None else observation_space.dtype))
+    return rows.dtype if rows.dtype.kind != "f" else np.dtype(np.float32)
+
+
+def _filled(rows: Array, size: int) -> Array:
+    """Return ``[size, ...]``: the rows, then zeros."""
+    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled
+
+
+def _gradient_step(
+    loss: Any, model: Model, state: TrainState, batch: Batch, num_rows: Any, hyperparams: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, Any]]:
+    dtype = batch.returns.dtype
+    weights = tf.cast(tf.range(batch.returns.shape[0]) < num_rows, dtype) / tf.cast(num_rows, dtype)
+    batch = batch._replace(log_probs=model.judge(state.params, batch.observations, batch.actions)[0])
+    with tf.GradientTape() as tape:
+        tape.watch(state.params)
+        value, found = loss(model, state.params, batch, weights, hyperparams)
+    gradients = tape.gradient(value, state.params, unconnected_gradients="zero")
+    state, norm = model.step(state, gradients, hyperparams["max_grad_norm"], hyperparams["learning_rate"])
+    return state, {"loss": value, **found, "grad_norm": norm}

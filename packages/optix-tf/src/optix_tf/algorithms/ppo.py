@@ -1,0 +1,224 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for discrete, multi-discrete and continuous actions.
+
+One update, top to bottom: :meth:`TFPPOAgent.learn` judges the window with the networks that collected it, computes
+advantages (GAE, truncation-correct), and calls :func:`ppo_update`, which makes all epochs of minibatch steps in one
+compiled function. The loss is that of every framework here,
+
+``L = -E[min(r A, clip(r, 1 - c, 1 + c) A)] - entropy_coef E[H] + value_coef E[(V - R)^2]``
+
+with ``r = pi(a|s) / pi_old(a|s)``. All settings but ``minibatch_size``, which is a shape, are tensors: changing them
+compiles nothing anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optix_core.agents import specs
+from optix_core.data import minibatch_slices
+from optix_core.errors import ConfigError
+from optix_core.policies import DiagonalGaussian, Head
+from optix_protocol import Array, EpisodeData
+from optix_tf._compilation import compiled
+from optix_tf._learned import TrainState
+from optix_tf._runtime import tf
+from optix_tf.agent import Batch, Model, TFAgent
+
+_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+_EPOCHS_PLANNED = 32
+"""Room for this many epochs; more of them are another shape, and compile anew."""
+
+
+class Plan(NamedTuple):
+    """Which rows make up each minibatch.
+
+    Attributes:
+        rows: ``[S, W]`` int32, the rows of each step; what is beyond ``counts`` repeats others.
+        counts: ``[S]`` int32, how many of them count.
+        num_steps: 0-d, how many steps to make.
+        steps_per_epoch: 0-d.
+    """
+
+    rows: Any
+    counts: Any
+    num_steps: Any
+    steps_per_epoch: Any
+
+    @classmethod
+    def draw(
+        cls, num_rows: int, capacity: int, *, minibatch_size: int, num_epochs: int, rng: np.random.Generator
+    ) -> Plan:
+        """Shuffle rows once per epoch and cut them into minibatches that differ by at most one row.
+
+        Args:
+            num_rows: rows to learn from, ``0 .. num_rows - 1``.
+            capacity: the most rows that there may be; it decides the shapes.
+            minibatch_size: largest number of rows per step.
+            num_epochs: passes over the rows.
+            rng: draws the orders.
+        """
+        width, room = min(minibatch_size, capacity), max(num_epochs, _EPOCHS_PLANNED) * -(-capacity // minibatch_size)
+        slices = minibatch_slices(num_rows, minibatch_size)
+        per_epoch, num_steps = len(slices), num_epochs * len(slices)
+        low = np.array([part.start for part in slices])
+        columns = np.minimum(low[:, None] + np.arange(width), num_rows - 1)
+        rows, counts = np.zeros((room, width), np.int32), np.ones(room, np.int32)
+        for first in range(0, num_steps, per_epoch):
+            rows[first : first + per_epoch] = rng.permutation(num_rows)[columns]
+        counts[:num_steps] = np.tile([part.stop - part.start for part in slices], num_epochs)
+        return cls(rows, counts, np.asarray(num_steps, np.int32), np.asarray(per_epoch, np.int32))
+
+
+def ppo_loss(
+    model: Model, params: Mapping[str, list[Any]], batch: Batch, weights: Any, settings: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Compute PPO's loss on a minibatch.
+
+    Args:
+        model: the networks.
+        params: their parameters.
+        batch: the rows.
+        weights: ``[B]``, adding up to 1; 0 for rows that only fill up.
+        settings: ``clip_range``, ``entropy_coef``, ``value_coef`` and ``clip_range_value`` (infinite: off).
+
+    Returns:
+        The loss, and ``[5]`` policy loss, value loss, entropy, approximate KL (``E[(r - 1) - log r]``, Schulman 2020)
+        and clipped fraction.
+    """
+    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+    clip, limit = settings["clip_range"], settings["clip_range_value"]
+    log_ratio = log_probs - batch.log_probs
+    ratio = tf.exp(log_ratio)
+    clipped = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
+    near = batch.values + tf.clip_by_value(values - batch.values, -limit, limit)
+    values = tf.where(tf.math.is_finite(limit), near, values)
+
+    policy_loss = -tf.reduce_sum(weights * tf.minimum(ratio * batch.advantages, clipped * batch.advantages))
+    value_loss = tf.reduce_sum(weights * tf.square(values - batch.returns))
+    entropy = tf.reduce_sum(weights * entropies)
+    loss = policy_loss - settings["entropy_coef"] * entropy + settings["value_coef"] * value_loss
+    approx_kl = tf.reduce_sum(weights * (ratio - 1.0 - log_ratio))
+    outside = tf.cast(tf.abs(ratio - 1.0) > clip, ratio.dtype)
+    return loss, tf.stack([policy_loss, value_loss, entropy, approx_kl, tf.reduce_sum(weights * outside)])
+
+
+def ppo_update(
+    model: Model, state: TrainState, batch: Batch, plan: Plan, settings: Mapping[str, Any]
+) -> tuple[TrainState, Any]:
+    """Make all minibatch steps of an update; ``target_kl`` may end it early.
+
+    Args:
+        model: the networks.
+        state: what is learned.
+        batch: the rows; their ``log_probs`` are computed here.
+        plan: the minibatches.
+        settings: the hyperparameters, 0-d.
+
+    Returns:
+        The next state, and means over the last epoch ``[6]``: those of :func:`ppo_loss` and the gradient's norm.
+    """
+    batch = batch._replace(log_probs=model.judge(state.params, batch.observations, batch.actions)[0])
+    dtype, width = batch.returns.dtype, plan.rows.shape[1]
+
+    def goes_on(i: Any, state: TrainState, sums: Any, num_summed: Any, stopped: Any) -> Any:
+        del state, sums, num_summed
+        return (i < plan.num_steps) & ~stopped
+
+    def step(i: Any, state: TrainState, sums: Any, num_summed: Any, stopped: Any) -> tuple[Any, ...]:
+        minibatch = Batch(*(tf.gather(column, plan.rows[i]) for column in batch))
+        count = plan.counts[i]
+        weights = tf.cast(tf.range(width) < count, dtype) / tf.cast(count, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(state.params)
+            loss, terms = ppo_loss(model, state.params, minibatch, weights, settings)
+        gradients = tape.gradient(loss, state.params, unconnected_gradients="zero")
+        state, norm = model.step(state, gradients, settings["max_grad_norm"], settings["learning_rate"])
+        is_first = tf.equal(i % plan.steps_per_epoch, 0)
+        sums = tf.where(is_first, tf.zeros_like(sums), sums) + tf.concat([terms, norm[None]], 0)
+        num_summed = tf.where(is_first, 0, num_summed) + 1
+        stopped = terms[3] > 1.5 * settings["target_kl"]
+        return i + 1, state, sums, num_summed, stopped
+
+    start = (tf.constant(0), state, tf.zeros([len(_TERMS)], dtype), tf.constant(0), tf.constant(False))
+    _, state, sums, num_summed, _ = tf.while_loop(goes_on, step, start)
+    return state, sums / tf.cast(num_summed, dtype)
+
+
+class TFPPOAgent(TFAgent):
+    """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
+
+    Arguments as in :class:`optix_tf.TFAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the
+    same meaning and defaults as in every other framework.
+    """
+
+    specs = specs.PPO
+    algorithm = "PPO"
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Make one PPO update from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
+            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``; nothing if
+            the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        self._meet_first_window(episode_data)
+        batch, num_rows = self._batch(episode_data)
+        plan = Plan.draw(
+            num_rows,
+            len(batch.returns),
+            minibatch_size=self.hyperparams["minibatch_size"],
+            num_epochs=self.hyperparams["num_epochs"],
+            rng=self._rng,
+        )
+        update = compiled(ppo_update, self.model)
+        with tf.device(self.networks.device):
+            state, means = update(self.networks.train_state, batch, plan, self._settings())
+        self.networks.train_state = state
+        terms = dict(zip(_TERMS, means.numpy().tolist(), strict=True))
+        entropy_cost = self.hyperparams["entropy_coef"] * terms["entropy"]
+        value_cost = self.hyperparams["value_coef"] * terms["value_loss"]
+        diagnostics = {"loss": terms["policy_loss"] - entropy_cost + value_cost, **terms}
+        diagnostics = self._finish(episode_data, batch, num_rows, diagnostics)
+        self._adapt_learning_rate(terms["approx_kl"])
+        return diagnostics
+
+    def _settings(self) -> dict[str, Array]:
+        names = ("clip_range", "clip_range_value", "entropy_coef", "value_coef", "max_grad_norm", "target_kl")
+        numbers = self._numbers()
+        return {name: numbers[name] for name in (*names, "learning_rate")}
+
+    def _adapt_learning_rate(self, approx_kl: float) -> None:
+        """Keep the policy's step near ``adaptive_kl``: change by 1.5 outside half to twice that (as RSL-RL does)."""
+        target = self.hyperparams["adaptive_kl"]
+        if target is None:
+            return
+        factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
+        self.networks.set_learning_rate(min(max(self.networks.learning_rate * factor, 1e-5), 1e-2))
+
+
+class TFGaussianPPOAgent(TFPPOAgent):
+    """PPO for continuous actions: a Gaussian whose spread is learned but does not depend on the observation.
+
+    The actor's outputs are means in units where the action space reaches from -1 to 1 (an unbounded dimension keeps its
+    own units). Actions are drawn unclipped and learned from as drawn; the pipeline clips what the environment gets, and
+    so do evaluation policies. Without ``action_space`` nothing is scaled.
+    """
+
+    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
+        if action_space is not None:
+            head = super()._make_head(num_outputs, action_space, settings)
+            if not isinstance(head, DiagonalGaussian):
+                raise ConfigError(f"{type(self).__name__} acts in Box spaces, not in {action_space}.")
+            return head
+        unbounded = np.full(num_outputs, np.inf, np.float32)
+        log_std = np.full(num_outputs, settings["log_std_init"], np.float32)
+        return DiagonalGaussian(low=-unbounded, high=unbounded, shape=(num_outputs,), log_std=log_std)

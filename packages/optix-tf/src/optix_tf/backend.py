@@ -1,0 +1,67 @@
+"""The entry point of the group ``optix.backends``: what this package offers, without importing TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from optix_core.agents import default_values, specs
+from optix_core.backends import action_kind, algorithm_info
+from optix_protocol import AlgorithmInfo, BaseAgent
+
+_ALGORITHMS: Mapping[str, AlgorithmInfo] = {
+    "ppo": AlgorithmInfo(
+        name="ppo",
+        description="Proximal policy optimisation: clipped surrogate, GAE, separate policy and value networks.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.PPO),
+    ),
+}
+
+_AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("ppo", "box"): ("ppo", "TFGaussianPPOAgent"),
+    ("ppo", "any"): ("ppo", "TFPPOAgent"),
+}
+"""Module and class of the agent, by algorithm and kind of action."""
+
+
+class TFBackend:
+    """Builds TensorFlow agents; see :class:`optix_protocol.Backend`."""
+
+    name = "tf"
+    protocol_version = "0.1"
+
+    def algorithms(self) -> Mapping[str, AlgorithmInfo]:
+        """Return the algorithms by name."""
+        return _ALGORITHMS
+
+    def make_agent(
+        self,
+        algorithm: str,
+        *,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent:
+        """Build an agent with networks that fit the spaces.
+
+        Raises:
+            ConfigError: (a ``ValueError``) an algorithm, a space, a device or a hyperparameter that it cannot serve.
+        """
+        kind = action_kind(action_space)
+        algorithm = algorithm_info(self, algorithm, kind).name
+        module, name = _AGENTS.get((algorithm, kind), _AGENTS[algorithm, "any"])
+        agent = getattr(import_module(f"optix_tf.algorithms.{module}"), name)
+        built: BaseAgent = agent.from_spaces(
+            observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams
+        )
+        return built
+
+
+def create() -> TFBackend:
+    """Return the backend; cheap, TensorFlow is not imported."""
+    return TFBackend()

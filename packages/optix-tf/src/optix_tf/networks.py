@@ -1,0 +1,281 @@
+"""Keras networks, whose they may be: how they are built, called as pure functions, and exported to NumPy."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from optix_core import policies
+from optix_core.agents import HyperparamStore
+from optix_core.agents.initial_weights import orthogonal
+from optix_core.errors import ConfigError
+from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_protocol import Array
+from optix_tf._runtime import keras, tf
+
+DenseLayers: TypeAlias = tuple[tuple[int, str], ...]
+"""Width of each dense layer, and the name of the activation after it."""
+
+_ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+    "tanh": tf.tanh,
+    "relu": tf.nn.relu,
+    "elu": tf.nn.elu,
+    "silu": tf.nn.silu,
+    "sigmoid": tf.sigmoid,
+    "identity": tf.identity,
+}
+
+
+# ---- building -------------------------------------------------------------------------------------------------------
+
+
+def build_mlp(
+    num_inputs: int,
+    num_outputs: int,
+    *,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    output_gain: float,
+    rng: np.random.Generator,
+    output_activation: str | None = None,
+) -> Any:
+    """Build dense layers with orthogonal weights (gain sqrt 2; ``output_gain`` in the last) and zero biases."""
+    hidden = [_dense(size, activation) for size in hidden_sizes]
+    model = keras.Sequential([keras.Input((num_inputs,)), *hidden, _dense(num_outputs, output_activation)])
+    return _drawn(model, output_gain, rng)
+
+
+def build_cnn(
+    image_shape: tuple[int, ...],
+    num_outputs: int,
+    *,
+    output_gain: float,
+    rng: np.random.Generator,
+    output_activation: str | None = None,
+) -> Any:
+    """Build the network of Mnih et al. 2015 for uint8 images ``[C, H, W]`` or ``[H, W, C]`` of at least 36 x 36."""
+    channels_last = image_shape[2] < image_shape[0]
+    layers = [keras.Input(image_shape, dtype="uint8"), keras.layers.Rescaling(1 / 255)]
+    layers += [] if channels_last else [keras.layers.Permute((2, 3, 1))]
+    for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+        convolution = keras.layers.Conv2D(filters, kernel, stride, activation="relu", kernel_initializer="zeros")
+        layers.append(convolution)
+    layers += [keras.layers.Flatten(), _dense(512, "relu"), _dense(num_outputs, output_activation)]
+    return _drawn(keras.Sequential(layers), output_gain, rng)
+
+
+def build_image_critic(
+    image_shape: tuple[int, ...],
+    num_actions: int,
+    *,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    rng: np.random.Generator,
+) -> Any:
+    """Build the value of an action in view of an image: the network of Mnih et al. 2015, then an MLP over both."""
+    features = hidden_sizes[0] if hidden_sizes else 256
+    see = build_cnn(image_shape, features, output_gain=math.sqrt(2), output_activation="relu", rng=rng)
+    judge = build_mlp(
+        features + num_actions, 1, hidden_sizes=hidden_sizes, activation=activation, output_gain=1.0, rng=rng
+    )
+    images, actions = keras.Input(image_shape, dtype="uint8"), keras.Input((num_actions,))
+    return keras.Model([images, actions], judge(keras.layers.Concatenate()([see(images), actions])))
+
+
+def build_network(
+    encoder: Encoder, num_outputs: int, settings: HyperparamStore, *, rng: np.random.Generator, **output: Any
+) -> Any:
+    """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
+
+    Args:
+        encoder: makes the input.
+        num_outputs: width of the last layer.
+        settings: ``hidden_sizes`` and ``activation`` of an MLP.
+        rng: draws the weights.
+        output: ``output_gain``, and ``output_activation`` if there is one.
+    """
+    if isinstance(encoder, Keep):
+        return build_cnn(encoder.shape, num_outputs, rng=rng, **output)
+    layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
+    return build_mlp(encoder.encoded_shape[0], num_outputs, rng=rng, **layers, **output)
+
+
+def twin_of(model: Any, seed: int) -> Any:
+    """Return a copy with weights drawn anew, by the model's own initialisers.
+
+    Raises:
+        ConfigError: it cannot be copied, or its initialisers draw the same weights again.
+    """
+    state = random.getstate()
+    random.seed(seed)  # Keras takes the seeds of initialisers from Python's random numbers
+    try:
+        twin = keras.models.clone_model(model)
+    except (ValueError, NotImplementedError, TypeError):
+        raise ConfigError(f"{type(model).__name__} cannot be copied: pass a pair of critics.") from None
+    finally:
+        random.setstate(state)
+    pairs = zip(model.trainable_variables, twin.trainable_variables, strict=True)
+    if all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs):
+        raise ConfigError(
+            "The critic's initialisers have fixed seeds, so its twin is the same: pass a pair of critics."
+        )
+    return twin
+
+
+def _dense(units: int, activation: str | None) -> Any:
+    # "zeros": an initialiser that draws would take its seed from Python's global random numbers.
+    return keras.layers.Dense(units, activation=activation, kernel_initializer="zeros")
+
+
+def _drawn(model: Any, output_gain: float, rng: np.random.Generator) -> Any:
+    """Draw the weights of a model of dense and convolutional layers."""
+    layers = [layer for layer in model.layers if layer.weights]
+    for layer in layers:
+        gain = output_gain if layer is layers[-1] else math.sqrt(2)
+        layer.kernel.assign(orthogonal(tuple(layer.kernel.shape), gain, rng))
+    return model
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+
+
+class Network:
+    """A Keras model as a pure function of its trainable variables, in inference mode (no dropout).
+
+    Chains of dense layers of the same widths are equal, whatever their weights, so that they share compiled code. Any
+    other model equals only itself.
+
+    Args:
+        model: built.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.layers = dense_layers(model)
+        self._key: Any = self.layers or id(model)
+        self._model = None if self.layers else model  # shared code must not keep somebody's weights alive
+        self._has_one_input = len(getattr(model, "inputs", None) or [None, None]) == 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __call__(self, parameters: Sequence[Any], *inputs: Any) -> Any:
+        """Return ``[B, out]`` for inputs ``[B, ...]``.
+
+        A model with one input gets several side by side, any other model as a list.
+        """
+        if len(inputs) > 1:
+            inputs = (tf.concat(inputs, 1),) if self._has_one_input else (list(inputs),)
+        if self._model is None:
+            return _chain(self.layers or (), parameters, inputs[0])
+        fixed = [variable.value for variable in self._model.non_trainable_variables]
+        return self._model.stateless_call(list(parameters), fixed, *inputs)[0]
+
+
+def _chain(layers: DenseLayers, parameters: Sequence[Any], x: Any) -> Any:
+    for i, (_, activation) in enumerate(layers):
+        x = _ACTIVATIONS[activation](tf.matmul(x, parameters[2 * i]) + parameters[2 * i + 1])
+    return x
+
+
+def dense_layers(model: Any) -> DenseLayers | None:
+    """Return the layers of a ``keras.Sequential`` of dense layers and activations, None if it is anything else."""
+    if type(model) is not keras.Sequential:
+        return None
+    layers: list[tuple[int, str]] = []
+    for layer in model.layers:
+        is_dense = type(layer) is keras.layers.Dense and layer.use_bias and layer.quantization_mode is None
+        is_activation = type(layer) is keras.layers.Activation and layers and layers[-1][1] == "identity"
+        if not (is_dense or is_activation) or not layer.trainable:
+            return None
+        name = getattr(layer.activation, "__name__", "")
+        if getattr(keras.activations, name, None) is not layer.activation:
+            return None
+        name = "identity" if name == "linear" else name
+        if name not in _ACTIVATIONS:
+            return None
+        if is_activation:
+            layers[-1] = (layers[-1][0], name)
+        else:
+            layers.append((layer.units, name))
+    simple = len(model.trainable_variables) == 2 * len(layers) and not model.losses
+    return tuple(layers) if layers and simple else None
+
+
+def host_mlp(layers: DenseLayers | None, arrays: Sequence[Array]) -> policies.MLP | None:
+    """Return a dense network as NumPy, given its parameters; None if there are no layers."""
+    if layers is None:
+        return None
+    return policies.MLP(
+        weights=list(arrays[0::2]), biases=list(arrays[1::2]), activations=[activation for _, activation in layers]
+    )
+
+
+# ---- users' models --------------------------------------------------------------------------------------------------
+
+
+def encoder_for_model(model: Any, observation_space: Any) -> Encoder:
+    """Choose the encoder for a user's own model: flat rows if it takes rows, else arrays as they come.
+
+    A model says what it takes by its input shape or by a dense layer at its beginning.
+
+    Raises:
+        ConfigError: neither the model nor a space tells the shape of an observation.
+    """
+    shape = _input_shape(model)
+    if observation_space is None:
+        if shape is None:
+            raise ConfigError("Pass observation_space=env.observation_space: the model does not tell its input shape.")
+        return Flatten(shape=shape) if len(shape) == 1 else Keep(shape=shape)
+    encoder = encoder_for(observation_space)
+    first = next(iter(getattr(model, "layers", ())), None)
+    takes_rows = len(shape) == 1 if shape else isinstance(first, keras.layers.Dense)
+    if takes_rows:
+        return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
+    several_axes = isinstance(encoder, Flatten) and len(encoder.shape) > 1
+    return Keep(shape=encoder.shape) if several_axes else encoder
+
+
+def built(model: Any, *shapes: tuple[int, ...], dtype: Any = np.float32) -> tuple[Any, int]:
+    """Run a model once on zeros, which builds it, and return it with the width of its outputs.
+
+    Args:
+        model: Keras model.
+        shapes: of one row of each input; several are put side by side for a model with one input.
+        dtype: of the first input.
+
+    Raises:
+        ConfigError: it is no Keras model, or does not return ``[B, out]`` for these inputs.
+    """
+    if not isinstance(model, keras.Model):
+        raise ConfigError(f"{type(model).__name__} is no Keras model: pass a keras.Sequential or another keras.Model.")
+    inputs = [tf.zeros([2, *shape], dtype if i == 0 else tf.float32) for i, shape in enumerate(shapes)]
+    has_one_input = len(getattr(model, "inputs", None) or [None, None]) == 1 or isinstance(model, keras.Sequential)
+    if len(inputs) > 1 and has_one_input:
+        inputs = [tf.concat(inputs, 1)]
+    try:
+        outputs = model(inputs[0] if len(inputs) == 1 else inputs)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"The model does not take inputs of shape {list(map(list, shapes))}: {reason}") from None
+    if len(outputs.shape) != 2:
+        raise ConfigError(f"A network must return [B, out]; this one returns {list(outputs.shape)} for B = 2.")
+    return model, int(outputs.shape[1])
+
+
+def _input_shape(model: Any) -> tuple[int, ...] | None:
+    inputs = getattr(model, "inputs", None)
+    if not inputs or None in inputs[0].shape[1:]:
+        return None
+    return tuple(inputs[0].shape[1:])
+
+
+def as_input(rows: Array, dtype: Any) -> Array:
+    """Return encoded observations as networks take them: floats in the networks' precision, bytes as they are."""
+    return rows.astype(dtype, copy=False) if rows.dtype.kind == "f" else rows
