@@ -1,6 +1,7 @@
 """Confirmed returns of self-ended runs, several seeds each, optionally beside stable-baselines3 at the same steps.
 
     uv run python benchmarks/returns.py CartPole-v1 Acrobot-v1:ppo Pendulum-v1:ppo@200000 [--seeds 5] [--sb3]
+        [--backend jax]
 
 A task is ENV_ID[:ALGORITHM][@MAX_ENV_STEPS]; what is left out is chosen as ``optix train`` would. The number of a run
 is the mean of its 100 confirmation episodes (greedy, seeds that nothing else has seen); a row shows the interquartile
@@ -50,11 +51,11 @@ ZOO: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def ours(task: str, seed: int) -> dict[str, Any]:
+def ours(task: str, seed: int, backend: str | None) -> dict[str, Any]:
     from optix_core import TrainConfig, TrainPlan
 
     env_id, algorithm, budget = parse(task)
-    config = TrainConfig(env_id=env_id, algorithm=algorithm or "auto", max_env_steps=budget, seed=seed)
+    config = TrainConfig(env_id=env_id, backend=backend, algorithm=algorithm or "auto", max_env_steps=budget, seed=seed)
     plan = TrainPlan.of(config)
     started = time.process_time()
     result = plan.build(None).run()
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sb3", action="store_true")
+    parser.add_argument("--backend", help="of our runs; torch where it is installed")
     parser.add_argument("--one")
     arguments = parser.parse_args()
     if arguments.one:
@@ -132,7 +134,7 @@ def main() -> None:
         print(json.dumps({"ours": ours, "theirs": theirs}[kind](*rest)))
         return
     for task in arguments.tasks:
-        runs = [child("ours", task, seed) for seed in range(arguments.seeds)]
+        runs = [child("ours", task, seed, arguments.backend) for seed in range(arguments.seeds)]
         row(f"{task} ({runs[0]['algorithm']})", runs)
         if arguments.sb3:
             env_id, algorithm = parse(task)[0], runs[0]["algorithm"]
