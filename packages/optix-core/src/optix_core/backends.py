@@ -210,6 +210,8 @@ def build_agent(
     hyperparams: Mapping[str, Any],
 ) -> BaseAgent:
     """Build an agent from a loaded backend; arguments and errors as in :func:`make_agent`."""
+    from optix_core.agents.off_policy import OffPolicyAgent
+
     kind = action_kind(spec.action_space)
     if algorithm == "auto":
         algorithm = choose_algorithm(backend, kind, deterministic=deterministic)
@@ -220,7 +222,7 @@ def build_agent(
             f"{info.name} has no hyperparameter '{unknown[0]}'.{suggest(unknown[0], info.default_hyperparams)}"
         )
     try:
-        return backend.make_agent(
+        agent = backend.make_agent(
             info.name,
             observation_space=spec.observation_space,
             action_space=spec.action_space,
@@ -228,8 +230,11 @@ def build_agent(
             device=device,
             hyperparams=hyperparams,
         )
+        if spec.is_goal_env and isinstance(agent, OffPolicyAgent):
+            agent.use_hindsight(spec.make())
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    return agent
 
 
 def default_backend() -> str:

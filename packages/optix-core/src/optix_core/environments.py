@@ -143,7 +143,9 @@ class EnvSpec:
         return bool(ours) and not spec.additional_wrappers
 
     @cached_property
-    def _probe(self) -> tuple[Any, Any, int | None, float | None]:
+    def _probe(self) -> tuple[Any, Any, int | None, float | None, bool]:
+        from optix_core.data import is_goal_env
+
         env = self.make()
         spec = env.spec
         facts = (
@@ -151,6 +153,7 @@ class EnvSpec:
             env.action_space,
             spec.max_episode_steps if spec else None,
             spec.reward_threshold if spec else None,
+            is_goal_env(env),
         )
         if self.factory is None:
             env.close()
@@ -177,6 +180,11 @@ class EnvSpec:
     def reward_threshold(self) -> float | None:
         """The return at which the registration calls the task solved, if any."""
         return self._probe[3]
+
+    @property
+    def is_goal_env(self) -> bool:
+        """Whether it shows goals and can judge any of them (:func:`optix_core.data.is_goal_env`)."""
+        return self._probe[4]
 
 
 def make_vector(

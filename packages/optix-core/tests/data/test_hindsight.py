@@ -4,7 +4,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
-from optix_core.data import GoalLayout, HERBuffer
+from optix_core.data import GoalLayout, HERBuffer, is_goal_env
 from optix_core.pipelines import VectorBatchPipeline
 
 LENGTH = 6
@@ -135,3 +135,49 @@ def test_what_is_no_goal_environment_is_refused():
         HERBuffer.from_env(Walk(), capacity=10, strategy="past")
     with pytest.raises(ValueError, match="n_step 1"):
         HERBuffer.from_env(Walk(), capacity=10, n_step=3)
+
+
+class OneByOne(Walk):
+    """Goal functions that were written for single goals, as some of Gymnasium-Robotics' are."""
+
+    def compute_reward(self, achieved, desired, info):
+        return 0.0 if np.linalg.norm(achieved - desired) < 0.5 else -1.0
+
+    def compute_terminated(self, achieved, desired, info):
+        return bool(achieved == desired)
+
+
+class Never(Walk):
+    def compute_terminated(self, achieved, desired, info):
+        return False
+
+
+def test_goal_functions_may_take_single_goals_only():
+    def sampled(env):
+        buffer = HERBuffer.from_env(env, capacity=1000, gamma=0.9, seed=1)
+        pipeline = VectorBatchPipeline(lambda: env, Agent(), n_envs=1, window_size=4, seed=0)
+        for _ in range(20):
+            buffer.add(pipeline.collect())
+        return buffer.sample(500)
+
+    ours, theirs, never = sampled(OneByOne()), sampled(Walk()), sampled(Never())
+    for name in ("rewards", "discounts", "observations"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    np.testing.assert_allclose(never.discounts, 0.9)
+    np.testing.assert_array_equal(never.rewards, theirs.rewards)
+
+
+def test_a_wrapper_may_change_the_reward():
+    class Doubled(gym.Wrapper):
+        def compute_reward(self, achieved, desired, info):
+            return 2 * self.env.compute_reward(achieved, desired, info)
+
+    buffer = HERBuffer.from_env(Doubled(Walk()), capacity=1000, gamma=0.9)
+    pipeline = VectorBatchPipeline(Walk, Agent(), n_envs=1, window_size=12, seed=0)
+    buffer.add(pipeline.collect())
+    assert set(buffer.sample(500).rewards) == {-2.0, -1.0, 0.0}
+
+
+def test_goal_environments_are_recognised_inside_their_wrappers():
+    assert is_goal_env(FlattenObservation(Walk()))
+    assert not is_goal_env(gym.make("CartPole-v1"))

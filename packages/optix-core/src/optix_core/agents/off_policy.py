@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.hyperparams import HyperparamStore
-from optix_core.data import PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer
+from optix_core.data import HERBuffer, PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer, is_goal_env
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
 from optix_core.seeding import derive_seed
@@ -60,10 +60,47 @@ class OffPolicyAgent(NetworkAgent):
     ) -> None:
         self.networks: ReplayNetworks
         self.replay = replay
+        self._seed = seed
         self._num_env_steps = 0
         self._updates_owed = 0.0
         self._diagnostics: dict[str, float] = {}
         super().__init__(networks=networks, head=head, encoder=encoder, hyperparams=hyperparams, kind=kind, seed=seed)
+
+    @classmethod
+    def from_env(cls, env: Any, **options: Any) -> Self:
+        """Build networks that fit an environment, and a memory that relabels goals where it is a goal environment.
+
+        Args:
+            env: ``gymnasium.Env``, ``VectorEnv`` or ``(observation_space, action_space)``.
+            options: ``seed``, ``hyperparams``, ``device`` and so on, as in the constructor.
+        """
+        agent = super().from_env(env, **options)
+        if hasattr(env, "has_wrapper_attr") and is_goal_env(env) and options.get("replay") is None:
+            agent.use_hindsight(env)
+        return agent
+
+    def use_hindsight(self, env: Any) -> None:
+        """Put a memory that relabels goals in the place of the present one, unless the hyperparameter ``her`` is none.
+
+        Args:
+            env: a goal environment; its ``compute_reward`` is called from now on.
+
+        Raises:
+            ConfigError: (a ``ValueError``) together with n-step returns or priorities.
+        """
+        settings = self.hyperparams
+        if settings.get("her", "none") == "none":
+            return
+        if settings.get("n_step", 1) != 1 or settings.get("per_alpha"):
+            raise ConfigError("Hindsight needs n_step=1 and no priorities (per_alpha=0): set these, or her=none.")
+        self.replay = HERBuffer.from_env(
+            env,
+            capacity=settings["capacity"],
+            strategy=settings["her"],
+            k=settings["her_k"],
+            gamma=settings["gamma"],
+            seed=derive_seed(self._seed, "replay"),
+        )
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 
@@ -198,13 +235,16 @@ def make_replay(
 
     Observations are kept as they come, but never in float64.
     """
-    dtype = np.dtype(np.float32 if observation_space is None else observation_space.dtype)
+    from optix_core.flattening import flat_space
+
+    dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
     common: dict[str, Any] = {
         "observation_shape": encoder.shape,
         "observation_dtype": np.float32 if dtype == np.float64 else dtype,
         "capacity": settings["capacity"],
         "action_shape": action_shape,
         "action_dtype": action_dtype,
+        "frame_stack": settings.get("frame_stack", 1),
         "n_step": settings.get("n_step", 1),
         "gamma": settings["gamma"],
         "seed": derive_seed(seed, "replay"),

@@ -1,7 +1,7 @@
 """What learners of every framework share: advantages, minibatches, normalisers, replay memories. NumPy only."""
 
 from optix_core.data.gae import compute_gae, successor_values
-from optix_core.data.hindsight import GoalLayout, HERBuffer
+from optix_core.data.hindsight import GoalLayout, HERBuffer, is_goal_env
 from optix_core.data.minibatches import make_minibatches, minibatch_slices
 from optix_core.data.normalizers import ObsNormalizer, RewardNormalizer, RunningMeanStd
 from optix_core.data.prioritized import PrioritizedReplayBuffer
@@ -17,6 +17,7 @@ __all__ = [
     "RewardNormalizer",
     "RunningMeanStd",
     "compute_gae",
+    "is_goal_env",
     "make_minibatches",
     "minibatch_slices",
     "successor_values",

@@ -14,7 +14,17 @@ from optix_core.errors import ConfigError
 from optix_protocol import Array, EpisodeData, StateTree
 
 GoalFunction: TypeAlias = Callable[[Array, Array, Any], Any]
-"""From achieved goals ``[B, G]``, desired goals ``[B, G]`` and an info to ``[B]``, as in Gymnasium-Robotics."""
+"""From achieved goals ``[B, G]``, desired goals ``[B, G]`` and an info to ``[B]``, as in Gymnasium-Robotics; one that
+takes a single pair ``[G], [G]`` only will do."""
+
+
+def is_goal_env(env: Any) -> bool:
+    """Whether an environment (wrapped or not) is a goal environment in the sense of Gymnasium-Robotics.
+
+    Its observation is a Dict with ``achieved_goal`` and ``desired_goal``, and it has ``compute_reward``.
+    """
+    parts = getattr(env.unwrapped.observation_space, "spaces", ())
+    return "achieved_goal" in parts and "desired_goal" in parts and env.has_wrapper_attr("compute_reward")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +64,22 @@ class GoalLayout:
 class HERBuffer(ReplayBuffer):
     """Replay of whole episodes in which a share of the goals is replaced by what was reached in the same episode.
 
-    Of every ``k + 1`` sampled transitions ``k`` get a new goal, with reward (and termination) computed for it. Episodes
-    enter the memory when they end. Observations are flat; ``goals`` says where the goals lie in them.
+    Of every ``k + 1`` sampled transitions ``k`` get a new goal, in the observation and in the next one, and the reward
+    of having achieved what the next observation shows when that goal was desired. A termination is computed anew too
+    where the environment has ``compute_terminated``, and stays as it was elsewhere; a truncation never ends a value.
+    Episodes enter the memory when they end. Observations are flat; ``goals`` says where the goals lie in them.
 
     Args:
         goals: layout of the observations.
-        compute_reward: reward of having achieved one goal when another was desired, vectorised.
-        compute_terminated: whether the episode terminates there, vectorised; None leaves terminations as they were.
-        strategy: new goals come from ``"future"`` moments of the episode, from its ``"final"`` one, or from any moment
-            of the ``"episode"``.
+        compute_reward: reward of having achieved one goal when another was desired.
+        compute_terminated: whether the episode terminates there; None leaves terminations as they were.
+        strategy: new goals come from ``"future"`` moments of the episode (after the transition), from its ``"final"``
+            one, or from any moment of the ``"episode"``.
         k: new goals per original one.
         kwargs: as for :class:`ReplayBuffer`; ``n_step`` is 1.
 
     Raises:
-        ConfigError: (a ``ValueError``) an unknown strategy, a negative ``k`` or an ``n_step`` other than 1.
+        ConfigError: (a ``ValueError``) an unknown strategy, a negative ``k``, or an ``n_step`` other than 1.
     """
 
     def __init__(
@@ -89,8 +101,8 @@ class HERBuffer(ReplayBuffer):
         self.goals = goals
         self.strategy = strategy
         self.k = k
-        self._compute_reward = compute_reward
-        self._compute_terminated = compute_terminated
+        self._compute_reward = _Vectorised(compute_reward)
+        self._compute_terminated = None if compute_terminated is None else _Vectorised(compute_terminated)
         # An episode lies in consecutive rows, its final observation after its last transition.
         self._steps_before = np.zeros(capacity, np.int64)
         self._steps_left = np.zeros(capacity, np.int64)
@@ -108,13 +120,13 @@ class HERBuffer(ReplayBuffer):
         Raises:
             ConfigError: it is no goal environment.
         """
-        base = env.unwrapped
-        if not hasattr(base, "compute_reward"):
-            raise ConfigError(f"Hindsight needs an environment with compute_reward(); {base} has none.")
+        if not env.has_wrapper_attr("compute_reward"):
+            raise ConfigError(f"Hindsight needs an environment with compute_reward(); {env.unwrapped} has none.")
+        terminates = env.has_wrapper_attr("compute_terminated")
         return cls(
-            goals=GoalLayout.of(base.observation_space),
-            compute_reward=base.compute_reward,
-            compute_terminated=getattr(base, "compute_terminated", None),
+            goals=GoalLayout.of(env.unwrapped.observation_space),
+            compute_reward=env.get_wrapper_attr("compute_reward"),
+            compute_terminated=env.get_wrapper_attr("compute_terminated") if terminates else None,
             capacity=capacity,
             action_shape=env.action_space.shape,
             action_dtype=env.action_space.dtype,
@@ -149,9 +161,9 @@ class HERBuffer(ReplayBuffer):
         achieved = batch.next_observations[new, self.goals.achieved]
         batch.observations[new, self.goals.desired] = reached
         batch.next_observations[new, self.goals.desired] = reached
-        batch.rewards[new] = self._compute_reward(achieved, reached, {})
+        batch.rewards[new] = self._compute_reward(achieved, reached)
         if self._compute_terminated is not None:
-            terminated = np.broadcast_to(self._compute_terminated(achieved, reached, {}), len(new))
+            terminated = self._compute_terminated(achieved, reached)
             batch.discounts[new] = np.where(terminated, 0.0, self.gamma)
         return batch
 
@@ -186,6 +198,30 @@ class HERBuffer(ReplayBuffer):
         for episode in self._open:
             for whole in episode.cut():
                 super().add(whole)
+
+
+class _Vectorised:
+    """A goal function for batches, row by row where it cannot take them.
+
+    One that answers a batch with anything but a number for each row, or not at all, was written for single goals.
+    """
+
+    def __init__(self, function: GoalFunction) -> None:
+        self._function = function
+        self._takes_batches = True
+
+    def __call__(self, achieved: Array, desired: Array) -> Array:
+        """Return ``[B]`` for goals ``[B, G]``."""
+        if self._takes_batches and len(achieved) > 1:
+            try:
+                answer = np.asarray(self._function(achieved, desired, {}))
+                self._takes_batches = answer.shape == (len(achieved),)
+            except ValueError:  # "the truth value of an array is ambiguous"
+                self._takes_batches = False
+            if self._takes_batches:
+                return answer
+        rows = [self._function(own, wanted, {}) for own, wanted in zip(achieved, desired, strict=True)]
+        return np.asarray(rows).reshape(len(achieved))
 
 
 class _OpenEpisode:
