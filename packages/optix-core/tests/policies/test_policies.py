@@ -166,8 +166,16 @@ def test_one_hot_marks_the_right_places():
 
 
 def test_a_space_without_array_form_is_refused_with_advice():
-    with pytest.raises(ValueError, match="FlattenObservation"):
-        encoder_for(spaces.Dict({"a": spaces.Discrete(2)}))
+    with pytest.raises(ValueError, match="Text is not supported: wrap the environment"):
+        encoder_for(spaces.Text(3))
+    with pytest.raises(ValueError, match="Dict is not supported: wrap the environment"):
+        encoder_for(spaces.Dict({"words": spaces.Sequence(spaces.Discrete(3))}))
+
+
+def test_parts_are_expected_flat():
+    parts = {"a": spaces.Discrete(3), "b": spaces.Box(-1, 1, (2, 2), np.float32)}
+    assert encoder_for(spaces.Dict(parts)).shape == (7,)
+    assert encoder_for(spaces.Tuple(parts.values())).shape == (7,)
 
 
 # ---- whole policies ---------------------------------------------------------------------------------------------

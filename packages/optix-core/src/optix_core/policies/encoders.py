@@ -114,11 +114,16 @@ def is_image_space(space: gym.Space[Any]) -> bool:
 def encoder_for(space: gym.Space[Any]) -> Encoder:
     """Return the encoder that makes the observations of a space fit for an MLP (images: unchanged, for a CNN).
 
+    Those of a Dict or Tuple are expected flat, as pipelines deliver them.
+
     Raises:
-        ConfigError: a space without an array form (Dict, Tuple, Text, ...).
+        ConfigError: a space without an array form (Text, Graph, ...).
     """
     from gymnasium import spaces
 
+    from optix_core.flattening import flat_space
+
+    space = flat_space(space)
     if isinstance(space, spaces.Discrete):
         return OneHot(nvec=(int(space.n),), start=(int(space.start),), shape=())
     if isinstance(space, spaces.MultiDiscrete):
@@ -127,8 +132,8 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.shape is not None:
         return Keep(shape=space.shape) if is_image_space(space) else Flatten(shape=space.shape)
     raise ConfigError(
-        f"Observation space {type(space).__name__} is not supported: wrap the environment in "
-        "gymnasium.wrappers.FlattenObservation, or pass your own actor and critic."
+        f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes a Box, "
+        "Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
     )
 
 
