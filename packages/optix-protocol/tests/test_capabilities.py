@@ -55,8 +55,8 @@ def test_on_policy_unless_it_says_otherwise():
 def test_reference_agents_have_every_capability():
     case = example_case()
     spaces = {"observation_space": case.observation_space, "action_space": case.action_space}
-    assert capabilities_of(RecurrentReferenceAgent(**spaces)) == set(CAPABILITIES) - {"fused_training"}
-    assert capabilities_of(ReferenceAgent(**spaces)) == set(CAPABILITIES) - {"recurrent_state", "fused_training"}
+    assert capabilities_of(RecurrentReferenceAgent(**spaces)) == set(CAPABILITIES) - {"fused_training", "many_seeds"}
+    assert capabilities_of(ReferenceAgent(**spaces)) == set(CAPABILITIES) - {"recurrent_state", "fused_training", "many_seeds"}
 
 
 def test_callback_hears_everything_by_default():

@@ -5,13 +5,14 @@ An agent opts in by having the method; there is nothing to register. ``capabilit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from optix_protocol.types import Array, RecurrentState, StateTree
+from optix_protocol.types import Array, EpisodeData, RecurrentState, StateTree
 
 if TYPE_CHECKING:
+    from optix_protocol.agent import BaseAgent
     from optix_protocol.contracts import BasePipeline
 
 PolicyMode: TypeAlias = Literal["greedy", "sample"]
@@ -179,6 +180,48 @@ class SupportsFusedTraining(Protocol):
         ...
 
 
+class SeedGroup(Protocol):
+    """Agents of many seeds that are trained side by side; positions count those that still train, from 0."""
+
+    def collect(self) -> Sequence[EpisodeData]:
+        """Return the next window of every agent, by position."""
+        ...
+
+    def learn(self, windows: Sequence[EpisodeData]) -> Sequence[Mapping[str, float]]:
+        """Let every agent learn from its window; return their diagnostics."""
+        ...
+
+    def weights(self, position: int) -> Mapping[str, Array]:
+        """Return a copy of what acting needs of one agent."""
+        ...
+
+    def agent_with(self, weights: Mapping[str, Array]) -> BaseAgent:
+        """Return an agent that acts by these weights until the next call; it takes no part in the training."""
+        ...
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Let only these go on, in this order; the others cost nothing from now on."""
+        ...
+
+
+@runtime_checkable
+class SupportsManySeeds(Protocol):
+    """Training from many seeds in one process, as fast as the device can."""
+
+    def seed_group(
+        self, env_id: str, seeds: Sequence[tuple[int, int]], *, n_envs: int, window_size: int
+    ) -> SeedGroup | None:
+        """Return untrained agents with this agent's settings, or None where the environment does not allow it.
+
+        Args:
+            env_id: a Gymnasium id.
+            seeds: of each agent, and of its pipeline. An agent learns as one of that seed would alone.
+            n_envs: environments side by side, for each agent.
+            window_size: steps of each environment per window.
+        """
+        ...
+
+
 @runtime_checkable
 class SupportsTeardown(Protocol):
     """Something to release at the end."""
@@ -201,6 +244,7 @@ CAPABILITIES: Mapping[str, type] = {
     "action_distribution": SupportsActionDistribution,
     "host_policy": SupportsHostPolicy,
     "fused_training": SupportsFusedTraining,
+    "many_seeds": SupportsManySeeds,
     "teardown": SupportsTeardown,
 }
 

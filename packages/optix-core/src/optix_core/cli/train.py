@@ -21,6 +21,9 @@ def train(
     backend: Annotated[str | None, typer.Option(help="Backend; torch where it is installed.")] = None,
     algorithm: Annotated[str, typer.Option(help="Algorithm of the backend, such as ppo.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Drives everything: the same seed gives the same run.")] = 0,
+    num_seeds: Annotated[
+        int | None, typer.Option(min=1, help="Train this many seeds at once, from --seed on, and compare them.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory, new or empty; by default runs/<env>-<algorithm>-seed<N>.")
     ] = None,
@@ -54,6 +57,13 @@ def train(
             overrides=parse_overrides(set_ or []),
         )
     )
+    if num_seeds is not None:
+        from optix_core.cli.seeds import run_seeds
+        from optix_core.errors import ConfigError
+
+        if resume:
+            raise ConfigError("--resume is for single runs: many seeds at once keep no state to go on from.")
+        return run_seeds(plan, num_seeds, out or default_directory(plan, num_seeds=num_seeds), quiet=quiet)
     return run_plan(plan, out or default_directory(plan, resume=resume), quiet=quiet, resume=resume)
 
 
@@ -127,10 +137,14 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
     return values
 
 
-def default_directory(plan: TrainPlan, *, resume: bool = False) -> Path:
-    """Return ``runs/<env>-<algorithm>-seed<N>``; for a new run with ``-2``, ``-3``, ... where that is taken."""
+def default_directory(plan: TrainPlan, *, resume: bool = False, num_seeds: int | None = None) -> Path:
+    """Return ``runs/<env>-<algorithm>-seed<N>``; for a new run with ``-2``, ``-3``, ... where that is taken.
+
+    For many seeds it is ``runs/<env>-<algorithm>-seeds<N>-<M>``.
+    """
     env = plan.env_id.rpartition(":")[2].replace("/", "-")
-    name = f"{env}-{plan.algorithm}-seed{plan.seed}"
+    seeds = f"seed{plan.seed}" if num_seeds is None else f"seeds{plan.seed}-{plan.seed + num_seeds - 1}"
+    name = f"{env}-{plan.algorithm}-{seeds}"
     candidate, copy = RUNS / name, 1
     while candidate.exists() and not resume:
         copy += 1
