@@ -73,6 +73,7 @@ class FlaxAgent(ActorCriticAgent):
         action_space: Any = None,
     ) -> None:
         use_persistent_cache()
+        self._device_name = device
         settings = HyperparamStore(self.specs, hyperparams)
         if action_dim is None and action_space is None:
             raise ConfigError("Pass action_space=env.action_space, or action_dim=: the actor does not tell its width.")
@@ -243,7 +244,8 @@ class FlaxAgent(ActorCriticAgent):
 
     @staticmethod
     def _check_width(networks: FlaxNetworks, shape: tuple[int, ...], num_outputs: int) -> None:
-        params, rows = networks.train_state.params, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        rows = jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # type: ignore[no-untyped-call]
+        params = networks.train_state.params
         for part, network, width in (
             ("actor", networks.model.actor, num_outputs),
             ("critic", networks.model.critic, 1),

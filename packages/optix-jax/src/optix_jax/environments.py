@@ -82,7 +82,8 @@ class GymnaxEnvironment:
         """Begin an episode."""
         env, params = _made(self.env_id)
         observation, state = env.reset_env(key, params)
-        return observation, jax.tree.map(jnp.asarray, state)
+        # With explicit types, which the loop around it keeps, or a second step would be compiled for other types.
+        return observation, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), state)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
         """Take a step; the time limit truncates."""

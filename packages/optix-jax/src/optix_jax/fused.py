@@ -88,7 +88,7 @@ def begin(plan: Plan, key: jax.Array) -> Actors:
 def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tuple[Actors, Batch, Summary]:
     """Step every environment ``T`` times and judge what happened with the networks that acted."""
     model, env = plan.model, plan.env
-    bounded = env.action_space if hasattr(env.action_space, "low") else None
+    space: Any = env.action_space
 
     def value(observations: jax.Array) -> jax.Array:
         return model.critic(params["critic"], encode(plan.encoder, observations))[:, 0]
@@ -100,13 +100,13 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
         key, action_key, step_key, reset_key = jax.random.split(actors.key, 4)
         outputs = model.actor(params["actor"], encode(plan.encoder, actors.observations))
         actions = model.distribution.sample(outputs, params.get("log_std"), action_key)
-        applied = actions if bounded is None else jnp.clip(actions, bounded.low, bounded.high)
+        applied = jnp.clip(actions, space.low, space.high) if hasattr(space, "low") else actions
         step_keys = jax.random.split(step_key, plan.num_envs)
         after = jax.vmap(env.step)(step_keys, actors.env_states, applied)
         done = after.terminated | after.truncated
         final_values = jax.lax.cond(after.truncated.any(), value, lambda o: jnp.zeros(len(o)), after.observation)
 
-        def begin_anew(observations: jax.Array, states: Any) -> tuple[jax.Array, Any]:
+        def begin_anew(observations: jax.Array, states: Any) -> Any:
             return jax.tree.map(lambda new, old: _where(done, new, old), reset(reset_key), (observations, states))
 
         observations, states = jax.lax.cond(done.any(), begin_anew, lambda *kept: kept, after.observation, after.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -277,9 +278,15 @@ def from_named_arrays(tree: Any, arrays: Mapping[str, Array]) -> Any:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _parameter_shapes(module: MLP | CNN, shape: tuple[int, ...]) -> Any:
+    rows = jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # type: ignore[no-untyped-call]
+    return jax.eval_shape(module.init, jax.random.key(0), rows)["params"]
+
+
 def _orthogonal(module: MLP | CNN, shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, Any]:
     """Draw orthogonal weights and zero biases; in NumPy, because compiling an initialisation takes a second."""
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+    shapes = _parameter_shapes(module, shape)
     last = f"Dense_{sum(name.startswith('Dense') for name in shapes) - 1}"
     params = {}
     for name, layer in shapes.items():

@@ -15,7 +15,7 @@ from optix_core.seeding import derive_seed
 from optix_jax import fused
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, TrainState
-from optix_jax.algorithms.ppo import Diagnostics, FlaxPPOAgent, Settings
+from optix_jax.algorithms.ppo import Diagnostics, FlaxPPOAgent, Settings, diagnostics_of
 from optix_jax.environments import PureEnvironment
 from optix_jax.networks import from_named_arrays, named_arrays
 from optix_protocol import EpisodeData, StateTree
@@ -50,6 +50,49 @@ def _learn(
 begin = Compiled(fused.begin, static_argnums=0)
 collect_window = Compiled(fused.collect_window, static_argnums=0, donate_argnums=(1, 2))
 learn = Compiled(_learn, static_argnums=0, donate_argnums=1)
+
+
+def window_of(
+    summary: fused.Summary,
+    told: tuple[Diagnostics, Any],
+    *,
+    pending: Batch,
+    plan: fused.Plan,
+    versions: tuple[int, int] = (0, 0),
+) -> FusedWindow:
+    """Return what :func:`optix_jax.fused.collect_window` says of a window, fetched from the device."""
+    num_envs = summary.rewards.shape[-1]
+    flat = fused.Summary(*(leaf.reshape(-1, num_envs) for leaf in summary))
+    done = flat.terminated | flat.truncated
+    rows = np.empty((*done.shape, 0), np.float32)
+    means, explained = told
+    return FusedWindow(
+        observations=rows,
+        actions=rows,
+        rewards=flat.rewards,
+        terminated=flat.terminated,
+        truncated=flat.truncated,
+        valid=np.broadcast_to(np.True_, done.shape),
+        last_observation=rows[0],
+        final_observations=np.empty((int(done.sum()), 0), np.float32),
+        episode_returns=flat.returns[done].astype(np.float64),
+        episode_lengths=flat.lengths[done].astype(np.int64),
+        policy_version=versions[0],
+        hyperparam_version=versions[1],
+        pending=pending,
+        plan=plan,
+        diagnostics=np.stack([*means, explained], axis=1)[1:],
+    )
+
+
+def diagnostics_of_window(
+    window: FusedWindow, means: Diagnostics, explained: Any, *, settings: Settings, learning_rate: float
+) -> dict[str, float]:
+    """Join the diagnostics of the updates inside a window with those of the last one."""
+    last = np.array([[*means, explained]], np.float32)
+    *terms, variance = np.concatenate([window.diagnostics, last]).mean(axis=0)
+    found = diagnostics_of(Diagnostics(*terms), settings)
+    return {**found, "explained_variance": float(variance), "learning_rate": learning_rate}
 
 
 class FusedPipeline:
@@ -113,27 +156,8 @@ class FusedPipeline:
         settings = Settings.of(self.agent.hyperparams)
         state, self._actors, batch, summary, told = collect_window(plan, networks.train_state, self._actors, settings)
         networks.train_state = state
-        summary, (means, explained) = jax.device_get((summary, told))
-        flat = fused.Summary(*(leaf.reshape(-1, self.num_envs) for leaf in summary))
-        done = flat.terminated | flat.truncated
-        rows = np.empty((*done.shape, 0), np.float32)
-        return FusedWindow(
-            observations=rows,
-            actions=rows,
-            rewards=flat.rewards,
-            terminated=flat.terminated,
-            truncated=flat.truncated,
-            valid=np.broadcast_to(np.True_, done.shape),
-            last_observation=rows[0],
-            final_observations=np.empty((int(done.sum()), 0), np.float32),
-            episode_returns=flat.returns[done].astype(np.float64),
-            episode_lengths=flat.lengths[done].astype(np.int64),
-            policy_version=self._versions[0],
-            hyperparam_version=self._versions[1],
-            pending=batch,
-            plan=plan,
-            diagnostics=np.stack([*means, explained], axis=1)[1:],
-        )
+        summary, told = jax.device_get((summary, told))
+        return window_of(summary, told, pending=batch, plan=plan, versions=self._versions)
 
     def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
         """Stamp the windows collected from now on with these versions."""

@@ -11,7 +11,7 @@ compiles nothing anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -25,12 +25,11 @@ from optix_core.policies import DiagonalGaussian, Head
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.agent import FlaxAgent
-from optix_protocol import BasePipeline, EpisodeData
+from optix_protocol import BasePipeline, EpisodeData, SeedGroup
 
 if TYPE_CHECKING:
     from optix_jax.environments import PureEnvironment
     from optix_jax.fused import Plan
-    from optix_jax.pipeline import FusedWindow
 
 
 class Settings(NamedTuple):
@@ -278,7 +277,7 @@ class FlaxPPOAgent(FlaxAgent):
         """
         if not episode_data.num_env_steps:
             return {}
-        if getattr(episode_data, "pending", None) is not None:
+        if hasattr(episode_data, "pending"):
             return self._learn_on_device(episode_data)
         self._meet_first_window(episode_data)
         batch, num_rows = self._batch(episode_data)
@@ -313,16 +312,49 @@ class FlaxPPOAgent(FlaxAgent):
             window_size: steps of each environment per window.
             seed: of the environments, of exploration and of the order of minibatches.
         """
-        from optix_jax.environments import GymnaxEnvironment, gymnax_id
         from optix_jax.pipeline import FusedPipeline
+
+        env = self._pure_environment(env_id)
+        if env is None:
+            return None
+        return FusedPipeline(env, self, n_envs=n_envs, window_size=window_size, seed=seed, eval_env=env_id)
+
+    def seed_group(
+        self, env_id: str, seeds: Sequence[tuple[int, int]], *, n_envs: int, window_size: int
+    ) -> SeedGroup | None:
+        """Return untrained agents with these networks and hyperparameters, or None where fusing is impossible.
+
+        Args:
+            env_id: as in :meth:`fused_pipeline`.
+            seeds: of each agent and of its environments.
+            n_envs: environments side by side, for each agent.
+            window_size: steps of each environment per window.
+        """
+        from optix_jax.seeds import FusedSeeds
+
+        env = self._pure_environment(env_id)
+        if env is None:
+            return None
+        agents = [
+            self.from_spaces(
+                env.observation_space,
+                env.action_space,
+                seed=seed,
+                hyperparams=dict(self.hyperparams),
+                device=self._device_name,
+            )
+            for seed, _ in seeds
+        ]
+        return FusedSeeds(env, agents, [seed for _, seed in seeds], num_envs=n_envs, num_steps=window_size)
+
+    def _pure_environment(self, env_id: str) -> PureEnvironment | None:
+        from optix_jax.environments import GymnaxEnvironment, gymnax_id
 
         known = gymnax_id(env_id)
         if known is None or self._obs_normalizer is not None or self._reward_normalizer is not None:
             return None
         env = GymnaxEnvironment(known)
-        if env.observation_space.shape != self._encoder.shape:
-            return None
-        return FusedPipeline(env, self, n_envs=n_envs, window_size=window_size, seed=seed, eval_env=env_id)
+        return env if env.observation_space.shape == self._encoder.shape else None
 
     def fused_plan(self, env: PureEnvironment, *, num_envs: int, num_steps: int, num_updates: int) -> Plan:
         """Return what collecting and learning on the device is compiled for; see :class:`optix_jax.fused.Plan`."""
@@ -338,21 +370,18 @@ class FlaxPPOAgent(FlaxAgent):
             minibatch_size=self.hyperparams["minibatch_size"],
         )
 
-    def _learn_on_device(self, window: FusedWindow) -> dict[str, float]:
+    def _learn_on_device(self, window: Any) -> dict[str, float]:
         """Learn from the last batch of a window, and report on all of its updates."""
-        from optix_jax.pipeline import learn
+        from optix_jax.pipeline import diagnostics_of_window, learn
 
         settings = Settings.of(self.hyperparams)
         learning_rate = float(self.networks.train_state.learning_rate)
         seed = np.uint32(self._rng.integers(2**32))
         state, means, explained = learn(window.plan, self.networks.train_state, window.pending, settings, seed)
         self.networks.train_state = state
-        rows = np.concatenate([window.diagnostics, np.array([[*means, explained]], np.float32)])
-        *terms, explained_ = rows.mean(axis=0)
-        diagnostics = diagnostics_of(Diagnostics(*terms), settings)
         self._num_updates += 1
         self._refresh_policy()
-        return {**diagnostics, "explained_variance": float(explained_), "learning_rate": learning_rate}
+        return diagnostics_of_window(window, means, explained, settings=settings, learning_rate=learning_rate)
 
 
 class FlaxGaussianPPOAgent(FlaxPPOAgent):

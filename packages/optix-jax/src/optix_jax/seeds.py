@@ -1,0 +1,171 @@
+"""Many seeds at once: the fused programs mapped over agents, and the agents that are done taken out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optix_core.seeding import derive_seed
+from optix_jax import fused
+from optix_jax._compilation import Compiled
+from optix_jax._learned import Batch, TrainState
+from optix_jax.algorithms.ppo import FlaxPPOAgent, Settings
+from optix_jax.environments import PureEnvironment
+from optix_jax.networks import named_arrays
+from optix_jax.pipeline import FusedWindow, begin, collect_window, diagnostics_of_window, learn, window_of
+from optix_protocol import Array, EpisodeData
+
+
+def _begin_all(plan: fused.Plan, keys: jax.Array) -> fused.Actors:
+    return jax.vmap(functools.partial(fused.begin, plan))(keys)
+
+
+def _collect_all(plan: fused.Plan, states: TrainState, actors: fused.Actors, settings: Settings) -> Any:
+    collect = functools.partial(fused.collect_window, plan)
+    return jax.vmap(collect, in_axes=(0, 0, None))(states, actors, settings)
+
+
+def _learn_all(plan: fused.Plan, states: TrainState, batches: Batch, settings: Settings, seeds: jax.Array) -> Any:
+    keys = jax.vmap(jax.random.PRNGKey)(seeds)
+    return jax.vmap(functools.partial(fused.learn, plan), in_axes=(0, 0, None, 0))(states, batches, settings, keys)
+
+
+begin_all = Compiled(_begin_all, static_argnums=0)
+collect_all = Compiled(_collect_all, static_argnums=0, donate_argnums=(1, 2))
+learn_all = Compiled(_learn_all, static_argnums=0, donate_argnums=1)
+
+
+class FusedSeeds:
+    """Agents of many seeds; see :class:`optix_protocol.SeedGroup`.
+
+    Agents train in groups of ``lanes`` by one call each. On an accelerator one group holds them all, and is halved
+    (which compiles anew) whenever half of its agents are done. On a CPU a group is one agent: side by side they would
+    not be faster, and alone each runs the very program of a single run.
+
+    Args:
+        env: the environment as pure functions.
+        agents: untrained, with equal networks and hyperparameters.
+        env_seeds: seed of each agent's environments.
+        num_envs: environments side by side, for each agent.
+        num_steps: steps of each between two updates.
+        lanes: agents per call; None chooses by the device.
+    """
+
+    def __init__(
+        self,
+        env: PureEnvironment,
+        agents: Sequence[FlaxPPOAgent],
+        env_seeds: Sequence[int],
+        *,
+        num_envs: int,
+        num_steps: int,
+        lanes: int | None = None,
+    ) -> None:
+        first = agents[0]
+        self._player = first
+        self._plan = first.fused_plan(env, num_envs=num_envs, num_steps=num_steps, num_updates=1)
+        self._settings = Settings.of(first.hyperparams)
+        self._device = first.networks.device
+        self._num_live = len(agents)
+        self._rngs = [agent._rng for agent in agents]
+        if lanes is None:
+            lanes = 1 if self._device.platform == "cpu" else 1 << (len(agents) - 1).bit_length()
+        self._lanes = lanes
+        states = [jax.device_get(agent.networks.train_state) for agent in agents]
+        keys = [jax.random.PRNGKey(derive_seed(seed, "env")) for seed in env_seeds]
+        if lanes == 1:
+            self._groups: list[tuple[TrainState, fused.Actors]] = [
+                (jax.device_put(state, self._device), begin(self._plan, jax.device_put(key, self._device)))
+                for state, key in zip(states, keys, strict=True)
+            ]
+        else:
+            padded = list(_padded(range(len(agents)), lanes))
+            self._groups = []
+            for low in range(0, len(padded), lanes):
+                members = padded[low : low + lanes]
+                stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(states[i] for i in members))
+                actors = begin_all(self._plan, jax.device_put(jnp.stack([keys[i] for i in members]), self._device))
+                self._groups.append((jax.device_put(stacked, self._device), actors))
+
+    def collect(self) -> list[EpisodeData]:
+        """Return the next window of every agent, by position."""
+        windows: list[EpisodeData] = []
+        for index, (states, actors) in enumerate(self._groups):
+            collected = (collect_window if self._lanes == 1 else collect_all)(
+                self._plan, states, actors, self._settings
+            )
+            states, actors, batch, summary, told = collected
+            self._groups[index] = states, actors
+            fetched = jax.device_get((summary, told))
+            for lane in range(min(self._lanes, self._num_live - index * self._lanes)):
+                own = fetched if self._lanes == 1 else _lane(fetched, lane)
+                windows.append(window_of(*own, pending=batch, plan=self._plan))
+        return windows
+
+    def learn(self, windows: Sequence[EpisodeData]) -> list[Mapping[str, float]]:
+        """Let every agent learn from its window; return their diagnostics."""
+        found: list[Mapping[str, float]] = []
+        for index, (states, actors) in enumerate(self._groups):
+            low = index * self._lanes
+            members: list[Any] = list(windows[low : low + self._lanes])
+            seeds = [np.uint32(rng.integers(2**32)) for rng in self._rngs[low : low + self._lanes]]
+            batch = members[0].pending
+            if self._lanes == 1:
+                rates = [float(states.learning_rate)]
+                states, *told = learn(self._plan, states, batch, self._settings, seeds[0])
+                means, explained = jax.tree.map(lambda leaf: leaf[None], jax.device_get(told))
+            else:
+                rates = np.asarray(states.learning_rate).tolist()
+                seeds += [np.uint32(0)] * (self._lanes - len(seeds))
+                states, *told = learn_all(self._plan, states, batch, self._settings, np.array(seeds))
+                means, explained = jax.device_get(told)
+            self._groups[index] = states, actors
+            for lane, window in enumerate(members):
+                assert isinstance(window, FusedWindow)
+                own = _lane((means, explained), lane)
+                found.append(diagnostics_of_window(window, *own, settings=self._settings, learning_rate=rates[lane]))
+        return found
+
+    def weights(self, position: int) -> Mapping[str, Array]:
+        """Return a copy of the parameters of one agent."""
+        states, _ = self._groups[position // self._lanes]
+        if self._lanes == 1:
+            return named_arrays(states.params)
+        return named_arrays(_lane(states.params, position % self._lanes))
+
+    def agent_with(self, weights: Mapping[str, Array]) -> FlaxPPOAgent:
+        """Return an agent that acts by these weights until the next call."""
+        self._player.networks.load(weights)
+        self._player._refresh_policy()
+        return self._player
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Let only these go on, in this order."""
+        self._rngs = [self._rngs[position] for position in positions]
+        self._num_live = len(positions)
+        if self._lanes == 1:
+            self._groups = [self._groups[position] for position in positions]
+            return
+        together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *self._groups)
+        while len(self._groups) == 1 and self._lanes > 2 and self._num_live <= self._lanes // 2:
+            self._lanes //= 2
+        members = _padded(positions, self._lanes)
+        self._groups = [
+            jax.tree.map(lambda leaf, part=members[low : low + self._lanes]: leaf[part], together)
+            for low in range(0, len(members), self._lanes)
+        ]
+
+
+def _lane(tree: Any, lane: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane], tree)
+
+
+def _padded(positions: Sequence[int], lanes: int) -> Array:
+    """Fill up to whole groups by repeating the last: its twin is computed and ignored."""
+    filled = np.asarray(positions, np.int64)
+    return np.pad(filled, (0, -len(filled) % lanes), mode="edge")
