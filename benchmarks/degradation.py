@@ -62,7 +62,8 @@ def main() -> None:
             for start, levels in DROPS.values():
                 found = [play(rng, levels, sigma, phi)[0] for _ in range(arguments.drops)]
                 delays = [np.inf if window is None else window - start + 1 for window in found]
-                cells.append(f"{np.median(delays):.0f} windows, {100 * np.mean(np.isfinite(delays)):.0f} % found")
+                delay = f"{np.median(delays):.0f} windows, " if np.isfinite(np.median(delays)) else ""
+                cells.append(f"{delay}{100 * np.mean(np.isfinite(delays)):.0f} % found")
             trials = np.mean([suspicions for _, suspicions in healthy])
             row = [name, f"{sigma / 100:g}", f"{false} of {len(healthy)}", f"{trials:.2f}", *cells]
             print("| " + " | ".join(row) + " |", flush=True)
