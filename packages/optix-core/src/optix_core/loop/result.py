@@ -10,7 +10,7 @@ from typing import Any
 
 from optix_core.convergence import Assessment
 
-_PACKAGES = ("optix-protocol", "optix-core", "optix-torch", "numpy", "gymnasium", "torch")
+_PACKAGES = ("optix-protocol", "optix-core", "optix-torch", "optix-jax", "numpy", "gymnasium", "torch", "jax", "gymnax")
 
 
 @dataclass(frozen=True, kw_only=True)
