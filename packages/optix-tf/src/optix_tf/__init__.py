@@ -10,17 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optix_tf.agent import TFAgent
+    from optix_tf.algorithms.dqn import TFDQNAgent
     from optix_tf.algorithms.ppo import TFGaussianPPOAgent, TFPPOAgent
+    from optix_tf.algorithms.sac import TFSACAgent
+    from optix_tf.algorithms.td3 import TFTD3Agent
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "TFAgent": "optix_tf.agent",
+    "TFDQNAgent": "optix_tf.algorithms.dqn",
     "TFGaussianPPOAgent": "optix_tf.algorithms.ppo",
     "TFPPOAgent": "optix_tf.algorithms.ppo",
+    "TFSACAgent": "optix_tf.algorithms.sac",
+    "TFTD3Agent": "optix_tf.algorithms.td3",
 }
 
-__all__ = ["TFAgent", "TFGaussianPPOAgent", "TFPPOAgent", "__version__"]
+__all__ = [
+    "TFAgent",
+    "TFDQNAgent",
+    "TFGaussianPPOAgent",
+    "TFPPOAgent",
+    "TFSACAgent",
+    "TFTD3Agent",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

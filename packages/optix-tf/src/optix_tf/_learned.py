@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optix_core.data import ReplayBatch
 from optix_core.policies import MLP
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
@@ -154,7 +155,7 @@ class KerasNetworks:
     def mlp(self) -> MLP | None:
         """Return the acting network in NumPy, None if it is no chain of dense layers."""
         network = self.parts[self._acting].network
-        return host_mlp(network and network.layers, self._snapshot(self._acting))
+        return host_mlp(network.layers if network else None, self._snapshot(self._acting))
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all that is learned, by name."""
@@ -198,6 +199,23 @@ class KerasNetworks:
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use this step size from the next update on."""
         self.learning_rate = float(learning_rate)
+
+    def to_device(self, batch: ReplayBatch, encode: Callable[[Array], Array]) -> ReplayBatch:
+        """Return a batch as compiled updates take it, its observations encoded; they bring it to the device."""
+        return ReplayBatch(
+            observations=as_input(encode(batch.observations), self.dtype),
+            actions=batch.actions,
+            rewards=as_input(batch.rewards, self.dtype),
+            next_observations=as_input(encode(batch.next_observations), self.dtype),
+            discounts=as_input(batch.discounts, self.dtype),
+            weights=as_input(batch.weights, self.dtype),
+            indices=batch.indices,
+        )
+
+    def to_host(self, errors: Any) -> Array:
+        """Return errors ``[B]`` as an array."""
+        array: Array = errors.numpy()
+        return array
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 

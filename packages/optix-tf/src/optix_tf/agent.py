@@ -238,20 +238,24 @@ class TFAgent(ActorCriticAgent):
             valid. ``log_probs`` is left to the update, which begins with the policy that acted.
         """
         T, N = window.rewards.shape
-        valid, dtype = window.valid.reshape(-1), self.networks.dtype
         observations = self._rows(window.observations.reshape(T * N, *window.observations.shape[2:]))
         actions = window.actions.reshape(T * N, *window.actions.shape[2:])
         actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
-        actions = actions.astype(dtype if actions.dtype.kind == "f" else np.int32, copy=False)
-        values = self._values(observations).reshape(T, N)
-        advantages, returns = self._advantages(window, values, lambda rows: self._values(self._rows(rows)))
-        columns = (as_input(observations, dtype), actions, np.zeros(T * N, dtype), values.reshape(-1))
-        if not valid.all():
-            columns = tuple(_filled(column[valid], T * N) for column in columns)
-            advantages, returns = _filled(advantages, T * N), _filled(returns, T * N)
-        return Batch(*columns, advantages.astype(dtype, copy=False), returns.astype(dtype, copy=False)), int(
-            valid.sum()
+        values = self._values(observations)
+        advantages, returns = self._advantages(
+            window, values.reshape(T, N), lambda rows: self._values(self._rows(rows))
         )
+        chosen = slice(None) if window.valid.all() else window.valid.reshape(-1)
+        batch = Batch(
+            observations=observations[chosen],
+            actions=actions[chosen] if actions.dtype.kind == "f" else actions[chosen].astype(np.int32),
+            log_probs=np.zeros(len(returns)),
+            values=values[chosen],
+            advantages=advantages,
+            returns=returns,
+        )
+        dtype = self.networks.dtype
+        return Batch(*(_filled(as_input(column, dtype), T * N) for column in batch)), len(returns)
 
     def _values(self, rows: Array) -> Array:
         """Return the critic's values ``[B]`` for encoded observations ``[B, ...]``."""
@@ -331,6 +335,8 @@ def input_dtype(encoder: Any, observation_space: Any) -> Any:
 
 def _filled(rows: Array, size: int) -> Array:
     """Return ``[size, ...]``: the rows, then zeros."""
+    if len(rows) == size:
+        return rows
     filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
     filled[: len(rows)] = rows
     return filled

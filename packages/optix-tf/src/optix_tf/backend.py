@@ -18,11 +18,35 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "dqn": AlgorithmInfo(
+        name="dqn",
+        description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
+        action_kinds=frozenset({"discrete"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.DQN),
+    ),
+    "sac": AlgorithmInfo(
+        name="sac",
+        description="Soft actor-critic: twin critics, squashed Gaussian policy, automatic temperature.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.SAC),
+    ),
+    "td3": AlgorithmInfo(
+        name="td3",
+        description="Twin delayed deterministic policy gradient with target policy smoothing.",
+        action_kinds=frozenset({"box"}),
+        on_policy=False,
+        default_hyperparams=default_values(specs.TD3),
+    ),
 }
 
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "TFGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "TFPPOAgent"),
+    ("dqn", "any"): ("dqn", "TFDQNAgent"),
+    ("sac", "any"): ("sac", "TFSACAgent"),
+    ("td3", "any"): ("td3", "TFTD3Agent"),
 }
 """Module and class of the agent, by algorithm and kind of action."""
 
@@ -32,6 +56,10 @@ class TFBackend:
 
     name = "tf"
     protocol_version = "0.1"
+    conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
+        "sac": {"hidden_sizes": [16, 16]},
+        "td3": {"hidden_sizes": [16, 16]},
+    }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return the algorithms by name."""

@@ -121,7 +121,7 @@ def twin_of(model: Any, seed: int) -> Any:
     pairs = zip(model.trainable_variables, twin.trainable_variables, strict=True)
     if all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs):
         raise ConfigError(
-            "The critic's initialisers have fixed seeds, so its twin is the same: pass a pair of critics."
+            "The initialisers have fixed seeds, so the critic's twin is the same: pass a pair of critics."
         )
     return twin
 

@@ -1,0 +1,192 @@
+"""What off-policy agents share: many updates in one compiled call, on batches drawn beforehand."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from optix_core.agents.off_policy import OffPolicyAgent
+from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
+from optix_protocol import Array, StateTree
+from optix_tf._compilation import compiled
+from optix_tf._learned import KerasNetworks, TrainState
+from optix_tf._runtime import tf
+from optix_tf.networks import as_input
+
+_UPDATES_PER_CALL = 64
+_BYTES_PER_CALL = 1 << 26
+"""Batches of one call take at most about this much memory."""
+
+
+class Transitions(NamedTuple):
+    """A batch of the replay memory, all first axes ``B``.
+
+    The target of a value is ``rewards + discounts * V(next_observations)``.
+
+    Attributes:
+        observations: encoded, as the networks take them.
+        actions: ``[B]`` whole numbers from 0, or ``[B, D]`` in units where their range is -1 to 1.
+        rewards: ``[B]`` discounted sums of the rewards on the way to ``next_observations``.
+        next_observations: encoded.
+        discounts: ``[B]``, 0 where the episode terminated.
+        weights: ``[B]`` importance weights.
+        noise: standard normal numbers that the update needs, drawn on the host.
+    """
+
+    observations: Any
+    actions: Any
+    rewards: Any
+    next_observations: Any
+    discounts: Any
+    weights: Any
+    noise: Any
+
+
+class Result(NamedTuple):
+    """What one update leaves behind.
+
+    Attributes:
+        state: what is learned.
+        statistics: ``[n]``.
+        errors: ``[B]`` temporal-difference errors, for priorities.
+    """
+
+    state: TrainState
+    statistics: Any
+    errors: Any
+
+
+def make_updates(
+    step: Callable[..., Result],
+    model: Any,
+    state: TrainState,
+    statistics: Any,
+    batches: Transitions,
+    count: Any,
+    number: Any,
+    settings: Mapping[str, Any],
+) -> Result:
+    """Make one update on each of the first batches.
+
+    Args:
+        step: one update, ``step(model, state, statistics, batch, number, settings)``.
+        model: hashable; what stays as it is.
+        state: what is learned.
+        statistics: ``[n]`` of the latest update before.
+        batches: all first axes ``K``, then ``B``.
+        count: 0-d, how many of them count.
+        number: 0-d, which update of the agent's life the first one is, from 1.
+        settings: the hyperparameters, 0-d.
+    """
+
+    def body(i: Any, result: Result) -> tuple[Any, Result]:
+        batch = Transitions(*(column[i] for column in batches))
+        return i + 1, step(model, result.state, result.statistics, batch, number + i, settings)
+
+    start = Result(state, statistics, tf.zeros_like(batches.rewards[0]))
+    end: Result = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))[1]
+    return end
+
+
+class ReplayAgent(OffPolicyAgent):
+    """An off-policy agent on Keras models; the algorithm fills in one pure update.
+
+    Arguments as in :class:`optix_core.agents.off_policy.OffPolicyAgent`, and ``model``, what ``step`` takes.
+    """
+
+    networks: KerasNetworks
+    statistics_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, *, model: Any, **options: Any) -> None:
+        self.model = model
+        super().__init__(**options)
+        self._statistics = np.zeros(len(self.statistics_names), self.networks.dtype)
+        self._room = 1
+
+    # ---- what an algorithm fills in ---------------------------------------------------------------------------------
+
+    @staticmethod
+    @abstractmethod
+    def step(
+        model: Any, state: TrainState, statistics: Any, batch: Transitions, number: Any, settings: Mapping[str, Any]
+    ) -> Result:
+        """Make one update; pure and compiled."""
+
+    @abstractmethod
+    def _settings(self) -> dict[str, float]:
+        """Return the hyperparameters of ``step``."""
+
+    @abstractmethod
+    def _actions(self, actions: Array) -> Array:
+        """Return stored actions ``[B, *act]`` as ``step`` takes them."""
+
+    def _noise(self, batch_size: int) -> Array:  # noqa: ARG002 - none by default
+        """Draw the noise of one update from ``self._rng``."""
+        return np.zeros(0, np.float32)
+
+    # ---- updates ----------------------------------------------------------------------------------------------------
+
+    def _sample_and_update(self, num_updates: int) -> None:
+        most = 1 if isinstance(self.replay, PrioritizedReplayBuffer) else _UPDATES_PER_CALL
+        while num_updates:
+            first = self.replay.sample(self.hyperparams["batch_size"])
+            size = first.observations.nbytes + first.next_observations.nbytes
+            count = min(num_updates, most, max(1, _BYTES_PER_CALL // size))
+            batches = [first, *(self.replay.sample(len(first.rewards)) for _ in range(count - 1))]
+            errors = self._update([self._transitions(batch) for batch in batches])
+            self._num_updates += count
+            num_updates -= count
+            if isinstance(self.replay, PrioritizedReplayBuffer):
+                self.replay.update_priorities(first.indices, self.networks.to_host(errors))
+
+    def _update(self, batch: list[Transitions]) -> Any:
+        """Make one update on each batch and return the errors ``[B]`` of the last."""
+        count = len(batch)
+        while self._room < count:  # few sizes, so that few are compiled
+            self._room *= 2
+        filled = batch + batch[-1:] * (self._room - count)
+        stacked = Transitions(*(np.stack(columns) for columns in zip(*filled, strict=True)))
+        dtype = self.networks.dtype
+        settings = {name: np.asarray(value, dtype) for name, value in self._settings().items()}
+        settings["learning_rate"] = np.asarray(self.networks.learning_rate, dtype)
+        update = compiled(make_updates, type(self).step, self.model)
+        number = np.asarray(self._num_updates + 1, np.int32)
+        with tf.device(self.networks.device):
+            result = update(
+                self.networks.train_state, self._statistics, stacked, np.asarray(count, np.int32), number, settings
+            )
+        self.networks.train_state, self._statistics = result.state, result.statistics.numpy()
+        return result.errors
+
+    def _transitions(self, batch: ReplayBatch) -> Transitions:
+        ready = self.networks.to_device(batch, self._rows)
+        return Transitions(
+            observations=ready.observations,
+            actions=as_input(self._actions(ready.actions), self.networks.dtype),
+            rewards=ready.rewards,
+            next_observations=ready.next_observations,
+            discounts=ready.discounts,
+            weights=ready.weights,
+            noise=as_input(self._noise(len(ready.rewards)), self.networks.dtype),
+        )
+
+    def _measure(self) -> dict[str, float]:
+        return dict(zip(self.statistics_names, self._statistics.tolist(), strict=True))
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        super().restore_training_state(state)
+        # An update that leaves the actor alone reports the actor's latest loss.
+        values = [state["diagnostics"].get(name, 0.0) for name in self.statistics_names]
+        self._statistics = np.array(values, self.networks.dtype)
+
+
+def follow(targets: list[Any], online: list[Any], tau: Any) -> list[Any]:
+    """Move the share ``tau`` of the way towards the networks (Polyak averaging); all of it is a copy."""
+    return [
+        tf.where(tau < 0.5, target + tau * (new - target), new - (1.0 - tau) * (new - target))
+        for target, new in zip(targets, online, strict=True)
+    ]
