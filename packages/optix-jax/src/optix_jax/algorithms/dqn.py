@@ -118,7 +118,7 @@ def dqn_update(
         return dqn_loss(model.q_network(params, batch.observations), batch.actions, targets, batch.weights)
 
     (loss, errors), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-    norm = optax.global_norm(gradients)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(gradient)) for gradient in jax.tree.leaves(gradients)))
     factor = jnp.minimum(1.0, settings.max_grad_norm / (norm + 1e-6))
     gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
     learned, memory = model.optimizer.step(
