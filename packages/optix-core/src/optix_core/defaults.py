@@ -23,6 +23,8 @@ class Recipe:
         window_size: steps of each environment per window.
         max_env_steps: budget of training steps when the user names none.
         hyperparams: values that differ from the algorithm's defaults.
+        loop: settings of the loop that differ from its defaults.
+        for_goals: only for goal environments.
     """
 
     pattern: str
@@ -30,6 +32,19 @@ class Recipe:
     window_size: int = 256
     max_env_steps: int = 1_000_000
     hyperparams: Mapping[str, Any] = field(default_factory=dict)
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    for_goals: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the family is called in ``run.json``."""
+        return "goal environments" if self.for_goals else self.pattern
+
+
+def _atari(**recipe: Any) -> tuple[Recipe, ...]:
+    """Return a recipe for Atari games under both of their names (Mnih et al. 2015: rewards are clipped)."""
+    common = {"n_envs": 8, "max_env_steps": 10_000_000, "loop": {"clip_rewards": True}}
+    return tuple(Recipe(pattern=pattern, **{**common, **recipe}) for pattern in ("ALE/*", "*NoFrameskip-v*"))
 
 
 _PPO: tuple[Recipe, ...] = (
@@ -75,6 +90,17 @@ _PPO: tuple[Recipe, ...] = (
             "minibatch_size": 256,
         },
     ),
+    # Schulman et al. 2017, without annealing: a run here ends when there is a reason, not at a known step.
+    *_atari(
+        window_size=128,
+        hyperparams={
+            "learning_rate": 2.5e-4,
+            "clip_range": 0.1,
+            "num_epochs": 4,
+            "minibatch_size": 256,
+            "entropy_coef": 0.01,
+        },
+    ),
     Recipe(pattern="*"),
 )
 
@@ -95,6 +121,20 @@ _DQN: tuple[Recipe, ...] = (
             "tau": 0.01,
         },
     ),
+    # rl-baselines3-zoo; the memory is larger, since it keeps each picture once (200,000 rows are 1.4 GB).
+    *_atari(
+        window_size=16,
+        hyperparams={
+            "learning_rate": 1e-4,
+            "batch_size": 32,
+            "capacity": 200_000,
+            "frame_stack": 4,
+            "learning_starts": 50_000,
+            "target_update_interval": 250,
+            "epsilon_end": 0.01,
+            "epsilon_decay_steps": 1_000_000,
+        },
+    ),
     Recipe(pattern="*", n_envs=8, window_size=16),
 )
 
@@ -106,8 +146,23 @@ _RAINBOW: tuple[Recipe, ...] = (
         max_env_steps=100_000,
         hyperparams={"learning_rate": 5e-4, "learning_starts": 1000, "n_step": 5, "v_min": 0.0, "v_max": 100.0},
     ),
+    # Hessel et al. 2018, with half of their million transitions: 500,000 rows are 3.5 GB.
+    *_atari(
+        window_size=16,
+        hyperparams={
+            "learning_rate": 6.25e-5,
+            "batch_size": 32,
+            "capacity": 500_000,
+            "frame_stack": 4,
+            "learning_starts": 20_000,
+            "target_update_interval": 2_000,
+        },
+    ),
     Recipe(pattern="*", n_envs=8, window_size=16),
 )
+
+# rl-baselines3-zoo's settings for the robots of Gymnasium-Robotics.
+_GOALS: Mapping[str, Any] = {"gamma": 0.95, "tau": 0.05, "learning_starts": 1000}
 
 _SAC: tuple[Recipe, ...] = (
     Recipe(
@@ -124,6 +179,7 @@ _SAC: tuple[Recipe, ...] = (
         max_env_steps=500_000,
         hyperparams={"learning_rate": 7e-4, "tau": 0.01, "learning_starts": 1000},
     ),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={**_GOALS, "learning_rate": 1e-3}, for_goals=True),
     Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 1000}),
 )
 
@@ -138,6 +194,7 @@ _TD3: tuple[Recipe, ...] = (
         max_env_steps=500_000,
         hyperparams={"tau": 0.01, "learning_starts": 1000},
     ),
+    Recipe(pattern="*", n_envs=4, window_size=16, hyperparams=_GOALS, for_goals=True),
     Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 1000}),
 )
 
@@ -145,10 +202,16 @@ _RECIPES: Mapping[str, tuple[Recipe, ...]] = {"ppo": _PPO, "sac": _SAC, "td3": _
 _GENERAL = Recipe(pattern="*")
 
 
-def recipe(algorithm: str, env_id: str) -> Recipe:
-    """Return the first recipe of the algorithm whose pattern matches the environment id (without its module)."""
+def recipe(algorithm: str, env_id: str, *, is_goal_env: bool = False) -> Recipe:
+    """Return the first recipe of the algorithm that fits.
+
+    Args:
+        algorithm: its name.
+        env_id: id of the environment; its module does not matter.
+        is_goal_env: whether the environment is one with goals.
+    """
     env_id = env_id.rpartition(":")[2]
     for candidate in _RECIPES.get(algorithm, ()):
-        if fnmatchcase(env_id, candidate.pattern):
+        if fnmatchcase(env_id, candidate.pattern) and candidate.for_goals <= is_goal_env:
             return candidate
     return _GENERAL

@@ -84,6 +84,8 @@ class LoopSettings:
             budget is used. None: 0.075 where the user named the budget, 0 where it is only our cap.
         fused: collect and learn on the device, where the agent can and the environment has such a form
             (:class:`optix_protocol.SupportsFusedTraining`); None: wherever that is possible.
+        clip_rewards: learn from rewards clipped to -1..1; scores and results stay raw.
+        episodic_life: while training, a lost life of an Atari game ends the episode; training scores are then per life.
     """
 
     window_size: int = 256
@@ -96,6 +98,8 @@ class LoopSettings:
     alpha: float = 0.05
     early_plateau_fraction: float | None = None
     fused: bool | None = None
+    clip_rewards: bool = False
+    episodic_life: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ class TrainPlan:
         kind = action_kind(spec.action_space)
         algorithm = choose_algorithm(backend, kind) if config.algorithm == "auto" else config.algorithm
         info = algorithm_info(backend, algorithm, kind)
-        family = recipe(info.name, str(spec.env_id))
+        family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
         loop_names = {f.name for f in fields(LoopSettings)}
         known = loop_names | set(info.default_hyperparams)
         for name in config.overrides:
@@ -155,7 +159,7 @@ class TrainPlan:
         hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
         budget = config.max_env_steps or family.max_env_steps
         n_envs = min(config.n_envs or family.n_envs, budget)
-        settings = _loop_settings({"window_size": family.window_size, **loop})
+        settings = _loop_settings({"window_size": family.window_size, **family.loop, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
         if settings.early_plateau_fraction is None:
             # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
@@ -171,7 +175,7 @@ class TrainPlan:
             max_seconds=config.max_seconds,
             hyperparams=hyperparams,
             loop=settings,
-            defaults_from=family.pattern,
+            defaults_from=family.name,
         )
         plan.make_scheduler()
         pipeline = plan._fused_pipeline(plan.make_agent())
@@ -240,7 +244,13 @@ class TrainPlan:
         if not self.loop.fused:
             seed = derive_seed(self.seed, "train")
             return VectorBatchPipeline(
-                self.env_id, agent, n_envs=self.n_envs, window_size=self.loop.window_size, seed=seed
+                self.env_id,
+                agent,
+                n_envs=self.n_envs,
+                window_size=self.loop.window_size,
+                clip_rewards=self.loop.clip_rewards,
+                episodic_life=self.loop.episodic_life,
+                seed=seed,
             )
         pipeline = self._fused_pipeline(agent)
         if pipeline is None:
@@ -248,7 +258,8 @@ class TrainPlan:
         return pipeline
 
     def _fused_pipeline(self, agent: BaseAgent) -> BasePipeline | None:
-        if self.loop.fused is False or not isinstance(agent, SupportsFusedTraining):
+        on_host = self.loop.fused is False or self.loop.clip_rewards or self.loop.episodic_life
+        if on_host or not isinstance(agent, SupportsFusedTraining):
             return None
         seed = derive_seed(self.seed, "train")
         return agent.fused_pipeline(self.env_id, n_envs=self.n_envs, window_size=self.loop.window_size, seed=seed)
@@ -385,6 +396,7 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
             raise ConfigError(f"{name} must be a finite number, got {value!r}.")
     if settings.fused is not None and not isinstance(settings.fused, bool):
         raise ConfigError(f"fused must be true or false, got {settings.fused!r}.")
-    if not isinstance(settings.rollback_on_degradation, bool):
-        raise ConfigError(f"rollback_on_degradation must be true or false, got {settings.rollback_on_degradation!r}.")
+    for name in ("rollback_on_degradation", "clip_rewards", "episodic_life"):
+        if not isinstance(getattr(settings, name), bool):
+            raise ConfigError(f"{name} must be true or false, got {getattr(settings, name)!r}.")
     return settings
