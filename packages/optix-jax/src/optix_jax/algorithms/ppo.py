@@ -136,7 +136,8 @@ def ppo_update(
         model: the networks.
         state: what is learned.
         batch: ``R`` rows.
-        num_rows: how many of them, the first, are experience; the rest fills up. A Python int says that all are.
+        num_rows: how many of them, the first, are experience; the rest, any finite numbers, fills up. A Python
+            int says that all are.
         settings: the hyperparameters.
         key: of the random orders.
         minibatch_size: largest number of rows per step; static. Minibatches differ by at most one row.
@@ -144,6 +145,7 @@ def ppo_update(
     Returns:
         The next state, and diagnostics over the last epoch.
     """
+    batch = jax.tree.map(jnp.asarray, batch)
     total = len(batch.returns)
     width = min(minibatch_size, total)
     parts = (num_rows + minibatch_size - 1) // minibatch_size

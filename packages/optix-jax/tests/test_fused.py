@@ -1,0 +1,229 @@
+"""Collection on the device against the rules that hold for every window."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from optix_core.data import compute_gae
+from optix_core.environments import EnvSpec
+from optix_core.errors import ConfigError
+from optix_core.loop import RLOptimizer
+from optix_core.policies import Flatten
+from optix_jax import FlaxPPOAgent, fused, pipeline
+from optix_jax.algorithms.ppo import Settings
+from optix_jax.environments import GymnaxEnvironment, Transition, gymnax_id
+from optix_jax.pipeline import FusedPipeline
+from optix_protocol import LoopCallback
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts steps; action 1 earns 1. Ends after ``length`` steps, by a time limit or for good."""
+
+    length: int = 5
+    by_limit: bool = True
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, key):
+        start = jax.random.uniform(key, (), minval=0.0, maxval=0.1)
+        return jnp.stack([start, jnp.zeros(())]), (start, jnp.int32(0))
+
+    def step(self, key, state, action):
+        start, time = state
+        time = time + 1
+        ended = time >= self.length
+        observation = jnp.stack([start, time.astype(jnp.float32)])
+        no = jnp.zeros((), bool)
+        reward = action.astype(jnp.float32)
+        return Transition(
+            observation, (start, time), reward, no if self.by_limit else ended, ended if self.by_limit else no
+        )
+
+
+def make(env, *, num_envs=3, num_steps=12, num_updates=1, seed=0, **hyperparams):
+    settings = {"hidden_sizes": [8], "num_epochs": 2, "minibatch_size": 12, **hyperparams}
+    agent = FlaxPPOAgent.from_spaces(env.observation_space, env.action_space, seed=seed, hyperparams=settings)
+    made = FusedPipeline(env, agent, n_envs=num_envs, window_size=num_steps, updates_per_window=num_updates, seed=seed)
+    return agent, made
+
+
+@pytest.mark.parametrize("by_limit", [True, False])
+def test_batch_is_what_the_host_computes(by_limit):
+    env = Counter(by_limit=by_limit)
+    agent, _ = make(env, normalize_advantage=False)
+    plan = agent.fused_plan(env, num_envs=3, num_steps=12, num_updates=1)
+    params, settings = agent.networks.train_state.params, Settings.of(agent.hyperparams)
+    actors = fused.begin(plan, jax.random.PRNGKey(0))
+    later, batch, summary = jax.device_get(fused.collect(plan, params, actors, settings))
+
+    observations = batch.observations.reshape(12, 3, 2)
+    assert np.array_equal(observations[:, 0, 1], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1])
+    assert np.array_equal(summary.rewards, batch.actions.reshape(12, 3).astype(np.float32))
+    done = summary.terminated | summary.truncated
+    assert np.array_equal(np.argwhere(done[:, 0])[:, 0], [4, 9])
+    assert summary.truncated.any() == by_limit
+
+    def critic(rows):
+        return np.asarray(agent.model.critic(params["critic"], jnp.asarray(rows)))[:, 0]
+
+    after = np.concatenate([observations[1:], later.observations[None]])
+    after[done] = np.stack([observations[done][:, 0], np.full(done.sum(), 5.0)], axis=1)  # the true final ones
+    values = critic(batch.observations).reshape(12, 3)
+    next_values = critic(after.reshape(-1, 2)).reshape(12, 3)
+    advantages, returns = compute_gae(
+        summary.rewards,
+        values,
+        next_values,
+        summary.terminated,
+        summary.truncated,
+        gamma=agent.hyperparams["gamma"],
+        gae_lambda=agent.hyperparams["gae_lambda"],
+    )
+    np.testing.assert_allclose(batch.advantages.reshape(12, 3), advantages, atol=1e-5)
+    np.testing.assert_allclose(batch.returns.reshape(12, 3), returns, atol=1e-5)
+
+
+def test_windows_tell_episodes_across_their_borders():
+    _, made = make(Counter(), num_steps=8)
+    windows = [made.collect() for _ in range(4)]
+    for window in windows:
+        window.check()
+    lengths = np.concatenate([window.episode_lengths for window in windows])
+    assert len(lengths) == 3 * (32 // 5)
+    assert set(lengths) == {5}
+    rewards = np.concatenate([window.rewards for window in windows])[:30, 0].reshape(6, 5).sum(axis=1)
+    first_env = [
+        total for window in windows for total, (_, n) in zip(window.episode_returns, window.ends, strict=True) if n == 0
+    ]
+    assert np.array_equal(first_env, rewards)
+    assert sum(window.num_env_steps for window in windows) == 4 * 24
+
+
+def test_updates_inside_a_window_and_after_it():
+    agent, made = make(Counter(), num_updates=3)
+    window = made.collect()
+    assert window.num_env_steps == 3 * 36
+    per_update = 2 * 3  # epochs times minibatches
+    assert int(agent.networks.train_state.opt_state.count) == 2 * per_update
+    diagnostics = agent.learn(window)
+    assert int(agent.networks.train_state.opt_state.count) == 3 * per_update
+    assert all(np.isfinite(value) for value in diagnostics.values())
+    assert {"loss", "entropy", "approx_kl", "explained_variance", "learning_rate"} <= diagnostics.keys()
+
+
+def test_learns_what_pays():
+    agent, made = make(Counter(), num_envs=8, num_steps=16, learning_rate=0.01, minibatch_size=64, num_epochs=4)
+    for _ in range(25):
+        window = made.collect()
+        agent.learn(window)
+    assert window.rewards.mean() > 0.95
+    policy = agent.make_policy("greedy", num_envs=2, seed=0)
+    assert np.array_equal(policy.act(np.array([[0.05, 0.0], [0.02, 3.0]], np.float32)), [1, 1])
+
+
+def test_nothing_compiles_twice():
+    agent, made = make(GymnaxEnvironment("CartPole-v1"), num_envs=5, num_steps=7, hidden_sizes=[9])
+    before = pipeline.collect_window.num_traces, pipeline.learn.num_traces
+    for _ in range(4):
+        agent.learn(made.collect())
+    assert (pipeline.collect_window.num_traces, pipeline.learn.num_traces) == (before[0] + 1, before[1] + 1)
+
+
+def test_goes_on_exactly_from_a_saved_state():
+    agent, made = make(Counter())
+    agent.learn(made.collect())
+    states = agent.training_state(), made.pipeline_state()
+    expected = [agent.learn(made.collect()) for _ in range(3)]
+    twin, twin_made = make(Counter(), seed=7)
+    twin.restore_training_state(states[0])
+    assert twin_made.restore_pipeline_state(states[1]) is None
+    assert [twin.learn(twin_made.collect()) for _ in range(3)] == expected
+    for name, array in agent.networks.weights().items():
+        assert np.array_equal(array, twin.networks.weights()[name])
+
+
+def test_a_run_resumed_is_the_run(tmp_path):
+    class StopAfter(LoopCallback):
+        def __init__(self, windows):
+            self.left = windows
+
+        def on_episode_end(self, episode_id, eval_metrics):
+            self.left -= 1
+            if self.left == 0:
+                self.optimizer.stop()
+
+    def run(folder, stop_after=0, resume=False):
+        agent, made = make(Counter())
+        stop = StopAfter(stop_after)
+        optimizer = RLOptimizer(
+            agent, made, max_env_steps=36 * 8, checkpoint_dir=tmp_path / folder, resume=resume, callbacks=stop
+        )
+        stop.optimizer = optimizer
+        return optimizer.run(), agent.training_state()["weights"]
+
+    whole, expected = run("whole")
+    run("parts", stop_after=3)
+    resumed, found = run("parts", resume=True)
+    assert resumed.train_env_steps == whole.train_env_steps == 36 * 8
+    for name, array in expected.items():
+        assert np.array_equal(array, found[name])
+
+
+def test_continuous_actions_reach_the_environment_clipped():
+    env = GymnaxEnvironment("Pendulum-v1")
+    agent, made = make(env, num_envs=2, num_steps=4, log_std_init=3.0)
+    window = made.collect()
+    assert np.abs(np.asarray(window.pending.actions)).max() > 2.0  # learned from as drawn
+    assert window.rewards.min() > -(np.pi**2 + 0.1 * 64 + 0.001 * 4) - 1e-3
+    assert np.isfinite(agent.learn(window)["loss"])
+
+
+@pytest.mark.slow
+def test_every_named_environment_of_gymnax_steps():
+    for env_id in ("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Breakout-MinAtar"):
+        agent, made = make(GymnaxEnvironment(env_id), num_envs=2, num_steps=3)
+        assert np.isfinite(agent.learn(made.collect())["loss"]), env_id
+
+
+def test_gymnax_cartpole_is_gymnasium_cartpole():
+    gym_env = EnvSpec.of("CartPole-v1").make()
+    env = GymnaxEnvironment("CartPole-v1")
+    _, state = env.reset(jax.random.PRNGKey(0))
+    step = jax.jit(env.step)
+    gym_env.reset(seed=0)
+    gym_env.unwrapped.state = np.array([state.x, state.x_dot, state.theta, state.theta_dot], np.float64)
+    for t in range(500):
+        # Lean against the fall, so that the episode lasts until the time limit.
+        action = int(float(state.theta) + 0.3 * float(state.theta_dot) + 0.02 * float(state.x_dot) > 0)
+        after = step(jax.random.PRNGKey(1), state, action)
+        observation, reward, terminated, truncated, _ = gym_env.step(action)
+        assert (float(after.reward), bool(after.terminated), bool(after.truncated)) == (reward, terminated, truncated)
+        if t < 50:
+            np.testing.assert_allclose(after.observation, observation, atol=1e-3)
+        if terminated or truncated:
+            break
+        state = after.state
+        gym_env.unwrapped.state = np.array([state.x, state.x_dot, state.theta, state.theta_dot], np.float64)
+    assert (t, truncated, terminated) == (499, True, False)
+
+
+def test_what_cannot_be_fused():
+    env = EnvSpec.of("CartPole-v1")
+    plain = FlaxPPOAgent.from_spaces(env.observation_space, env.action_space)
+    options = {"n_envs": 2, "window_size": 4, "seed": 0}
+    assert plain.fused_pipeline("CartPole-v1", **options) is not None
+    assert plain.fused_pipeline("LunarLander-v3", **options) is None
+    assert gymnax_id("gymnax/Breakout-MinAtar") == "Breakout-MinAtar"
+    normal = FlaxPPOAgent.from_spaces(
+        env.observation_space, env.action_space, hyperparams={"normalize_observations": True}
+    )
+    assert normal.fused_pipeline("CartPole-v1", **options) is None
+    with pytest.raises(ConfigError, match="Normalisers"):
+        FusedPipeline(GymnaxEnvironment("CartPole-v1"), normal)
+    assert isinstance(plain._encoder, Flatten)
