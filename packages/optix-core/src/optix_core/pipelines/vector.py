@@ -298,7 +298,13 @@ def _open(
         specs = [EnvSpec.of(source) for source in env]
         return specs[0], make_vector([spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper)
     spec = EnvSpec.of(env)
-    return spec, spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper)
+    envs = spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper)
+    if episodic_life and not isinstance(envs, gym.vector.SyncVectorEnv):
+        raise ConfigError(_NO_LIVES)
+    return spec, envs
+
+
+_NO_LIVES = "episodic_life is for Atari games: this environment knows no lives."
 
 
 def _record_lives(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -306,5 +312,5 @@ def _record_lives(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     from optix_core.pipelines.env_state import EpisodeRecorder
 
     if not hasattr(env.unwrapped, "ale"):
-        raise ConfigError("episodic_life is for Atari games: this environment knows no lives.")
+        raise ConfigError(_NO_LIVES)
     return EpisodeRecorder(EpisodicLife(env))
