@@ -113,7 +113,8 @@ class FlaxNetworks:
     def __init__(self, *, model: Model, params: Mapping[str, Any], device: jax.Device, learning_rate: float) -> None:
         self.model = model
         self.device = device
-        placed = jax.device_put(dict(params), device)
+        # Copies, here and below: an update gives its input's memory away, which must not be anybody else's.
+        placed = jax.device_put(jax.tree.map(np.array, dict(params)), device)
         self._opt_template = jax.eval_shape(model.optimizer.init, placed)
         self._fixed_rate = not model.scales_steps and not _takes_learning_rate(self._opt_template)
         state = TrainState(placed, model.optimizer.init(placed), np.float32(learning_rate))
@@ -181,7 +182,7 @@ class FlaxNetworks:
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned."""
         leaves, structure = jax.tree.flatten(self._train_state.opt_state)
-        stored = [np.asarray(state["optimizer"][str(i)], leaf.dtype) for i, leaf in enumerate(leaves)]
+        stored = [np.array(state["optimizer"][str(i)], leaf.dtype) for i, leaf in enumerate(leaves)]
         opt_state = jax.tree.unflatten(structure, stored)
         rate = np.asarray(state["learning_rate"], np.float32)
         self.train_state = self._train_state._replace(

@@ -177,10 +177,10 @@ def network_of(
 
     if not isinstance(module, nnx.Module):
         raise ConfigError(f"{type(module).__name__} is no flax module: pass a flax.linen or flax.nnx module.")
-    definition, params, rest = nnx.split(module, nnx.Param, ...)
+    definition, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     if jax.tree.leaves(rest):
         raise ConfigError("Networks with more than parameters (batch statistics, dropout) are not supported.")
-    return Network(module=definition), nnx.to_pure_dict(params)
+    return Network(module=definition), nnx.to_pure_dict(params)  # type: ignore[arg-type]
 
 
 def build_network(
@@ -272,9 +272,9 @@ def named_arrays(tree: Any) -> dict[str, Array]:
 
 
 def from_named_arrays(tree: Any, arrays: Mapping[str, Array]) -> Any:
-    """Return a tree like ``tree`` with the leaves that :func:`named_arrays` gave out."""
+    """Return a tree like ``tree`` with copies of the leaves that :func:`named_arrays` gave out."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")], leaf.dtype), tree
+        lambda path, leaf: np.array(arrays[jax.tree_util.keystr(path, simple=True, separator=".")], leaf.dtype), tree
     )
 
 
