@@ -58,7 +58,7 @@ def set_params(agent, **params):
 
 
 def test_a_hundred_changes_of_hyperparameters_trace_nothing(agent_class):
-    agent = make(agent_class, updates_per_step=0.5)
+    agent = make(agent_class, updates_per_step=0.25)
     agent.learn(window(agent_class))
     before = run_updates.num_traces
     rng = np.random.default_rng(0)
@@ -75,14 +75,14 @@ def test_a_hundred_changes_of_hyperparameters_trace_nothing(agent_class):
     assert run_updates.num_traces == before
 
 
-def test_any_number_of_updates_needs_five_compiled_versions_at_most(agent_class):
-    agent = make(agent_class, batch_size=13)
-    agent.replay.add(window(agent_class))
+def test_numbers_of_updates_share_compiled_code():
+    agent = make(FlaxDQNAgent, batch_size=13)
+    agent.replay.add(window(FlaxDQNAgent))
     before = run_updates.num_traces
-    for number in range(1, 40):
+    for number in (3, 4, 20, 19):
         agent._sample_and_update(number)
-    assert agent._num_updates == sum(range(1, 40))
-    assert run_updates.num_traces - before <= 5
+    assert agent._num_updates == 46
+    assert run_updates.num_traces - before == 2  # for up to 4 and up to 16 updates in a call
 
 
 def test_equal_networks_share_compiled_code(agent_class):
@@ -253,11 +253,14 @@ def test_has_the_capabilities_that_the_loop_looks_for(agent_class):
     "observation_space", [spaces.Box(0, 255, (40, 36, 1), np.uint8), spaces.Discrete(5), spaces.Box(-1, 1, (2, 2))]
 )
 def test_learns_from_any_observations(agent_class, observation_space):
-    agent = make(agent_class, observation_space, batch_size=4, updates_per_step=0.02)
+    agent = make(agent_class, observation_space, batch_size=4, updates_per_step=0.05)
     before = agent.networks.weights()
     data = window(agent_class, 0, observation_space)
     assert np.isfinite(list(agent.learn(data).values())).all()
-    assert all((before[name] != array).any() for name, array in agent.networks.weights().items() if array.any())
+    after = agent.networks.weights()
+    assert {name.split(".")[0] for name in after} == {
+        name.split(".")[0] for name, array in after.items() if (array != before[name]).any()
+    }
     assert agent.act(data.observations[0]).shape[1:] == ACTIONS[agent_class].shape
 
 

@@ -132,6 +132,13 @@ class Network:
 
     module: Any
 
+    def __hash__(self) -> int:
+        """Hash the module, or know it by identity where it holds lists, as ``linen.Sequential`` does."""
+        try:
+            return hash(self.module)
+        except (TypeError, ValueError):
+            return id(self.module)
+
     def __call__(self, params: Any, *inputs: jax.Array) -> jax.Array:
         """Return outputs ``[B, out]`` for inputs ``[B, ...]``."""
         if isinstance(self.module, nn.Module):
