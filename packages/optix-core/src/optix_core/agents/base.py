@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from optix_core.agents.files import load_weights, save_weights
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data.normalizers import ObsNormalizer
+from optix_core.errors import ConfigError
 from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, policy_tree
 from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
+
+if TYPE_CHECKING:
+    from optix_core.policies.onnx_export import PolicyGraph
 
 _STATISTICS = "observations."
 """What the names of an observation normaliser's arrays begin with in weight files."""
@@ -56,6 +60,15 @@ class Networks(Protocol):
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use this step size from the next update on."""
+        ...
+
+
+@runtime_checkable
+class WritesOnnx(Protocol):
+    """Networks that can say in ONNX what they compute, where :meth:`Networks.mlp` cannot say it in NumPy."""
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
         ...
 
 
@@ -184,7 +197,33 @@ class NetworkAgent(ABC):
         self._load(load_weights(path, kind=self._kind, like=self._weights()))
         self.networks.align()
 
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the greedy policy to this path as an ONNX model.
+
+        Its input ``observation`` ``[N, *obs]`` is as the environment gives it (flat, where that is a Dict or Tuple):
+        encoding and normalisation are in the model. Outputs are ``action`` ``[N, *act]`` and, by the kind of action,
+        ``log_probs``, ``values`` (of DQN and Rainbow) or ``mean`` and ``std``. A policy with a memory has it as further
+        inputs ``h`` (and ``c``), zero when an episode begins, and as outputs ``next_h`` (and ``next_c``).
+
+        Raises:
+            ConfigError: (a ``ValueError``) onnx is not installed, or the network is of a kind that cannot be written.
+        """
+        from optix_core.policies.onnx_export import PolicyGraph
+
+        graph = PolicyGraph(self._encoder, self._obs_normalizer)
+        graph.act(self._frozen_head(), self._write_network(graph))
+        graph.save(path, kind=self._kind)
+
     # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _write_network(self, graph: PolicyGraph) -> str:
+        """Add the acting network to a graph and return the name of its outputs."""
+        mlp = self.networks.mlp()
+        if mlp is not None:
+            return graph.mlp(graph.rows, mlp)
+        if isinstance(self.networks, WritesOnnx):
+            return self.networks.write_onnx(graph)
+        raise ConfigError(f"{self._kind} can write only chains of dense layers as ONNX models.")
 
     def _explore(self, observations: Array) -> Array:
         """Return actions ``[N, *act]`` for observations ``[N, *obs]`` while learning."""

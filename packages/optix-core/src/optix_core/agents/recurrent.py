@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from optix_core.agents.base import Networks
 from optix_core.errors import AgentError
 from optix_core.policies import RecurrentNetwork, RecurrentPolicy, StateNetwork, policy_tree
 from optix_protocol import Array, EpisodeData, PolicyMode, RecurrentState, StateTree
+
+if TYPE_CHECKING:
+    from optix_core.policies.onnx_export import PolicyGraph
 
 
 class RecurrentNetworks(Networks, Protocol):
@@ -59,6 +62,10 @@ class RecurrentActorCriticAgent(ActorCriticAgent):
         return policy_tree(self._encoder, network, self._frozen_head(), self._obs_normalizer)
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _write_network(self, graph: PolicyGraph) -> str:
+        network = self.networks.host()
+        return super()._write_network(graph) if network is None else graph.recurrent(graph.rows, network)
 
     def _explore(self, observations: Array) -> Array:
         return self._behaviour.act_with_state(observations, self.initial_state(len(observations)))[0]

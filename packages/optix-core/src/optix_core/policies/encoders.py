@@ -20,9 +20,11 @@ class Flatten:
 
     Attributes:
         shape: shape of one observation.
+        dtype: what environments give them as.
     """
 
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -37,7 +39,7 @@ class Flatten:
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
-        return {"kind": "flatten", "shape": np.array(self.shape, np.int64)}
+        return {"kind": "flatten", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class OneHot:
     nvec: tuple[int, ...]
     start: tuple[int, ...]
     shape: tuple[int, ...]
+    dtype = "int64"
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -83,9 +86,11 @@ class Keep:
 
     Attributes:
         shape: shape of one observation.
+        dtype: what environments give them as.
     """
 
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -98,7 +103,7 @@ class Keep:
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
-        return {"kind": "keep", "shape": np.array(self.shape, np.int64)}
+        return {"kind": "keep", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
 
 
 Encoder: TypeAlias = Flatten | OneHot | Keep
@@ -130,7 +135,8 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
         nvec, start = space.nvec.reshape(-1), space.start.reshape(-1)
         return OneHot(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)), shape=space.shape)
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.shape is not None:
-        return Keep(shape=space.shape) if is_image_space(space) else Flatten(shape=space.shape)
+        kind = Keep if is_image_space(space) else Flatten
+        return kind(shape=space.shape, dtype=str(space.dtype))
     raise ConfigError(
         f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes a Box, "
         "Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
@@ -145,9 +151,9 @@ def encoder_from_tree(tree: StateTree) -> Encoder:
     """
     shape = tuple(map(int, tree["shape"]))
     if tree["kind"] == "flatten":
-        return Flatten(shape=shape)
+        return Flatten(shape=shape, dtype=tree.get("dtype", "float32"))
     if tree["kind"] == "keep":
-        return Keep(shape=shape)
+        return Keep(shape=shape, dtype=tree.get("dtype", "float32"))
     if tree["kind"] == "one_hot":
         return OneHot(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])), shape=shape)
     raise ValueError(f"Unknown observation encoder '{tree['kind']}'; update optix-core.")

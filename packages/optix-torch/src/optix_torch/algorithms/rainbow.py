@@ -24,12 +24,14 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
+from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
+from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import encoder_for_module, with_learning_rate_of
 from optix_torch._learned import Target, TorchNetworks, Transitions
+from optix_torch._onnx import example_rows, write_module
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
 from optix_torch.dueling import DuelingRunner, build_rainbow_network, make_dueling_runner
 from optix_torch.networks import Noise, Runner, host_mlp
@@ -237,11 +239,25 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
 
     def host_policy(self) -> StateTree | None:
         """Return the policy without noise as plain arrays, None if it is no MLP."""
+        mlp = self._mlp(self._noiseless())
+        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
+
+    def _write_network(self, graph: PolicyGraph) -> str:
+        network = self._noiseless()
+        mlp = self._mlp(network)
+        if mlp is not None:
+            return graph.mlp(graph.rows, mlp)
+        return write_module(graph, network, graph.rows, example_rows(graph))
+
+    def _noiseless(self) -> nn.Module:
+        """Return a copy of the network that acts by the means of its weights."""
         network = copy.deepcopy(self.q_network)
         Noise(network)
+        return network
+
+    def _mlp(self, network: nn.Module) -> MLP | None:
         runner = make_dueling_runner(network, self.device)
-        mlp = runner.mlp() if isinstance(runner, DuelingRunner) else host_mlp(network)
-        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
+        return runner.mlp() if isinstance(runner, DuelingRunner) else host_mlp(network)
 
     def training_state(self) -> StateTree:
         """Return copies of networks, target, optimiser, memory, noise, random numbers and counters."""
