@@ -850,6 +850,12 @@ class HostPolicyIsAView(StateIsAView):
         return {"weight": self._weights["actor"]}
 
 
+@breaks("export_matches_policy")
+class ExportsToAnotherName(ReferenceAgent):
+    def export_onnx(self, path):
+        Path(f"{path}.onnx").write_bytes(b"model")
+
+
 @breaks("teardown_twice")
 class TearsDownOnce(ReferenceAgent):
     def teardown(self):

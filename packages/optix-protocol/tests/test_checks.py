@@ -14,6 +14,7 @@ from optix_protocol.conformance.reference import ReferenceAgent
 
 CHECK_BY_NAME = {check.name: check for check in CHECKS}
 OF_MEMORY = {check.name for check in CHECKS if check.requires == "recurrent_state"}
+OF_EXPORT = {check.name for check in CHECKS if check.requires == "export"}
 
 
 def _load_sabotage():
@@ -58,9 +59,10 @@ def test_reference_agent_passes_everything(any_case, make_reference):
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
     allowed = {
-        "discrete": OF_MEMORY,
-        "box": OF_MEMORY | {"host_policy_is_plain", "distribution_matches_samples"},
+        "discrete": OF_MEMORY | OF_EXPORT,
+        "box": OF_MEMORY | OF_EXPORT | {"host_policy_is_plain", "distribution_matches_samples"},
         "multidiscrete": OF_MEMORY
+        | OF_EXPORT
         | {
             "host_policy_is_plain",
             "distribution_is_proper",
@@ -184,7 +186,7 @@ def test_an_off_policy_agent_passes(make_reference):
     report = check_agent(make_reference(case, Replays), case=case)
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
-    assert skipped == OF_MEMORY | {"learn_keeps_environments_apart", "load_refuses_other_network"}
+    assert skipped == OF_MEMORY | OF_EXPORT | {"learn_keeps_environments_apart", "load_refuses_other_network"}
 
 
 def test_an_off_policy_agent_that_forgets_its_memory_is_caught(make_reference):

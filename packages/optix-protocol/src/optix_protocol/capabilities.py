@@ -5,6 +5,7 @@ An agent opts in by having the method; there is nothing to register. ``capabilit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -162,6 +163,20 @@ class SupportsHostPolicy(Protocol):
 
 
 @runtime_checkable
+class SupportsExport(Protocol):
+    """The greedy policy as an ONNX model, for deployment without Python."""
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to exactly this path.
+
+        Its first input is ``observation`` ``[N, *obs]``, as the environment gives it; all that lies between observation
+        and network is in the model. Its output ``action`` ``[N, *act]`` is that of the greedy policy. A recurrent state
+        (:class:`SupportsRecurrentState`) has an input of its name and an output ``next_<name>`` for each array.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsFusedTraining(Protocol):
     """Collecting and learning on the device, in environments that live there, without a way back for every step."""
 
@@ -243,6 +258,7 @@ CAPABILITIES: Mapping[str, type] = {
     "param_bounds": SupportsParamBounds,
     "action_distribution": SupportsActionDistribution,
     "host_policy": SupportsHostPolicy,
+    "export": SupportsExport,
     "fused_training": SupportsFusedTraining,
     "many_seeds": SupportsManySeeds,
     "teardown": SupportsTeardown,

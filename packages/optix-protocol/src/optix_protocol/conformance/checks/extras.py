@@ -1,12 +1,14 @@
-"""Checks of the small capabilities: parameter bounds, host policy, teardown."""
+"""Checks of the small capabilities: parameter bounds, host policy, export, teardown."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 
 import numpy as np
 
-from optix_protocol.capabilities import ParamBound
+from optix_protocol.capabilities import ParamBound, SupportsPolicy, SupportsRecurrentState
 from optix_protocol.conformance._trees import first_difference, leaves, problem, stored
 from optix_protocol.conformance.check import check
 from optix_protocol.conformance.subject import Subject, require, skip
@@ -57,6 +59,38 @@ def check_host_policy_is_plain(subject: Subject) -> None:
     require(
         first_difference(before, stored(agent.host_policy())) is not None,
         "host_policy is the same after learning: return the current weights.",
+    )
+
+
+@check("export_matches_policy", requires="export")
+def check_export_matches_policy(subject: Subject) -> None:
+    """An ONNX model is written to the very path that is given, and acts as the greedy policy does."""
+    agent = subject.learned_from(subject.window())
+    path = subject.directory / "policy.model"
+    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+    try:
+        agent.export_onnx(path)
+    except Exception:
+        if installed:
+            raise
+        skip("onnx and onnxruntime are not installed")
+    require(path.is_file(), f"export_onnx({path.name!r}) wrote no file of this name.")
+    if not (installed and isinstance(agent, SupportsPolicy)):
+        skip("needs onnxruntime, and an agent with make_policy to compare with")
+    runtime = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    observations = subject.observations
+    memory = agent.initial_state(len(observations)) if isinstance(agent, SupportsRecurrentState) else {}
+    names = {value.name for value in session.get_inputs()}
+    wanted = {"observation", *memory}
+    require(names == wanted, f"the model's inputs are {sorted(names)}, they should be {sorted(wanted)}.")
+    (actions,) = session.run(["action"], {"observation": observations, **memory})
+    found = subject.case.action_problem(actions, len(observations))
+    require(found is None, f"the model's actions are no actions of the space: {found}.")
+    expected = np.asarray(subject.policy(agent, "greedy").act(observations))
+    require(
+        np.allclose(actions, expected, rtol=1e-4, atol=1e-5),
+        "the model acts differently from the greedy policy: put normalisers, noise and clipping into it as they are.",
     )
 
 
