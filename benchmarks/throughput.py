@@ -2,8 +2,9 @@
 
 Both sides of a group train on the same task with the same networks, minibatches and number of updates, one thread, in
 turns within one process; the ratio is that of the medians. Further rows of a group show wider configurations of ours.
+``--backends torch jax tf`` puts the backends beside each other.
 
-    python benchmarks/throughput.py [ppo] [dqn] [sac] [td3] [--repeats 5] [--steps 32768]
+    python benchmarks/throughput.py [ppo] [dqn] [sac] [td3] [--repeats 5] [--steps 32768] [--backends torch jax]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is imported
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 Trainer: TypeAlias = Callable[[int], int]
 """Trains for at least so many environment steps and returns how many it made."""
@@ -56,11 +58,11 @@ def sb3_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
     return train
 
 
-def optix_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
+def optix_trainer(algorithm: str, env_id: str, case: Case, backend: str) -> Trainer:
     from optix_core.backends import make_agent
     from optix_core.pipelines import VectorBatchPipeline
 
-    agent = make_agent(algorithm, env_id, framework="torch", seed=0, **case.settings)
+    agent = make_agent(algorithm, env_id, framework=backend, seed=0, **case.settings)
     pipeline = VectorBatchPipeline(env_id, agent, n_envs=case.num_envs, window_size=case.window_size, seed=0)
     windows = pipeline.windows()
 
@@ -141,10 +143,10 @@ def _twin_critics(learning_rate: float) -> Group:
     same = {"learning_rate": learning_rate, "learning_starts": 100}
     peer = {**same, "batch_size": 256, "policy_kwargs": {"net_arch": [256, 256]}}
 
-    def ours(name: str, **changes: Any) -> Case:
-        return Case(name=name, num_envs=1, window_size=1, settings=same | changes)
+    def ours(name: str, num_envs: int = 1, window_size: int = 1, **changes: Any) -> Case:
+        return Case(name=name, num_envs=num_envs, window_size=window_size, settings=same | changes)
 
-    rows = [ours("optix, same configuration")]
+    rows = [ours("optix, same configuration"), ours("optix, 4 envs x 16, an update per step", 4, 16)]
     if has_bf16():
         rows.append(ours("optix, products in bfloat16", precision="bf16"))
     return Group(
@@ -169,10 +171,16 @@ GROUPS: Mapping[str, Callable[[], Group]] = {
 }
 
 
-def measure(algorithm: str, group: Group, *, repeats: int, num_env_steps: int) -> None:
+def measure(
+    algorithm: str, group: Group, *, repeats: int, num_env_steps: int, backends: Sequence[str] = ("torch",)
+) -> None:
     """Train in turns and print the rates."""
     trainers = {group.peer.name: sb3_trainer(algorithm, group.env_id, group.peer)}
-    trainers |= {case.name: optix_trainer(algorithm, group.env_id, case) for case in group.ours}
+    for backend in backends:
+        for case in group.ours:
+            if backend == "torch" or "precision" not in case.settings:
+                name = case.name if len(backends) == 1 else case.name.replace("optix", f"optix {backend}")
+                trainers[name] = optix_trainer(algorithm, group.env_id, case, backend)
     rates: dict[str, list[float]] = {name: [] for name in trainers}
     for train in trainers.values():
         train(max(256, int(4096 * group.share)))  # warm up
@@ -193,6 +201,7 @@ def main() -> None:
     parser.add_argument("algorithms", nargs="*", default=[], help=f"of {', '.join(GROUPS)}; default all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=32768, help="environment steps per repeat and side")
+    parser.add_argument("--backends", nargs="+", default=["torch"], metavar="NAME", help="of our rows")
     options = parser.parse_args()
 
     import torch
@@ -200,7 +209,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for algorithm in options.algorithms or GROUPS:
         group = GROUPS[algorithm]()
-        measure(algorithm, group, repeats=options.repeats, num_env_steps=int(options.steps * group.share))
+        steps = int(options.steps * group.share)
+        measure(algorithm, group, repeats=options.repeats, num_env_steps=steps, backends=options.backends)
 
 
 if __name__ == "__main__":
