@@ -9,28 +9,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optix_torch.algorithms.a2c import TorchAgent
     from optix_torch.algorithms.dqn import TorchDQNAgent
     from optix_torch.algorithms.ppo import TorchGaussianPPOAgent, TorchPPOAgent
     from optix_torch.algorithms.rainbow import TorchRainbowDQNAgent
+    from optix_torch.algorithms.recurrent_ppo import TorchRecurrentPPOAgent
     from optix_torch.algorithms.sac import TorchSACAgent
     from optix_torch.algorithms.td3 import TorchTD3Agent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "TorchAgent": "optix_torch.algorithms.a2c",
     "TorchDQNAgent": "optix_torch.algorithms.dqn",
     "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
     "TorchPPOAgent": "optix_torch.algorithms.ppo",
     "TorchRainbowDQNAgent": "optix_torch.algorithms.rainbow",
+    "TorchRecurrentPPOAgent": "optix_torch.algorithms.recurrent_ppo",
     "TorchSACAgent": "optix_torch.algorithms.sac",
     "TorchTD3Agent": "optix_torch.algorithms.td3",
 }
 
 __all__ = [
+    "TorchAgent",
     "TorchDQNAgent",
     "TorchGaussianPPOAgent",
     "TorchPPOAgent",
     "TorchRainbowDQNAgent",
+    "TorchRecurrentPPOAgent",
     "TorchSACAgent",
     "TorchTD3Agent",
     "__version__",

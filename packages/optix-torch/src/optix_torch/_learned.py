@@ -219,24 +219,34 @@ class ActorCriticNetworks(TorchNetworks):
         optimizer: torch.optim.Optimizer | None,
         device: torch.device,
     ) -> None:
-        actor, critic = actor.to(device), critic.to(device)
-        for parameter in extra.values():
-            parameter.data = parameter.data.to(device)
-        self.parameters = FlatParameters([*actor.parameters(), *critic.parameters(), *extra.values()])
-        self.optimizer: Optimizer = (
-            Adam(self.parameters, learning_rate=0.0)
-            if optimizer is None
-            else ModuleOptimizer(optimizer, extra.values())
-        )
+        modules = {"actor": actor, "critic": critic}
+        self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
         self.actor, self.critic = make_runner(actor, device), make_runner(critic, device)
         super().__init__(
-            {"actor": actor, "critic": critic},
+            modules,
             optimizers={"optimizer": self.optimizer},
             acting=self.actor,
             acting_module=actor,
             device=device,
             extra=extra,
         )
+
+
+def one_optimizer(
+    modules: Mapping[str, nn.Module],
+    extra: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer | None,
+    device: torch.device,
+) -> tuple[FlatParameters, Optimizer]:
+    """Move modules and extra parameters to a device, into one vector, and under one optimiser; None makes Adam."""
+    for module in modules.values():
+        module.to(device)
+    for parameter in extra.values():
+        parameter.data = parameter.data.to(device)
+    every = FlatParameters([*(p for module in modules.values() for p in module.parameters()), *extra.values()])
+    if optimizer is None:
+        return every, Adam(every, learning_rate=0.0)
+    return every, ModuleOptimizer(optimizer, extra.values())
 
 
 def _host_copy(tensor: Tensor) -> Array:

@@ -19,6 +19,20 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "recurrent_ppo": AlgorithmInfo(
+        name="recurrent_ppo",
+        description="PPO that remembers: a GRU or LSTM, trained on sequences.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.RECURRENT_PPO),
+    ),
+    "a2c": AlgorithmInfo(
+        name="a2c",
+        description="Advantage actor-critic: one gradient step per window, the base for a loss of your own.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.A2C),
+    ),
     "dqn": AlgorithmInfo(
         name="dqn",
         description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
@@ -52,6 +66,8 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "TorchGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "TorchPPOAgent"),
+    ("recurrent_ppo", "any"): ("recurrent_ppo", "TorchRecurrentPPOAgent"),
+    ("a2c", "any"): ("a2c", "TorchAgent"),
     ("dqn", "any"): ("dqn", "TorchDQNAgent"),
     ("rainbow", "any"): ("rainbow", "TorchRainbowDQNAgent"),
     ("sac", "any"): ("sac", "TorchSACAgent"),

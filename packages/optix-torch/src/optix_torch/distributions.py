@@ -38,6 +38,10 @@ class Distribution(Protocol):
         """Judge actions as they are stored in a window, flat: ``[B]`` or ``[B, D]``."""
         ...
 
+    def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies ``[B]`` as :meth:`evaluate` does, for autograd to differentiate."""
+        ...
+
 
 class Categorical:
     """One discrete action by its logits.
@@ -66,6 +70,10 @@ class Categorical:
 
         return Evaluation(log_probs.gather(1, index).squeeze(1), entropies, backward)
 
+    def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies for autograd."""
+        return self.evaluate(outputs, actions)[:2]
+
 
 class MultiCategorical:
     """Several independent discrete actions, their logits side by side.
@@ -89,6 +97,10 @@ class MultiCategorical:
 
         log_probs = torch.stack([part.log_probs for part in parts]).sum(0)
         return Evaluation(log_probs, torch.stack([part.entropies for part in parts]).sum(0), backward)
+
+    def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies for autograd."""
+        return self.evaluate(outputs, actions)[:2]
 
 
 class DiagonalGaussian:
@@ -117,8 +129,6 @@ class DiagonalGaussian:
         log_std = self._log_std.detach()
         inverse_std = (-log_std).exp()
         z = ((actions - self._centre) / self._scale - outputs) * inverse_std
-        log_probs = z.square().sum(1).mul_(-0.5).sub_(log_std.sum() + 0.5 * _LOG_2PI * len(log_std))
-        entropy = log_std.sum() + 0.5 * (1 + _LOG_2PI) * len(log_std)
 
         def backward(d_log_prob: Tensor, d_entropy: float) -> Tensor:
             column = d_log_prob.unsqueeze(1)
@@ -127,4 +137,15 @@ class DiagonalGaussian:
             self._log_std.grad.add_(d_entropy * len(outputs))
             return column * z * inverse_std
 
-        return Evaluation(log_probs, entropy.expand(len(outputs)), backward)
+        return Evaluation(*self._densities(z, log_std), backward)
+
+    def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies for autograd."""
+        z = ((actions - self._centre) / self._scale - outputs) * (-self._log_std).exp()
+        return self._densities(z, self._log_std)
+
+    @staticmethod
+    def _densities(z: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = z.square().sum(1).mul_(-0.5).sub_(log_std.sum() + 0.5 * _LOG_2PI * len(log_std))
+        entropy = log_std.sum() + 0.5 * (1 + _LOG_2PI) * len(log_std)
+        return log_probs, entropy.expand(len(z))

@@ -18,11 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from optix_core.errors import ConfigError
 from optix_core.policies import GRU, LSTM, MLP, RecurrentNetwork, StateNetwork
-from optix_core.policies.recurrent import gru_step, lstm_step, sigmoid
+from optix_core.policies.recurrent import gru_step, lstm_step
 from optix_protocol import Array, RecurrentState
 from optix_torch._arrays import as_tensor
-from optix_torch._learned import TorchModules
-from optix_torch._optimizers import Adam, FlatParameters, ModuleOptimizer, Optimizer
+from optix_torch._learned import TorchModules, one_optimizer
 from optix_torch.networks import Runner, host_mlp, make_runner
 
 Cell: TypeAlias = nn.GRUCell | nn.LSTMCell
@@ -99,23 +98,28 @@ class _GRUThroughTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, from_input: Tensor, h: Tensor, keep: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         L, B, H = len(from_input), len(h), h.shape[1]
-        a, kept, state, transposed = from_input.detach().numpy(), keep.numpy(), h.numpy(), weight.t()
-        before = torch.empty(L, B, H)
-        after, gates, new, b_new = (np.empty((L, B, size), np.float32) for size in (H, 2 * H, H, H))
-        from_state = torch.empty(B, 3 * H)
-        b = from_state.numpy()
-        for t, before_t in enumerate(before.unbind()):
-            h_t = np.multiply(state, kept[t], out=before_t.numpy())
-            torch.addmm(bias, before_t, transposed, out=from_state)
-            gates_t = sigmoid(np.add(a[t, :, : 2 * H], b[:, : 2 * H], out=gates[t]))
-            b_new[t] = b[:, 2 * H :]
-            new_t = np.multiply(b_new[t], gates_t[:, :H], out=new[t])
-            new_t += a[t, :, 2 * H :]
+        halves = torch.ones(3 * H)
+        halves[: 2 * H] = 0.5  # sigmoid(x) = (1 + tanh(x / 2)) / 2
+        a, kept, state = (from_input.detach() * halves).numpy(), keep.numpy(), h.numpy()
+        transposed, bias = (weight * halves.unsqueeze(1)).t(), bias * halves
+        before, from_state = torch.empty(L, B, H), torch.empty(L, B, 3 * H)
+        after, gates, new = (np.empty((L, B, size), np.float32) for size in (H, 2 * H, H))
+        rows = zip(before.unbind(), from_state.unbind(), a, kept, gates, new, after, strict=True)
+        for before_t, from_state_t, a_t, kept_t, gates_t, new_t, after_t in rows:
+            h_t = np.multiply(state, kept_t, out=before_t.numpy())
+            torch.addmm(bias, before_t, transposed, out=from_state_t)
+            b_t = from_state_t.numpy()
+            np.add(a_t[:, : 2 * H], b_t[:, : 2 * H], out=gates_t)
+            np.tanh(gates_t, out=gates_t)
+            gates_t += 1.0
+            gates_t *= 0.5
+            np.multiply(b_t[:, 2 * H :], gates_t[:, :H], out=new_t)
+            new_t += a_t[:, 2 * H :]
             np.tanh(new_t, out=new_t)
-            state = np.subtract(h_t, new_t, out=after[t])
+            state = np.subtract(h_t, new_t, out=after_t)
             state *= gates_t[:, H:]
             state += new_t
-        ctx.saved = before, kept, gates, new, b_new, weight
+        ctx.saved = before, kept, gates, new, from_state.numpy()[..., 2 * H :], weight
         return torch.from_numpy(after)
 
     @staticmethod
@@ -129,21 +133,22 @@ class _GRUThroughTime(torch.autograd.Function):
         np.multiply(by_new, b_new * r * (1.0 - r), out=factors[:, :, 0])
         np.multiply(before.numpy() - new, z * (1.0 - z), out=factors[:, :, 1])
         np.multiply(by_new, r, out=factors[:, :, 2])
-        d_state = torch.empty(L, B, 3 * H)
+        d_state, d_before = torch.empty(L, B, 3 * H), torch.zeros(B, H)
+        d_h, through, product = d_after.numpy().copy(), d_before.numpy(), np.empty((B, H), np.float32)
+        begins = (kept == 0.0).any((1, 2)).tolist()
         d_b = d_state.numpy().reshape(L, B, 3, H)
-        d_h = d_after.numpy().copy()
-        d_before = torch.zeros(B, H)
-        through = d_before.numpy()
-        for t in reversed(range(L)):
-            d_h[t] += through
-            np.multiply(factors[t], d_h[t, :, None], out=d_b[t])
-            torch.mm(d_state[t], weight, out=d_before)
-            through += d_h[t] * z[t]
-            through *= kept[t]
+        rows = list(zip(d_h, d_h[:, :, None], factors, d_b, d_state.unbind(), z, kept, begins, strict=True))
+        for d_h_t, column, factors_t, d_b_t, d_state_t, z_t, kept_t, begins_t in reversed(rows):
+            d_h_t += through
+            np.multiply(factors_t, column, out=d_b_t)
+            torch.mm(d_state_t, weight, out=d_before)
+            through += np.multiply(d_h_t, z_t, out=product)
+            if begins_t:
+                through *= kept_t
         d_input = d_state.clone()
         np.multiply(d_h, by_new, out=d_input.numpy()[..., 2 * H :])
-        rows = d_state.view(L * B, 3 * H)
-        return d_input, None, None, rows.t() @ before.view(L * B, H), rows.sum(0)
+        flat = d_state.view(L * B, 3 * H)
+        return d_input, None, None, flat.t() @ before.view(L * B, H), flat.sum(0)
 
 
 class _LSTMThroughTime(torch.autograd.Function):
@@ -159,23 +164,28 @@ class _LSTMThroughTime(torch.autograd.Function):
         ctx: Any, from_input: Tensor, h: Tensor, c: Tensor, keep: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         L, B, H = len(from_input), len(h), h.shape[1]
-        a, kept, transposed = from_input.detach().numpy(), keep.numpy(), weight.t()
-        state, memory = h.numpy(), c.numpy()
+        halves = torch.full((4 * H,), 0.5)  # sigmoid(x) = (1 + tanh(x / 2)) / 2
+        halves[2 * H : 3 * H] = 1.0
+        a, kept, state, memory = (from_input.detach() * halves).numpy(), keep.numpy(), h.numpy(), c.numpy()
+        transposed, bias = (weight * halves.unsqueeze(1)).t(), bias * halves
+        scale, shift = halves.numpy(), 1.0 - halves.numpy()
         before, gates = torch.empty(L, B, H), torch.empty(L, B, 4 * H)
         after, c_before, c_after, squashed = np.empty((4, L, B, H), np.float32)
-        for t, (before_t, gates_t) in enumerate(zip(before.unbind(), gates.unbind(), strict=True)):
-            np.multiply(state, kept[t], out=before_t.numpy())
-            np.multiply(memory, kept[t], out=c_before[t])
+        product = np.empty((B, H), np.float32)
+        rows = zip(before.unbind(), gates.unbind(), a, kept, c_before, c_after, squashed, after, strict=True)
+        for before_t, gates_t, a_t, kept_t, c_before_t, c_after_t, squashed_t, after_t in rows:
+            np.multiply(state, kept_t, out=before_t.numpy())
+            np.multiply(memory, kept_t, out=c_before_t)
             torch.addmm(bias, before_t, transposed, out=gates_t)
-            g = gates_t.numpy()
-            g += a[t]
-            sigmoid(g[:, : 2 * H])
-            np.tanh(g[:, 2 * H : 3 * H], out=g[:, 2 * H : 3 * H])
-            sigmoid(g[:, 3 * H :])
-            memory = np.multiply(c_before[t], g[:, H : 2 * H], out=c_after[t])
-            memory += g[:, :H] * g[:, 2 * H : 3 * H]
-            np.tanh(memory, out=squashed[t])
-            state = np.multiply(g[:, 3 * H :], squashed[t], out=after[t])
+            g_t = gates_t.numpy()
+            g_t += a_t
+            np.tanh(g_t, out=g_t)
+            g_t *= scale
+            g_t += shift
+            memory = np.multiply(c_before_t, g_t[:, H : 2 * H], out=c_after_t)
+            memory += np.multiply(g_t[:, :H], g_t[:, 2 * H : 3 * H], out=product)
+            np.tanh(memory, out=squashed_t)
+            state = np.multiply(g_t[:, 3 * H :], squashed_t, out=after_t)
         ctx.saved = before, c_before, kept, gates.numpy(), squashed, weight
         outputs = torch.from_numpy(after), torch.from_numpy(c_after)
         ctx.mark_non_differentiable(outputs[1])
@@ -192,22 +202,24 @@ class _LSTMThroughTime(torch.autograd.Function):
         np.multiply(c_before, f * (1.0 - f), out=factors[:, :, 1])
         np.multiply(i, 1.0 - g * g, out=factors[:, :, 2])
         by_out, by_memory = squashed * o * (1.0 - o), o * (1.0 - squashed * squashed)
-        d_gates = torch.empty(L, B, 4 * H)
+        d_gates, d_before = torch.empty(L, B, 4 * H), torch.zeros(B, H)
+        d_h, through = d_after.numpy().copy(), d_before.numpy()
+        d_memory, product = np.zeros((B, H), np.float32), np.empty((B, H), np.float32)
+        begins = (kept == 0.0).any((1, 2)).tolist()
         d_a = d_gates.numpy().reshape(L, B, 4, H)
-        d_h = d_after.numpy().copy()
-        d_before, d_memory = torch.zeros(B, H), np.zeros((B, H), np.float32)
-        through = d_before.numpy()
-        for t in reversed(range(L)):
-            d_h[t] += through
-            d_memory += d_h[t] * by_memory[t]
-            np.multiply(factors[t], d_memory[:, None], out=d_a[t, :, :3])
-            np.multiply(d_h[t], by_out[t], out=d_a[t, :, 3])
-            torch.mm(d_gates[t], weight, out=d_before)
-            through *= kept[t]
-            d_memory *= f[t]
-            d_memory *= kept[t]
-        rows = d_gates.view(L * B, 4 * H)
-        return d_gates, None, None, None, rows.t() @ before.view(L * B, H), rows.sum(0)
+        rows = list(zip(d_h, by_memory, by_out, factors, d_a, d_gates.unbind(), f, kept, begins, strict=True))
+        for d_h_t, by_memory_t, by_out_t, factors_t, d_a_t, d_gates_t, f_t, kept_t, begins_t in reversed(rows):
+            d_h_t += through
+            d_memory += np.multiply(d_h_t, by_memory_t, out=product)
+            np.multiply(factors_t, d_memory[:, None], out=d_a_t[:, :3])
+            np.multiply(d_h_t, by_out_t, out=d_a_t[:, 3])
+            torch.mm(d_gates_t, weight, out=d_before)
+            d_memory *= f_t
+            if begins_t:
+                through *= kept_t
+                d_memory *= kept_t
+        flat = d_gates.view(L * B, 4 * H)
+        return d_gates, None, None, None, flat.t() @ before.view(L * B, H), flat.sum(0)
 
 
 _gru_through_time: Callable[..., Tensor] = _GRUThroughTime.apply
@@ -303,17 +315,8 @@ class RecurrentActorCriticNetworks(TorchModules):
         if not isinstance(cell, nn.GRUCell | nn.LSTMCell) or not cell.bias:
             raise ConfigError(f"cell must be an nn.GRUCell or nn.LSTMCell with biases, got {type(cell).__name__}.")
         modules = {"encoder": encoder, "cell": cell, "actor": actor, "critic": critic}
-        for module in modules.values():
-            module.to(device)
-        for parameter in extra.values():
-            parameter.data = parameter.data.to(device)
         self.cell = cell
-        self.parameters = FlatParameters([*(p for m in modules.values() for p in m.parameters()), *extra.values()])
-        self.optimizer: Optimizer = (
-            Adam(self.parameters, learning_rate=0.0)
-            if optimizer is None
-            else ModuleOptimizer(optimizer, extra.values())
-        )
+        self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
         super().__init__(modules, optimizers={"optimizer": self.optimizer}, device=device, extra=extra)
 
     def through(self, observations: Tensor, state: State, keep: Tensor) -> State:

@@ -115,9 +115,18 @@ class ActorCriticAgent(NetworkAgent):
         return self._advantages_from(window, values, last_values, final_values)
 
     def _advantages_from(
-        self, window: EpisodeData, values: Array, last_values: Array, final_values: Array
+        self,
+        window: EpisodeData,
+        values: Array,
+        last_values: Array,
+        final_values: Array,
+        *,
+        gae_lambda: float | None = None,
     ) -> tuple[Array, Array]:
-        """Do the same, given the values ``[N]`` and ``[E]`` of the window's last and of its final observations."""
+        """Do the same, given the values ``[N]`` and ``[E]`` of the window's last and of its final observations.
+
+        ``gae_lambda`` takes the place of the hyperparameter.
+        """
         settings = self.hyperparams
         rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
         if self._reward_normalizer is not None:
@@ -131,7 +140,7 @@ class ActorCriticAgent(NetworkAgent):
             window.truncated,
             window.valid,
             gamma=settings["gamma"],
-            gae_lambda=settings["gae_lambda"],
+            gae_lambda=settings["gae_lambda"] if gae_lambda is None else gae_lambda,
         )
         advantages = window.flat(advantages)
         if settings["normalize_advantage"]:

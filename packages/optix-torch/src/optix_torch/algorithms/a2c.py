@@ -1,0 +1,254 @@
+"""Advantage actor-critic (Mnih et al. 2016) and REINFORCE (Williams 1992), and the base for a loss of your own.
+
+One window, one gradient step. With a critic, the advantages are generalised advantage estimates (Schulman et al. 2016)
+and the critic learns the returns; without one they are discounted rewards-to-go minus their mean over the window. The
+loss is ``-E[A log pi(a|s)] - entropy_coef E[H] + value_coef E[(V - R)^2]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optix_core.agents import HyperparamStore
+from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.policies import Head, encoder_for
+from optix_protocol import EpisodeData
+from optix_torch import hyperparams as specs
+from optix_torch._arrays import as_tensor, resolve_device
+from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
+from optix_torch._learned import TorchNetworks, one_optimizer
+from optix_torch.networks import make_runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyBatch:
+    """The valid rows of a window, all first axes ``B``.
+
+    Attributes:
+        observations: encoded, as the modules take them.
+        actions: as they were drawn; ``[B]`` or ``[B, D]``.
+        advantages: ``[B]``.
+        returns: ``[B]`` value targets; without a critic, rewards-to-go.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class PolicyNetworks(TorchNetworks):
+    """An actor, a critic or none, and one optimiser for all.
+
+    Args:
+        actor: module from encoded observations to the head's inputs ``[B, out]``.
+        critic: module from encoded observations to values ``[B, 1]``, or None.
+        extra: learned tensors that belong to no module, by name.
+        optimizer: over all of these parameters; None makes Adam (eps 1e-5).
+        device: where to put them.
+    """
+
+    def __init__(
+        self,
+        *,
+        actor: nn.Module,
+        critic: nn.Module | None,
+        extra: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer | None,
+        device: torch.device,
+    ) -> None:
+        modules = {"actor": actor} | ({} if critic is None else {"critic": critic})
+        self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
+        self.critic = None if critic is None else make_runner(critic, device)
+        super().__init__(
+            modules,
+            optimizers={"optimizer": self.optimizer},
+            acting=make_runner(actor, device),
+            acting_module=actor,
+            device=device,
+            extra=extra,
+        )
+
+
+class TorchAgent(ActorCriticAgent):
+    """A policy-gradient agent on your own modules, to train as it is or to build on.
+
+    Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. While it trains the policy samples.
+    Without a critic, choose windows of several episodes, because what comes after a window counts for nothing.
+
+    .. code-block:: python
+
+        class Cautious(TorchAgent):
+            def loss(self, batch):
+                terms = super().loss(batch)
+                squares = self.actor(batch.observations).square().mean()
+                return {**terms, "loss": terms["loss"] + 1e-3 * squares, "squares": squares}
+
+    Args:
+        actor: module from observations ``[B, obs]`` to logits ``[B, A]``, or to means ``[B, D]`` in units where the
+            action space reaches from -1 to 1.
+        critic: module from observations to values ``[B, 1]``; None makes it REINFORCE.
+        optimizer: over the parameters of both; None makes Adam. Its learning rate is the default ``learning_rate``.
+        hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.A2C`.
+        action_dim: number of actions; None takes the width of the actor's last linear layer.
+        seed: seed of exploration.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
+        action_space: a single environment's space; needed for all but Discrete actions from 0.
+
+    Raises:
+        ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+    """
+
+    networks: PolicyNetworks
+
+    def __init__(
+        self,
+        *,
+        actor: nn.Module,
+        critic: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        hyperparams: Mapping[str, Any] | None = None,
+        action_dim: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        observation_space: Any = None,
+        action_space: Any = None,
+    ) -> None:
+        settings = HyperparamStore(specs.A2C, with_learning_rate_of(optimizer, hyperparams))
+        num_outputs = action_dim or num_outputs_of(actor)
+        head, extra = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        self.actor, self.critic = actor, critic
+        self.device = resolve_device(device)
+        super().__init__(
+            networks=PolicyNetworks(actor=actor, critic=critic, extra=extra, optimizer=optimizer, device=self.device),
+            head=head,
+            encoder=encoder_for_module(actor, observation_space),
+            hyperparams=settings,
+            kind=f"torch/{type(head).__name__}{'REINFORCE' if critic is None else 'A2C'}",
+            seed=seed,
+        )
+        self._distribution = make_distribution(head, extra, self.device)
+
+    @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        critic: bool = True,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Build networks that fit a single environment's spaces, with a critic or without one.
+
+        Other arguments and errors as in the constructor.
+        """
+        settings = HyperparamStore(specs.A2C, hyperparams)
+        generator = torch.Generator().manual_seed(seed)
+        encoder, outputs = encoder_for(observation_space), num_outputs_for(action_space)
+        actor = build_network(encoder, outputs, settings, output_gain=0.01, generator=generator)
+        values = build_network(encoder, 1, settings, output_gain=1.0, generator=generator) if critic else None
+        return cls(
+            actor=actor,
+            critic=values,
+            hyperparams=hyperparams,
+            seed=seed,
+            device=device,
+            observation_space=observation_space,
+            action_space=action_space,
+        )
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Take one gradient step on :meth:`loss`.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            What :meth:`loss` returns, ``grad_norm``, ``learning_rate``, and with a critic ``explained_variance`` (of
+            the returns by the values before the step); nothing if the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        self._meet_first_window(episode_data)
+        batch, values = self._batch(episode_data)
+        terms = self.loss(batch)
+        self.networks.parameters.gradient.zero_()
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        norm = self.networks.parameters.clip_gradient_(self.hyperparams["max_grad_norm"])
+        self.networks.optimizer.step()
+        self._finish_window(episode_data)
+        if self.device.type != "cpu":
+            self._refresh_policy()
+        diagnostics = {name: float(term.detach()) for name, term in terms.items()}
+        if self.critic is not None:
+            diagnostics["explained_variance"] = explained_variance(values, batch.returns.cpu().numpy())
+        return {**diagnostics, "grad_norm": float(norm), "learning_rate": self.networks.optimizer.learning_rate}
+
+    def loss(self, batch: PolicyBatch) -> dict[str, Tensor]:
+        """Return the loss by the name ``"loss"`` (a 0-d tensor, for autograd) and what else to report of it.
+
+        Args:
+            batch: the rows to learn from.
+        """
+        settings = self.hyperparams
+        log_probs, entropies = self.judge(batch.observations, batch.actions)
+        policy_loss, entropy = -(batch.advantages * log_probs).mean(), entropies.mean()
+        loss = policy_loss - settings["entropy_coef"] * entropy
+        terms = {"policy_loss": policy_loss, "entropy": entropy}
+        if self.critic is not None:
+            terms["value_loss"] = (self.critic(batch.observations).squeeze(1) - batch.returns).square().mean()
+            loss = loss + settings["value_coef"] * terms["value_loss"]
+        return {"loss": loss, **terms}
+
+    def judge(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies ``[B]`` of actions under the policy as it is, for autograd."""
+        return self._distribution.judge(self.actor(observations), actions)
+
+    def _batch(self, window: EpisodeData) -> tuple[PolicyBatch, Any]:
+        """Return the rows to learn from and the critic's values of them ``[B]``."""
+        T, N = window.rewards.shape
+        observations = self._encoded(window.observations.reshape(T * N, *window.observations.shape[2:]))
+        critic = self.networks.critic
+        if critic is None:
+            values, none = np.zeros((T, N), np.float32), np.zeros(N, np.float32)
+            finals = np.zeros(len(window.ends), np.float32)
+            advantages, returns = self._advantages_from(window, values, none, finals, gae_lambda=1.0)
+            advantages = advantages - advantages.mean()
+        else:
+            values = critic.infer(observations).cpu().numpy().reshape(T, N)
+            advantages, returns = self._advantages(
+                window, values, lambda rows: critic.infer(self._encoded(rows)).cpu().numpy()
+            )
+        if not window.valid.all():
+            observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
+        actions = as_tensor(window.flat(window.actions), self.device)
+        batch = PolicyBatch(
+            observations=observations,
+            actions=actions if actions.ndim <= 2 else actions.flatten(1),
+            advantages=as_tensor(advantages, self.device),
+            returns=as_tensor(returns, self.device),
+        )
+        return batch, window.flat(values)
+
+    def _encoded(self, observations: Any) -> Tensor:
+        return as_tensor(self._rows(observations), self.device)
+
+    # ---- the distribution over actions ------------------------------------------------------------------------------
+
+    def _live_head(self) -> Head:
+        return live_head(self._head, self.networks.extra)
+
+    def _frozen_head(self) -> Head:
+        return frozen_head(self._head, self.networks.extra)
