@@ -313,6 +313,8 @@ def _run_updates(
         next_state, errors = update(model, carry[0], batch, settings, before + i)
         return next_state, errors
 
+    if len(batches.rewards) == 1:
+        return step(jnp.zeros((), jnp.int32), (state, batches.rewards[0]))
     none = jnp.zeros_like(batches.rewards[0])
     last: tuple[LearnerState, jax.Array] = jax.lax.fori_loop(0, count, step, (state, none))
     return last
