@@ -176,3 +176,20 @@ def test_hyperparameters_reach_the_update():
         far = {"num_epochs": 3, "learning_rate": 3e-3}  # clipping matters only to policies that have moved
         assert not np.array_equal(learned(**far), learned(**{**far, name: value})), name
     assert np.array_equal(usual, learned())
+
+
+@pytest.mark.parametrize(("total", "rows"), [(64, 64), (50, 50), (50, 37), (1, 1), (20_000, 19_000)])
+def test_orders_are_permutations_with_the_filling_behind(total, rows):
+    orders = [np.asarray(ppo._shuffled(jax.random.PRNGKey(i), total, jnp.int32(rows))) for i in range(3)]
+    for order in orders:
+        assert np.array_equal(np.sort(order), np.arange(total))
+        assert np.array_equal(np.sort(order[:rows]), np.arange(rows))
+    if rows > 30:
+        assert not np.array_equal(orders[0], orders[1])
+        assert abs(np.corrcoef(orders[0][:rows], np.arange(rows))[0, 1]) < 0.5
+
+
+def test_every_row_comes_first_equally_often():
+    first = jax.vmap(lambda key: ppo._shuffled(key, 8, 8)[0])(jax.random.split(jax.random.PRNGKey(0), 8000))
+    counts = np.bincount(np.asarray(first), minlength=8)
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)

@@ -29,7 +29,7 @@ def make_seeds(seeds, lanes):
 
 def single(seed, updates):
     agent = make_agent(seed)
-    made = FusedPipeline(ENV, agent, n_envs=4, window_size=16, seed=seed + 100)
+    made = FusedPipeline(ENV, agent, n_envs=4, window_size=16, updates_per_window=1, seed=seed + 100)
     diagnostics = {}
     for _ in range(updates):
         diagnostics = agent.learn(made.collect())

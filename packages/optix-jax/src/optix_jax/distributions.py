@@ -29,9 +29,10 @@ class Categorical:
         """Return log-probabilities ``[B]`` of actions ``[B]`` or ``[B, 1]``, and entropies ``[B]``, by logits."""
         del log_std
         log_probs = jax.nn.log_softmax(outputs)
-        index = actions.reshape(-1, 1).astype(jnp.int32) - self.start
+        # Chosen by a product: the gradient of an indexed read is a loop over rows on a CPU.
+        chosen = jax.nn.one_hot(actions.reshape(-1) - self.start, outputs.shape[1], dtype=outputs.dtype)
         entropies = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=1)
-        return jnp.take_along_axis(log_probs, index, axis=1)[:, 0], entropies
+        return jnp.sum(chosen * log_probs, axis=1), entropies
 
     def sample(self, outputs: jax.Array, log_std: Any, key: jax.Array) -> jax.Array:
         """Draw actions ``[B]``."""

@@ -106,7 +106,8 @@ class FusedPipeline:
         agent: a :class:`optix_jax.FlaxPPOAgent` without normalisers.
         n_envs: environments side by side.
         window_size: steps of each environment between two updates.
-        updates_per_window: collections in one window, with an update between two.
+        updates_per_window: collections in one window, with an update between two; None takes as many as make
+            2048 steps, so that the loop costs little.
         seed: of the environments, of exploration and of the order of minibatches.
         eval_env: the Gymnasium environment in which policies are compared and confirmed, or None.
 
@@ -121,11 +122,12 @@ class FusedPipeline:
         *,
         n_envs: int = 32,
         window_size: int = 64,
-        updates_per_window: int = 1,
+        updates_per_window: int | None = None,
         seed: int = 0,
         eval_env: EnvSpec | str | None = None,
     ) -> None:
-        if min(n_envs, window_size, updates_per_window) < 1:
+        updates = max(1, 2048 // max(1, n_envs * window_size)) if updates_per_window is None else updates_per_window
+        if min(n_envs, window_size, updates) < 1:
             raise ConfigError("n_envs, window_size and updates_per_window must be at least 1.")
         if agent.hyperparams["normalize_observations"] or agent.hyperparams["normalize_rewards"]:
             raise ConfigError("Normalisers run on the host: leave them off, or collect with VectorBatchPipeline.")
@@ -133,7 +135,7 @@ class FusedPipeline:
         self.agent = agent
         self.num_envs = n_envs
         self.window_size = window_size
-        self.updates_per_window = updates_per_window
+        self.updates_per_window = updates
         self.eval_spec = EnvSpec.of(eval_env) if eval_env is not None else None
         self._seed = seed
         self._versions = (0, 0)
