@@ -227,3 +227,21 @@ def test_what_cannot_be_fused():
     with pytest.raises(ConfigError, match="Normalisers"):
         FusedPipeline(GymnaxEnvironment("CartPole-v1"), normal)
     assert isinstance(plain._encoder, Flatten)
+
+
+def test_environments_of_gymnax_in_gymnasium():
+    spec = EnvSpec.of("gymnax/Catch-bsuite")
+    single = spec.make()
+    observation, _ = single.reset(seed=1)
+    assert single.observation_space.contains(observation)
+    assert np.array_equal(observation, spec.make().reset(seed=1)[0])
+    envs = spec.make_vector(4)
+    assert type(envs).__name__ == "GymnaxVectorEnv"
+    first, _ = envs.reset(seed=0)
+    ended = np.zeros(4, bool)
+    for _ in range(25):
+        observations, rewards, terminated, truncated, _ = envs.step(np.ones(4, np.int64))
+        assert not (rewards[ended].any() or terminated[ended].any() or truncated[ended].any())
+        assert observations.shape == first.shape
+        ended = terminated | truncated
+    assert np.array_equal(first, envs.reset(seed=0)[0])

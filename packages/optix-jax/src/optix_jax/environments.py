@@ -95,14 +95,19 @@ class GymnaxEnvironment:
         return Transition(observation, after, jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
 
 
-def gymnax_id(env_id: str) -> str | None:
-    """Return the name under which gymnax has the environment of a Gymnasium id, None if it has not, or is not there."""
+def registered() -> tuple[str, ...]:
+    """Return the environments that gymnax has; none where it is not installed."""
     if not importlib.util.find_spec("gymnax"):
-        return None
+        return ()
     import gymnax
 
+    return tuple(gymnax.registered_envs)
+
+
+def gymnax_id(env_id: str) -> str | None:
+    """Return the name under which gymnax has the environment of a Gymnasium id, None if it has not, or is not there."""
     name = env_id.removeprefix("gymnax/")
-    return name if name in gymnax.registered_envs else None
+    return name if name in registered() else None
 
 
 @functools.cache
