@@ -1,6 +1,7 @@
 """Confirmed returns of self-ended runs, several seeds each, optionally beside stable-baselines3 at the same steps.
 
     uv run python benchmarks/returns.py CartPole-v1 Acrobot-v1:ppo Pendulum-v1:ppo@200000 [--seeds 5] [--sb3]
+    uv run python benchmarks/returns.py CartPoleMasked-v1:recurrent_ppo CartPoleMasked-v1:ppo@300000
         [--backend jax]
 
 A task is ENV_ID[:ALGORITHM][@MAX_ENV_STEPS]; what is left out is chosen as ``optix train`` would. The number of a run
@@ -20,6 +21,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import partially_observed  # noqa: F401 - registers its tasks
 
 from optix_core.evaluation import iqm, stratified_bootstrap
 

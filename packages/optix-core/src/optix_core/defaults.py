@@ -198,7 +198,44 @@ _TD3: tuple[Recipe, ...] = (
     Recipe(pattern="*", n_envs=4, window_size=16, hyperparams={"learning_starts": 1000}),
 )
 
-_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"ppo": _PPO, "sac": _SAC, "td3": _TD3, "dqn": _DQN, "rainbow": _RAINBOW}
+_RECURRENT_PPO: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="CartPole*-v*",
+        n_envs=16,
+        window_size=128,
+        max_env_steps=300_000,
+        hyperparams={
+            "learning_rate": 1e-3,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "entropy_coef": 0.0,
+            "adaptive_kl": 0.01,
+            "normalize_observations": True,
+        },
+    ),
+    Recipe(pattern="*", n_envs=16, window_size=128),
+)
+
+_A2C: tuple[Recipe, ...] = (
+    Recipe(
+        pattern="CartPole-v*",
+        n_envs=32,
+        window_size=32,
+        max_env_steps=500_000,
+        hyperparams={"learning_rate": 3e-3},
+    ),
+    Recipe(pattern="*", n_envs=16, window_size=32),
+)
+
+_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
+    "ppo": _PPO,
+    "recurrent_ppo": _RECURRENT_PPO,
+    "a2c": _A2C,
+    "sac": _SAC,
+    "td3": _TD3,
+    "dqn": _DQN,
+    "rainbow": _RAINBOW,
+}
 _GENERAL = Recipe(pattern="*")
 
 
