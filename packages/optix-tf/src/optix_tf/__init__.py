@@ -9,17 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optix_tf.agent import TFAgent
+    from optix_tf.algorithms.a2c import TFAgent
     from optix_tf.algorithms.dqn import TFDQNAgent
     from optix_tf.algorithms.ppo import TFGaussianPPOAgent, TFPPOAgent
     from optix_tf.algorithms.sac import TFSACAgent
     from optix_tf.algorithms.td3 import TFTD3Agent
+    from optix_tf.evaluator import TFEvaluator
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "TFAgent": "optix_tf.agent",
+    "TFAgent": "optix_tf.algorithms.a2c",
     "TFDQNAgent": "optix_tf.algorithms.dqn",
+    "TFEvaluator": "optix_tf.evaluator",
     "TFGaussianPPOAgent": "optix_tf.algorithms.ppo",
     "TFPPOAgent": "optix_tf.algorithms.ppo",
     "TFSACAgent": "optix_tf.algorithms.sac",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "TFAgent",
     "TFDQNAgent",
+    "TFEvaluator",
     "TFGaussianPPOAgent",
     "TFPPOAgent",
     "TFSACAgent",

@@ -10,8 +10,10 @@ import numpy as np
 
 from optix_core.data import ReplayBatch
 from optix_core.policies import MLP
+from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
+from optix_tf._onnx import write_model
 from optix_tf._optimizers import KerasOptimizer, Optimizer
 from optix_tf._runtime import tf
 from optix_tf.networks import Network, as_input, host_mlp
@@ -68,20 +70,21 @@ class Part:
     Attributes:
         variables: ``tf.Variable`` in the order in which ``network`` takes them.
         network: what is computed with them, if anything.
+        model: the Keras model, if there is one.
         fixed: further variables of the model, which no optimiser moves.
     """
 
     variables: list[Any]
     network: Network | None = None
+    model: Any = None
     fixed: list[Any] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: Any) -> Part:
         """Take a Keras model's variables."""
         fixed = [variable.value for variable in model.non_trainable_weights]
-        return cls(
-            variables=[variable.value for variable in model.trainable_variables], network=Network(model), fixed=fixed
-        )
+        variables = [variable.value for variable in model.trainable_variables]
+        return cls(variables=variables, network=Network(model), model=model, fixed=fixed)
 
 
 class KerasNetworks:
@@ -140,6 +143,11 @@ class KerasNetworks:
         mlp = host_mlp(network.layers, self._snapshot(part))
         return _in_chunks(mlp or _on_device(network, self._params()[part], self.device, self.dtype), rows)
 
+    @property
+    def acting_part(self) -> Part:
+        """The part that acts."""
+        return self.parts[self._acting]
+
     # ---- as the base of all agents asks for -------------------------------------------------------------------------
 
     def act(self, rows: Array) -> Array:
@@ -156,6 +164,10 @@ class KerasNetworks:
         """Return the acting network in NumPy, None if it is no chain of dense layers."""
         network = self.parts[self._acting].network
         return host_mlp(network.layers if network else None, self._snapshot(self._acting))
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
+        return write_model(graph, self.acting_part.model, graph.rows)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all that is learned, by name."""

@@ -14,6 +14,7 @@ from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
 from optix_tf._learned import KerasNetworks, TrainState
 from optix_tf._runtime import tf
+from optix_tf._saved_model import SavedModelExport
 from optix_tf.networks import as_input
 
 _UPDATES_PER_CALL = 64
@@ -91,7 +92,7 @@ def make_updates(
     return end
 
 
-class ReplayAgent(OffPolicyAgent):
+class ReplayAgent(OffPolicyAgent, SavedModelExport):
     """An off-policy agent on Keras models; the algorithm fills in one pure update.
 
     Arguments as in :class:`optix_core.agents.off_policy.OffPolicyAgent`, and ``model``, what ``step`` takes.

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
+from importlib import import_module
+
+if "tensorflow" not in sys.modules:
+    # Where PyTorch is installed, too: its Triton crashes the process if TensorFlow's LLVM was loaded before its own.
+    with suppress(ImportError):
+        import_module("triton")
 
 # The environment is read when TensorFlow and Keras are imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

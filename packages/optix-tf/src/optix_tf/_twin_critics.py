@@ -20,7 +20,7 @@ from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent
 from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer
 from optix_tf._runtime import keras, resolve_device, tf
-from optix_tf.agent import input_dtype, with_learning_rate_of
+from optix_tf.algorithms.a2c import input_dtype, with_learning_rate_of
 from optix_tf.networks import Network, build_image_critic, build_mlp, build_network, built, encoder_for_model, twin_of
 
 CRITICS = ("critic_0", "critic_1")

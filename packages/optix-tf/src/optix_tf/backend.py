@@ -18,6 +18,13 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "a2c": AlgorithmInfo(
+        name="a2c",
+        description="Advantage actor-critic: one gradient step per window, GAE; the base for losses of your own.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.A2C),
+    ),
     "dqn": AlgorithmInfo(
         name="dqn",
         description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
@@ -44,6 +51,7 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("ppo", "box"): ("ppo", "TFGaussianPPOAgent"),
     ("ppo", "any"): ("ppo", "TFPPOAgent"),
+    ("a2c", "any"): ("a2c", "TFAgent"),
     ("dqn", "any"): ("dqn", "TFDQNAgent"),
     ("sac", "any"): ("sac", "TFSACAgent"),
     ("td3", "any"): ("td3", "TFTD3Agent"),

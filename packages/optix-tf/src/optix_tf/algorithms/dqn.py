@@ -27,7 +27,7 @@ from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent, Result, Transitions, follow
 from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
 from optix_tf._runtime import resolve_device, tf
-from optix_tf.agent import input_dtype, with_learning_rate_of
+from optix_tf.algorithms.a2c import input_dtype, with_learning_rate_of
 from optix_tf.networks import Network, build_network, built, encoder_for_model
 
 

@@ -25,7 +25,7 @@ from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import TrainState
 from optix_tf._runtime import tf
-from optix_tf.agent import Batch, Model, TFAgent
+from optix_tf.algorithms.a2c import Batch, Model, TFAgent
 
 _TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 _EPOCHS_PLANNED = 32

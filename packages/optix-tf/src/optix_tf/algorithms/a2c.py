@@ -17,6 +17,7 @@ from optix_tf._compilation import compiled
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
 from optix_tf._runtime import resolve_device, tf
+from optix_tf._saved_model import SavedModelExport
 from optix_tf.distributions import Distribution, distribution_of
 from optix_tf.networks import Network, as_input, build_network, built, encoder_for_model
 
@@ -76,7 +77,7 @@ class Model:
         return state._replace(params=params, slots={"optimizer": slots}), norm
 
 
-class TFAgent(ActorCriticAgent):
+class TFAgent(ActorCriticAgent, SavedModelExport):
     """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
 
     Subclass it for an algorithm of your own: override :meth:`loss`, which is pure and compiled, or :meth:`learn`.
@@ -159,19 +160,23 @@ class TFAgent(ActorCriticAgent):
         observation_space: Any,
         action_space: Any,
         *,
+        critic: bool = True,
         seed: int = 0,
         hyperparams: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
+        """Build networks that fit a single environment's spaces, with a critic or without one.
+
+        Other arguments and errors as in the constructor.
+        """
         settings = HyperparamStore(cls.specs, hyperparams)
         encoder, rng = encoder_for(observation_space), np.random.default_rng([seed, 1])
         with tf.device(resolve_device(device)):
             actor = build_network(encoder, num_outputs_for(action_space), settings, output_gain=0.01, rng=rng)
-            critic = build_network(encoder, 1, settings, output_gain=1.0, rng=rng)
+            values = build_network(encoder, 1, settings, output_gain=1.0, rng=rng) if critic else None
         return cls(
             actor=actor,
-            critic=critic,
+            critic=values,
             hyperparams=hyperparams,
             seed=seed,
             device=device,
@@ -242,9 +247,7 @@ class TFAgent(ActorCriticAgent):
         actions = window.actions.reshape(T * N, *window.actions.shape[2:])
         actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
         values = self._values(observations)
-        advantages, returns = self._advantages(
-            window, values.reshape(T, N), lambda rows: self._values(self._rows(rows))
-        )
+        advantages, returns = self._estimate(window, values.reshape(T, N))
         chosen = slice(None) if window.valid.all() else window.valid.reshape(-1)
         batch = Batch(
             observations=observations[chosen],
@@ -256,6 +259,14 @@ class TFAgent(ActorCriticAgent):
         )
         dtype = self.networks.dtype
         return Batch(*(_filled(as_input(column, dtype), T * N) for column in batch)), len(returns)
+
+    def _estimate(self, window: EpisodeData, values: Array) -> tuple[Array, Array]:
+        """Return advantages and returns ``[B]``; without a critic rewards-to-go, as advantages minus their mean."""
+        if self.critic is not None:
+            return self._advantages(window, values, lambda rows: self._values(self._rows(rows)))
+        finals = np.zeros(len(window.ends), values.dtype)
+        advantages, returns = self._advantages_from(window, values, values[0], finals, gae_lambda=1.0)
+        return advantages - advantages.mean(), returns
 
     def _values(self, rows: Array) -> Array:
         """Return the critic's values ``[B]`` for encoded observations ``[B, ...]``."""

@@ -1,0 +1,89 @@
+"""Policies as TensorFlow SavedModels: observations in, greedy actions out."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from optix_core.data import ObsNormalizer
+from optix_core.policies import (
+    Categorical,
+    DiagonalGaussian,
+    Encoder,
+    EpsilonGreedy,
+    Head,
+    Keep,
+    MultiCategorical,
+    OneHot,
+    SquashedGaussian,
+)
+from optix_tf._learned import KerasNetworks
+from optix_tf._runtime import tf
+
+
+class SavedModelExport:
+    """An agent whose greedy policy can be written as a SavedModel."""
+
+    networks: KerasNetworks
+    _encoder: Encoder
+    _obs_normalizer: ObsNormalizer | None
+
+    @abstractmethod
+    def _frozen_head(self) -> Head:
+        """Return the head of policies for others."""
+
+    def export_saved_model(self, path: str | os.PathLike[str]) -> None:
+        """Write the greedy policy to this directory as a TensorFlow SavedModel.
+
+        Its signature ``serving_default`` takes ``observation`` ``[N, *obs]`` as the environment gives it (encoding and
+        normalisation are in the model) and returns ``action`` ``[N, *act]``.
+        """
+        encoder, normalizer, head = self._encoder, self._obs_normalizer, self._frozen_head()
+        acting = self.networks.acting_part
+        network = acting.network
+        assert network is not None
+        module = tf.Module()
+        module.params = [tf.Variable(variable) for variable in acting.variables]
+
+        def act(observation: Any) -> dict[str, Any]:
+            rows = _encode(encoder, observation)
+            if normalizer is not None:
+                scale = 1.0 / np.sqrt(normalizer.stats.var + normalizer.epsilon)
+                shifted = (rows - normalizer.stats.mean.astype(np.float32)) * scale.astype(np.float32)
+                rows = tf.clip_by_value(shifted, -normalizer.clip, normalizer.clip)
+            rows = tf.cast(rows, self.networks.dtype) if rows.dtype.is_floating else rows
+            return {"action": _greedy(head, network([variable.value() for variable in module.params], rows))}
+
+        observation = tf.TensorSpec([None, *encoder.shape], encoder.dtype, name="observation")
+        module.act = tf.function(act, input_signature=[observation], autograph=False)
+        tf.saved_model.save(module, os.fspath(path), signatures=module.act)
+
+
+def _encode(encoder: Encoder, observations: Any) -> Any:
+    if isinstance(encoder, Keep):
+        return observations
+    rows = tf.reshape(observations, [-1, int(np.prod(encoder.shape, dtype=int))])
+    if not isinstance(encoder, OneHot):
+        return tf.cast(rows, tf.float32)
+    columns = [
+        tf.one_hot(tf.cast(rows[:, i], tf.int64) - low, size)
+        for i, (size, low) in enumerate(zip(encoder.nvec, encoder.start, strict=True))
+    ]
+    return tf.concat(columns, 1)
+
+
+def _greedy(head: Head, outputs: Any) -> Any:
+    if isinstance(head, Categorical | EpsilonGreedy):
+        return tf.argmax(outputs, 1) + head.start
+    if isinstance(head, MultiCategorical):
+        parts = tf.split(outputs, head.nvec, axis=1)
+        return tf.stack([tf.argmax(part, 1) + low for part, low in zip(parts, head.start, strict=True)], axis=1)
+    assert isinstance(head, DiagonalGaussian | SquashedGaussian)
+    size = len(head.low)
+    mean = outputs if isinstance(head, DiagonalGaussian) else tf.tanh(outputs[:, :size])
+    centre, scale = head.affine
+    actions = tf.clip_by_value(tf.cast(mean, tf.float32) * scale + centre, head.low, head.high)
+    return tf.reshape(actions, [-1, *head.shape])
