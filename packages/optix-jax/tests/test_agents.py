@@ -9,10 +9,10 @@ from flax import linen as nn
 from flax import nnx
 from gymnasium import spaces
 
+from optix_core.agents import specs
 from optix_core.errors import ConfigError
 from optix_core.policies import policy_from_tree
-from optix_jax import FlaxAgent, FlaxGaussianPPOAgent, FlaxPPOAgent, _compilation
-from optix_jax.agent import A2C
+from optix_jax import FlaxAgent, FlaxEvaluator, FlaxGaussianPPOAgent, FlaxPPOAgent, _compilation
 from optix_protocol import EpisodeData, HyperparamSet
 
 BOX, DISCRETE = spaces.Box(-1, 1, (3,)), spaces.Discrete(4)
@@ -160,7 +160,7 @@ def test_policy_gradient_follows_the_reward(critic):
         action_space=DISCRETE,
         hyperparams={"learning_rate": 0.02},
     )
-    assert set(agent.get_hyperparams().params) <= set(A2C)
+    assert set(agent.get_hyperparams().params) <= set(specs.A2C)
     rng = np.random.default_rng(0)
     for _ in range(60):
         observations = rng.normal(size=(16, 8, 3)).astype(np.float32)
@@ -210,3 +210,16 @@ def test_import_is_cheap():
 
     code = "import sys, optix_jax, optix_jax.backend as b; b.create().algorithms(); assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_evaluator_by_a_goal_of_ones_own():
+    def share_of_positive(rewards, terminated, truncated, valid):
+        del terminated, truncated
+        return jnp.sum((rewards > 0) & valid) / valid.sum()
+
+    seen = window()
+    found = FlaxEvaluator(share_of_positive).score(seen, {"loss": 0.5, "kl": float("nan")})
+    assert found.primary_score == pytest.approx((seen.rewards > 0).mean())
+    assert found.metrics["train/loss"] == 0.5 and "train/kl" not in found.metrics
+    assert FlaxEvaluator(lambda *_: jnp.nan).score(seen, {}) is None
+    assert FlaxEvaluator().score(seen, {}).primary_score == seen.episode_returns.mean()

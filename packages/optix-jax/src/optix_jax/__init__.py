@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from optix_jax.algorithms.ppo import FlaxGaussianPPOAgent, FlaxPPOAgent
     from optix_jax.algorithms.sac import FlaxSACAgent
     from optix_jax.algorithms.td3 import FlaxTD3Agent
+    from optix_jax.evaluator import FlaxEvaluator
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FlaxAgent": "optix_jax.agent",
     "FlaxDQNAgent": "optix_jax.algorithms.dqn",
+    "FlaxEvaluator": "optix_jax.evaluator",
     "FlaxGaussianPPOAgent": "optix_jax.algorithms.ppo",
     "FlaxPPOAgent": "optix_jax.algorithms.ppo",
     "FlaxSACAgent": "optix_jax.algorithms.sac",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "FlaxAgent",
     "FlaxDQNAgent",
+    "FlaxEvaluator",
     "FlaxGaussianPPOAgent",
     "FlaxPPOAgent",
     "FlaxSACAgent",

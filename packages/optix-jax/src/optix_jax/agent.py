@@ -22,19 +22,11 @@ from optix_jax.distributions import distribution_of
 from optix_jax.networks import CNN, MLP, NoCritic, build_networks, encoder_for_module, network_of
 from optix_protocol import Array, EpisodeData
 
-_PPO_ONLY = frozenset({"clip_range", "clip_range_value", "num_epochs", "minibatch_size", "target_kl", "adaptive_kl"})
-
-A2C: Mapping[str, Hyperparam] = {
-    **{name: spec for name, spec in specs.PPO.items() if name not in _PPO_ONLY},
-    "learning_rate": replace(specs.PPO["learning_rate"], default=7e-4),
-    "gae_lambda": replace(specs.PPO["gae_lambda"], default=1.0),
-}
-"""Hyperparameters of :class:`FlaxAgent`; ``gae_lambda`` 1 makes advantages of whole returns."""
-
 
 class FlaxAgent(ActorCriticAgent):
     """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
 
+    REINFORCE (Williams 1992) takes rewards-to-go minus their mean over the window for advantages.
     Subclass it for an algorithm of your own: override :meth:`loss`, which is pure and compiled, or :meth:`learn`.
     Acting, files, exact state, hyperparameters and normalisers stay as they are.
 
@@ -55,7 +47,7 @@ class FlaxAgent(ActorCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
-    specs: ClassVar[Mapping[str, Hyperparam]] = A2C
+    specs: ClassVar[Mapping[str, Hyperparam]] = specs.A2C
     algorithm: ClassVar[str] = "A2C"
     networks: FlaxNetworks
 
@@ -205,9 +197,14 @@ class FlaxAgent(ActorCriticAgent):
         actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
         judged = _judge(self.model, self.networks.train_state.params, observations, actions)
         log_probs, values = (np.asarray(array) for array in judged)
-        advantages, returns = self._advantages(
-            window, values.reshape(T, N), lambda rows: self.networks.values(self._rows(rows))
-        )
+        if isinstance(self.model.critic.module, NoCritic):
+            none, finals = np.zeros(N, np.float32), np.zeros(len(window.ends), np.float32)
+            advantages, returns = self._advantages_from(window, values.reshape(T, N), none, finals, gae_lambda=1.0)
+            advantages = advantages - advantages.mean()
+        else:
+            advantages, returns = self._advantages(
+                window, values.reshape(T, N), lambda rows: self.networks.values(self._rows(rows))
+            )
         if not valid.all():
             observations, actions = _filled(observations[valid], T * N), _filled(actions[valid], T * N)
             log_probs, values = _filled(log_probs[valid], T * N), _filled(values[valid], T * N)

@@ -18,6 +18,13 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
         on_policy=True,
         default_hyperparams=default_values(specs.PPO),
     ),
+    "a2c": AlgorithmInfo(
+        name="a2c",
+        description="Advantage actor-critic: one gradient step per window, the base for a loss of your own.",
+        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+        on_policy=True,
+        default_hyperparams=default_values(specs.A2C),
+    ),
     "dqn": AlgorithmInfo(
         name="dqn",
         description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
@@ -42,11 +49,12 @@ _ALGORITHMS: Mapping[str, AlgorithmInfo] = {
 }
 
 _AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("ppo", "box"): ("ppo", "FlaxGaussianPPOAgent"),
-    ("ppo", "any"): ("ppo", "FlaxPPOAgent"),
-    ("dqn", "any"): ("dqn", "FlaxDQNAgent"),
-    ("sac", "any"): ("sac", "FlaxSACAgent"),
-    ("td3", "any"): ("td3", "FlaxTD3Agent"),
+    ("ppo", "box"): ("algorithms.ppo", "FlaxGaussianPPOAgent"),
+    ("ppo", "any"): ("algorithms.ppo", "FlaxPPOAgent"),
+    ("a2c", "any"): ("agent", "FlaxAgent"),
+    ("dqn", "any"): ("algorithms.dqn", "FlaxDQNAgent"),
+    ("sac", "any"): ("algorithms.sac", "FlaxSACAgent"),
+    ("td3", "any"): ("algorithms.td3", "FlaxTD3Agent"),
 }
 """Module and class of the agent, by algorithm and kind of action."""
 
@@ -83,7 +91,7 @@ class JaxBackend:
         kind = action_kind(action_space)
         algorithm = algorithm_info(self, algorithm, kind).name
         module, name = _AGENTS.get((algorithm, kind), _AGENTS[algorithm, "any"])
-        agent = getattr(import_module(f"optix_jax.algorithms.{module}"), name)
+        agent = getattr(import_module(f"optix_jax.{module}"), name)
         built: BaseAgent = agent.from_spaces(
             observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams
         )

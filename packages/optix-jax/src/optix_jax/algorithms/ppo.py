@@ -208,8 +208,9 @@ def _shuffled(key: jax.Array, total: int, num_rows: int | jax.Array) -> jax.Arra
     if width > 14:
         return jnp.argsort(bits)
     # Random bits above, the row's number below: one plain sort, eight times as fast as one that carries the rows along.
-    ordered: jax.Array = jnp.sort((bits << width) | rows)
-    return (ordered & jnp.uint32((1 << width) - 1)).astype(jnp.int32)
+    ordered = jnp.sort((bits << width) | rows)
+    order: jax.Array = (ordered & jnp.uint32((1 << width) - 1)).astype(jnp.int32)
+    return order
 
 
 class _Epoch(NamedTuple):
