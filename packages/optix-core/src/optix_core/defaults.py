@@ -101,6 +101,13 @@ _PPO: tuple[Recipe, ...] = (
             "entropy_coef": 0.01,
         },
     ),
+    Recipe(
+        pattern="gymnax/*-MinAtar",
+        n_envs=64,
+        window_size=128,
+        max_env_steps=10_000_000,
+        hyperparams={"learning_rate": 1e-3, "num_epochs": 4, "minibatch_size": 1024},
+    ),
     Recipe(pattern="*"),
 )
 
