@@ -1,5 +1,6 @@
 """The examples and the code in README and docs run, and do what they say."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_the_monitor_stops_a_plain_pytorch_loop():
     assert found.should_stop
     assert found.verdict == "CONVERGED"
     assert found.level > 6.0  # a validation loss below exp(-6), that is 0.0025
+
+
+def test_keras_agents_learn_with_a_custom_learn_and_with_a_custom_network():
+    pytest.importorskip("optix_tf")
+    importlib.import_module("optix_tf._runtime")  # before tensorflow, for torch's sake
+    annealed, soft = load("keras_custom_learn").main(num_windows=3)
+    rates = [found["next_learning_rate"] for found in annealed]
+    np.testing.assert_allclose(rates, 1e-3 * 0.98 ** np.arange(1, 4))
+    assert all(found["logit_size"] > 0 for found in soft)
+    first, last = load("keras_custom_network").main(num_windows=15)
+    assert last > 2 * first
 
 
 def python_blocks(path):
