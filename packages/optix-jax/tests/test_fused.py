@@ -1,6 +1,7 @@
 """Collection on the device against the rules that hold for every window."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from optix_jax.algorithms.ppo import Settings
 from optix_jax.environments import GymnaxEnvironment, Transition, gymnax_id
 from optix_jax.pipeline import FusedPipeline
 from optix_protocol import LoopCallback
+
+
+needs_gymnax = pytest.mark.skipif(not find_spec("gymnax"), reason="gymnax is an extra")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def test_learns_what_pays():
     assert np.array_equal(policy.act(np.array([[0.05, 0.0], [0.02, 3.0]], np.float32)), [1, 1])
 
 
+@needs_gymnax
 def test_nothing_compiles_twice():
     agent, made = make(GymnaxEnvironment("CartPole-v1"), num_envs=5, num_steps=7, hidden_sizes=[9])
     before = pipeline.collect_window.num_traces, pipeline.learn.num_traces
@@ -175,6 +180,7 @@ def test_a_run_resumed_is_the_run(tmp_path):
         assert np.array_equal(array, found[name])
 
 
+@needs_gymnax
 def test_continuous_actions_reach_the_environment_clipped():
     env = GymnaxEnvironment("Pendulum-v1")
     agent, made = make(env, num_envs=2, num_steps=4, log_std_init=3.0)
@@ -185,12 +191,14 @@ def test_continuous_actions_reach_the_environment_clipped():
 
 
 @pytest.mark.slow
+@needs_gymnax
 def test_every_named_environment_of_gymnax_steps():
     for env_id in ("Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Breakout-MinAtar"):
         agent, made = make(GymnaxEnvironment(env_id), num_envs=2, num_steps=3)
         assert np.isfinite(agent.learn(made.collect())["loss"]), env_id
 
 
+@needs_gymnax
 def test_gymnax_cartpole_is_gymnasium_cartpole():
     gym_env = EnvSpec.of("CartPole-v1").make()
     env = GymnaxEnvironment("CartPole-v1")
@@ -213,6 +221,7 @@ def test_gymnax_cartpole_is_gymnasium_cartpole():
     assert (t, truncated, terminated) == (499, True, False)
 
 
+@needs_gymnax
 def test_what_cannot_be_fused():
     env = EnvSpec.of("CartPole-v1")
     plain = FlaxPPOAgent.from_spaces(env.observation_space, env.action_space)
@@ -229,6 +238,7 @@ def test_what_cannot_be_fused():
     assert isinstance(plain._encoder, Flatten)
 
 
+@needs_gymnax
 def test_environments_of_gymnax_in_gymnasium():
     spec = EnvSpec.of("gymnax/Catch-bsuite")
     single = spec.make()

@@ -14,6 +14,8 @@ from optix_jax.environments import GymnaxEnvironment
 from optix_jax.pipeline import FusedPipeline
 from optix_jax.seeds import FusedSeeds
 
+pytest.importorskip("gymnax")
+
 ENV = GymnaxEnvironment("CartPole-v1")
 SETTINGS = {"hidden_sizes": [8], "num_epochs": 2, "minibatch_size": 16, "learning_rate": 1e-3}
 

@@ -1,0 +1,18 @@
+"""The environment that docs/jax.md builds is learned on the device."""
+
+import re
+from pathlib import Path
+
+DOC = Path(__file__).parent.parent / "docs" / "jax.md"
+
+
+def test_an_environment_of_ones_own():
+    shown: dict = {"__name__": "doc"}
+    (block,) = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    exec(compile(block, str(DOC), "exec"), shown)
+    assert shown["result"].train_env_steps <= 20_000
+    assert shown["result"].confirmed_return is None
+    window = shown["pipeline"]
+    assert window.num_envs == 32
+    score = shown["result"].best_snapshot["score"]
+    assert score > 8.0  # of 10; guessing earns 5
