@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.errors import ConfigError
+from optix_core.flattening import flat_space
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_torch._parts import give_parts
 from optix_torch.networks import build_cnn, build_mlp
 
 
@@ -40,19 +43,31 @@ def build_network(
     )
 
 
-def encoder_for_module(module: nn.Module, observation_space: Any) -> Encoder:
+def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Module) -> Encoder:
     """Choose the encoder for a user's own module: flat float rows if it begins with a dense layer, else raw arrays.
+
+    Where the space is a Dict or Tuple, modules are made to take its parts (:func:`optix_torch._parts.give_parts`).
+
+    Args:
+        module: the module.
+        observation_space: a single environment's space, or None.
+        others: further modules that take the same observations.
 
     Raises:
         ConfigError: the shape of an observation cannot be told from the module.
     """
+    if isinstance(observation_space, spaces.Dict | spaces.Tuple):
+        for part in (module, *others):
+            give_parts(part, observation_space)
+        flat = flat_space(observation_space)
+        return Flatten(shape=flat.shape or (), dtype=str(flat.dtype))
     layers = (nn.Linear, nn.RNNCellBase, nn.Embedding, nn.modules.conv._ConvNd)
     first = next((part for part in module.modules() if isinstance(part, layers)), None)
     if observation_space is not None:
         if not isinstance(first, nn.Linear | nn.RNNCellBase):
-            return Keep(shape=observation_space.shape)
+            return Keep(shape=observation_space.shape, dtype=str(observation_space.dtype))
         encoder = encoder_for(observation_space)
-        return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
+        return Flatten(shape=encoder.shape, dtype=encoder.dtype) if isinstance(encoder, Keep) else encoder
     if isinstance(first, nn.Linear):
         return Flatten(shape=(first.in_features,))
     if isinstance(first, nn.RNNCellBase):

@@ -53,10 +53,10 @@ class TwinCriticAgent(OffPolicyAgent):
         settings = HyperparamStore(self._specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
         low, high = finite_bounds(action_space)
-        encoder = encoder_for_module(actor, observation_space)
+        critics = _twins(critic, seed)
+        encoder = encoder_for_module(actor, observation_space, *critics)
 
         self.actor = actor.to(where)
-        critics = _twins(critic, seed)
         self.critics = nn.ModuleList(critics).to(where)
         extra = {name: nn.Parameter(value.to(where)) for name, value in self._extra_values(settings).items()}
         self._actor_parameters = FlatParameters([*self.actor.parameters(), *extra.values()])

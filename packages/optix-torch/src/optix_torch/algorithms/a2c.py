@@ -80,8 +80,8 @@ class PolicyNetworks(TorchNetworks):
 class TorchAgent(ActorCriticAgent):
     """A policy-gradient agent on your own modules, to train as it is or to build on.
 
-    Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. While it trains the policy samples.
-    Without a critic, choose windows of several episodes, because what comes after a window counts for nothing.
+    Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. Without a critic, choose windows
+    of several episodes, because what comes after a window counts for nothing.
 
     .. code-block:: python
 
@@ -130,7 +130,7 @@ class TorchAgent(ActorCriticAgent):
         super().__init__(
             networks=PolicyNetworks(actor=actor, critic=critic, extra=extra, optimizer=optimizer, device=self.device),
             head=head,
-            encoder=encoder_for_module(actor, observation_space),
+            encoder=encoder_for_module(actor, observation_space, *([] if critic is None else [critic])),
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}{'REINFORCE' if critic is None else 'A2C'}",
             seed=seed,

@@ -82,6 +82,8 @@ class TorchDQNAgent(OffPolicyAgent):
         seed: seed of exploration and of the replay memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the network does not begin with a linear layer.
+            With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
+            numbers one-hot.
         action_space: a single environment's space; needed for a Discrete that does not start at 0.
         replay: a memory of your own; None makes one of ``capacity`` rows, prioritised where ``per_alpha`` is above 0.
 

@@ -142,6 +142,8 @@ class TorchPPOAgent(ActorCriticAgent):
         seed: seed of exploration and shuffling.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
+            With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
+            numbers one-hot.
         action_space: a single environment's space; needed for MultiDiscrete or a Discrete that does not start at 0.
 
     Raises:
@@ -171,7 +173,7 @@ class TorchPPOAgent(ActorCriticAgent):
             log_std_init=settings["log_std_init"],
             continuous=self._continuous,
         )
-        encoder = encoder_for_module(actor, observation_space)
+        encoder = encoder_for_module(actor, observation_space, critic)
         self.actor, self.critic = actor, critic
         self.device = resolve_device(device)
         super().__init__(

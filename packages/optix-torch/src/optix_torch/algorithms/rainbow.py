@@ -109,6 +109,8 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         seed: seed of the noise and of the replay memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the network does not begin with a linear layer.
+            With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
+            numbers one-hot.
         replay: a memory of your own; None makes one of ``capacity`` rows.
 
     Raises:

@@ -174,7 +174,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
                 device=self.device,
             ),
             head=head,
-            encoder=encoder_for_module(nn.Sequential(encoder, cell), observation_space),
+            encoder=encoder_for_module(nn.Sequential(encoder, cell), observation_space, encoder),
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}RecurrentPPO",
             seed=seed,

@@ -39,6 +39,8 @@ class TorchTD3Agent(TwinCriticAgent):
             of a single module is a copy with weights drawn anew.
         action_space: a single environment's space: a Box with finite bounds.
         observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
+            With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
+            numbers one-hot.
         optimizer: over the parameters of your modules; None makes Adam. Its learning rate is the default
             ``learning_rate``.
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.TD3`.
