@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from optix_core.data import ReplayBatch
 from optix_core.policies import MLP
+from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, StateTree
 from optix_torch._arrays import as_tensor
+from optix_torch._onnx import example_rows, write_module
 from optix_torch._optimizers import Adam, FlatParameters, ModuleOptimizer, Optimizer
 from optix_torch.networks import Runner, host_mlp, make_runner
 
@@ -181,6 +183,10 @@ class TorchNetworks(TorchModules):
     def mlp(self) -> MLP | None:
         """Return the acting network in NumPy, None if it is no chain of dense layers."""
         return host_mlp(self._acting_module)
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
+        return write_module(graph, self._acting_module, graph.rows, example_rows(graph))
 
     def to_device(self, batch: ReplayBatch, encode: Callable[[Array], Array]) -> Transitions:
         """Return a batch as tensors, its observations encoded."""

@@ -18,10 +18,12 @@ from torch.autograd.function import once_differentiable
 
 from optix_core.errors import ConfigError
 from optix_core.policies import GRU, LSTM, MLP, RecurrentNetwork, StateNetwork
+from optix_core.policies.onnx_export import PolicyGraph
 from optix_core.policies.recurrent import gru_step, lstm_step
 from optix_protocol import Array, RecurrentState
 from optix_torch._arrays import as_tensor
 from optix_torch._learned import TorchModules, one_optimizer
+from optix_torch._onnx import example_rows, write_module
 from optix_torch.networks import Runner, host_mlp, make_runner
 
 Cell: TypeAlias = nn.GRUCell | nn.LSTMCell
@@ -359,14 +361,22 @@ class RecurrentActorCriticNetworks(TorchModules):
         encoder, actor = host_mlp(self.modules["encoder"]), host_mlp(self.modules["actor"])
         if actor is None or (encoder is None and not _does_nothing(self.modules["encoder"])):
             return None
+        return RecurrentNetwork(encoder=encoder, cell=self._host_cell(), output=actor)
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add encoder, cell and actor to a graph, from ``graph.rows``, and return the name of the actor's outputs."""
+        features = write_module(graph, self.modules["encoder"], graph.rows, example_rows(graph))
+        after = graph.cell(features, self._host_cell())
+        return write_module(graph, self.modules["actor"], after, torch.zeros(2, self.cell.hidden_size))
+
+    def _host_cell(self) -> GRU | LSTM:
         weights = {
             "weights_input": self.cell.weight_ih.detach().cpu().numpy().T,
             "weights_state": self.cell.weight_hh.detach().cpu().numpy().T,
             "bias_input": self.cell.bias_ih.detach().cpu().numpy(),
             "bias_state": self.cell.bias_hh.detach().cpu().numpy(),
         }
-        cell = GRU(**weights) if isinstance(self.cell, nn.GRUCell) else LSTM(**weights)
-        return RecurrentNetwork(encoder=encoder, cell=cell, output=actor)
+        return GRU(**weights) if isinstance(self.cell, nn.GRUCell) else LSTM(**weights)
 
     def act(self, rows: Array) -> Array:
         """Return the actor's outputs for observations with which episodes begin."""
