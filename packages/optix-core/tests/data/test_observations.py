@@ -45,7 +45,7 @@ def make(capacity=1000, *, kind=ReplayBuffer, **options):
     return kind(capacity=capacity, **shapes, action_shape=(), action_dtype=np.int64, frame_stack=K, **options)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     capacity=st.sampled_from([300, 400, 5000]),
@@ -112,3 +112,9 @@ def test_a_stack_of_another_size_is_refused():
             capacity=10, observation_shape=(4, 2), observation_dtype=np.uint8, action_shape=(), action_dtype=np.int64,
             frame_stack=3,
         )  # fmt: skip
+
+
+def test_a_memory_that_does_not_fit_is_said_in_one_line():
+    types = {"observation_dtype": np.uint8, "action_shape": (), "action_dtype": np.int64}
+    with pytest.raises(ValueError, match=r"\(4, 84, 84\) does not fit into this machine: lower capacity"):
+        ReplayBuffer(capacity=10**12, observation_shape=(4, 84, 84), **types)

@@ -60,6 +60,9 @@ A2C: Mapping[str, Hyperparam] = {
 }  # fmt: skip
 """Advantage actor-critic: one gradient step per window; ``value_coef`` and ``gae_lambda`` matter with a critic only."""
 
+_FRAMES: Mapping[str, Hyperparam] = {"frame_stack": Hyperparam(default=1, kind=int, low=1, fixed=True)}
+"""Above 1, observations are stacks of so many pictures along their first axis, and the memory keeps each one once."""
+
 _HINDSIGHT: Mapping[str, Hyperparam] = {
     "her": Hyperparam(default="future", kind=str, choices=("future", "final", "episode", "none"), fixed=True),
     "her_k": Hyperparam(default=4, kind=int, low=0, fixed=True),
@@ -74,6 +77,7 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "updates_per_step": Hyperparam(default=1.0, low=0, open_low=True, bound=ParamBound(low=0.25, high=4.0, log=True)),
     "learning_starts": Hyperparam(default=100, kind=int, low=0),
     "capacity": Hyperparam(default=1_000_000, kind=int, low=1, fixed=True),
+    **_FRAMES,
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(256, 256), kind=tuple, fixed=True, network=True),
@@ -105,7 +109,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "gamma": Hyperparam(default=0.99, low=0, high=1, bound=ParamBound(low=0.9, high=0.9999, slow=True)),
     "batch_size": Hyperparam(default=64, kind=int, low=1, bound=ParamBound(low=16, high=512, log=True, integer=True)),
     "capacity": Hyperparam(default=100_000, kind=int, low=1, fixed=True),
-    "frame_stack": Hyperparam(default=1, kind=int, low=1, fixed=True),
+    **_FRAMES,
     "learning_starts": Hyperparam(default=500, kind=int, low=0),
     "updates_per_step": Hyperparam(default=0.25, low=0, bound=ParamBound(low=0.05, high=1.0, log=True)),
     "target_update_interval": Hyperparam(
@@ -132,8 +136,7 @@ DQN: Mapping[str, Hyperparam] = {
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
 }
 """DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network;
-``epsilon_decay_steps`` counts environment steps. ``frame_stack`` above 1 says that observations are stacks of so many
-pictures, of which the memory keeps each once."""
+``epsilon_decay_steps`` counts environment steps."""
 
 RAINBOW: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),

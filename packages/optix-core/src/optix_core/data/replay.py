@@ -91,7 +91,11 @@ class ReplayBuffer:
         self.gamma = gamma
         self._rng = np.random.default_rng(seed)
         store = StackedFrames if frame_stack > 1 else WholeObservations
-        self._observations: Observations = store(capacity, observation_shape, observation_dtype)
+        try:
+            self._observations: Observations = store(capacity, observation_shape, observation_dtype)
+        except MemoryError as error:
+            size = f"{capacity} observations {observation_shape}"
+            raise ConfigError(f"A replay memory of {size} does not fit into this machine: lower capacity.") from error
         self._actions = np.zeros((capacity, *action_shape), action_dtype)
         self._rewards = np.zeros(capacity, np.float32)
         self._steps = np.zeros(capacity, np.int32)  # steps to the successor, 0 where the episode terminated on the way
