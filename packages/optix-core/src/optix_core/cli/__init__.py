@@ -1,4 +1,4 @@
-"""The command line: ``optix train``, ``eval``, ``explain``, ``assess``, ``compare``, ``runs``, ``backends``.
+"""The command line: ``optix train``, ``eval``, ``explain``, ``export``, ``assess``, ``compare``, ``runs``, ...
 
 One module per command; what they tell is put together in :mod:`optix_core.reporting`. Nothing heavy is imported before
 a command needs it, so that ``optix --help`` answers at once.

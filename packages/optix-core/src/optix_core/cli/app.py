@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import assess, backends, compare, evaluate, explain, resume, runs, train
+from optix_core.cli import assess, backends, compare, evaluate, explain, export, resume, runs, train
 from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
@@ -28,6 +28,7 @@ app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("assess")(assess.assess)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)

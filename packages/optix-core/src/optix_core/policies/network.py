@@ -87,6 +87,19 @@ def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int 
     Raises:
         ValueError: written by a newer version, or damaged.
     """
+    encoder, normalizer, network, head = parts_from_tree(tree)
+    rng = np.random.default_rng(seed)
+    if isinstance(network, MLP):
+        return NetworkPolicy(encoder=encoder, network=network, head=head, normalizer=normalizer, mode=mode, rng=rng)
+    return RecurrentPolicy(encoder=encoder, network=network, head=head, normalizer=normalizer, mode=mode, rng=rng)
+
+
+def parts_from_tree(tree: StateTree) -> tuple[Encoder, ObsNormalizer | None, MLP | RecurrentNetwork, Head]:
+    """Return what a policy is made of, given its :func:`policy_tree`.
+
+    Raises:
+        ValueError: written by a newer version, or damaged.
+    """
     if tree.get("format") not in (_FORMAT, _RECURRENT_FORMAT):
         raise ValueError(f"Policy format {tree.get('format')} is none of 1 and 2; update optix-core.")
     normalizer = None
@@ -94,13 +107,6 @@ def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int 
         stored = tree["normalizer"]
         normalizer = ObsNormalizer(stored["mean"].shape, clip=stored["clip"], epsilon=stored["epsilon"])
         normalizer.restore(stored)
-    parts: dict[str, Any] = {
-        "encoder": encoder_from_tree(tree["encoder"]),
-        "head": head_from_tree(tree["head"]),
-        "normalizer": normalizer,
-        "mode": mode,
-        "rng": np.random.default_rng(seed),
-    }
-    if tree["format"] == _RECURRENT_FORMAT:
-        return RecurrentPolicy(network=RecurrentNetwork.from_tree(tree["layers"]), **parts)
-    return NetworkPolicy(network=MLP.from_tree(tree["layers"]), **parts)
+    kind = RecurrentNetwork if tree["format"] == _RECURRENT_FORMAT else MLP
+    network = kind.from_tree(tree["layers"])
+    return encoder_from_tree(tree["encoder"]), normalizer, network, head_from_tree(tree["head"])

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.errors import ConfigError
+from optix_core.errors import MissingExtraError
 from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot
 from optix_core.policies.heads import (
     LOG_STD_RANGE,
@@ -27,8 +27,12 @@ from optix_core.policies.heads import (
     SquashedGaussian,
 )
 from optix_core.policies.mlp import MLP
+from optix_core.policies.network import parts_from_tree
 from optix_core.policies.recurrent import GRU, Cell, RecurrentNetwork
 from optix_protocol import Array
+
+if TYPE_CHECKING:
+    from optix_protocol import StateTree
 
 OPSET = 18
 """Version of the operators; ONNX Runtime has had it since 1.14 (2023)."""
@@ -36,6 +40,25 @@ OPSET = 18
 _IR_VERSION = 8
 _BATCH = "N"
 _ACTIVATIONS: Mapping[str, str] = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "elu": "Elu"}
+
+
+def export_tree(tree: StateTree, path: str | os.PathLike[str], *, kind: str = "policy") -> None:
+    """Write what an agent's ``host_policy()`` returned as an ONNX model.
+
+    Args:
+        tree: the policy (:func:`optix_core.policies.policy_tree`).
+        path: exactly where to.
+        kind: what it is, kept in the model's metadata.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ValueError: written by a newer version, or damaged.
+    """
+    encoder, normalizer, network, head = parts_from_tree(tree)
+    graph = PolicyGraph(encoder, normalizer)
+    write = graph.mlp if isinstance(network, MLP) else graph.recurrent
+    graph.act(head, write(graph.rows, network))  # type: ignore[arg-type]
+    graph.save(path, kind=kind)
 
 
 class PolicyGraph:
@@ -51,14 +74,14 @@ class PolicyGraph:
         rows_dtype: their type.
 
     Raises:
-        ConfigError: the package ``onnx`` is not installed.
+        MissingExtraError: the package ``onnx`` is not installed.
     """
 
     def __init__(self, encoder: Encoder, normalizer: ObsNormalizer | None) -> None:
         try:
             import onnx
         except ModuleNotFoundError:
-            raise ConfigError('ONNX models need the package onnx: pip install "optix-core[onnx]".') from None
+            raise MissingExtraError('ONNX models need the package onnx: pip install "optix-core[onnx]".') from None
         self._onnx = onnx
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
@@ -156,7 +179,7 @@ class PolicyGraph:
         return x
 
     def cell(self, x: str, cell: Cell) -> str:
-        """Return the name of a recurrent cell's output; its state is in inputs ``h``, ``c`` and outputs ``next_h``..."""
+        """Return a recurrent cell's output; inputs ``h``, ``c`` and outputs ``next_h``, ``next_c`` are its state."""
         size = len(cell.weights_state)
         h = self.input("h", (size,))
         a = self.dense(x, cell.weights_input, cell.bias_input)

@@ -1,0 +1,99 @@
+"""``optix export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from optix_core.training import TrainPlan
+    from optix_protocol import BaseAgent
+
+_TOLERANCE = 1e-4
+"""Actions of the model and of the policy may differ by this share, because float32 sums depend on their order."""
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
+    out: Annotated[Path | None, typer.Argument(help="The model; RUN.onnx by default.", metavar="[OUT]")] = None,
+    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
+) -> None:
+    """Write the best policy of a run as an ONNX model: raw observations in, greedy actions out."""
+    from optix_core.checkpoints import RunDirectory
+    from optix_core.cli.console import facts, make_console, shown_path
+    from optix_core.cli.evaluate import best_snapshot
+    from optix_core.cli.runs import find_run
+    from optix_core.training import TrainPlan
+
+    directory_path = find_run(run)
+    with RunDirectory.open(directory_path) as directory:
+        plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
+        agent = plan.make_agent()
+        snapshot_id, _ = best_snapshot(directory)
+        directory.registry.load(agent, snapshot_id)
+    target = out or Path(f"{directory_path.resolve().name}.onnx")
+    _write(agent, plan, target)
+    lines = {
+        "model": f"{shown_path(target)}, {target.stat().st_size / 1e6:.2f} MB",
+        "policy": f"snapshot {snapshot_id} of {shown_path(directory_path)}",
+        **_checked(agent, plan, target),
+    }
+    make_console().print(facts(lines))
+
+
+def _write(agent: BaseAgent, plan: TrainPlan, target: Path) -> None:
+    """Write the model by the agent's own export, or from its policy in NumPy.
+
+    Raises:
+        AgentError: the agent has neither, or its directory cannot be written to.
+    """
+    from optix_core.errors import AgentError
+    from optix_core.policies.onnx_export import export_tree
+    from optix_protocol import SupportsExport, SupportsHostPolicy
+
+    try:
+        if isinstance(agent, SupportsExport):
+            agent.export_onnx(target)
+            return
+        tree = agent.host_policy() if isinstance(agent, SupportsHostPolicy) else None
+        if tree is None:
+            raise AgentError(f"{plan.algorithm} of backend '{plan.backend}' cannot be exported.")
+        export_tree(tree, target, kind=f"{plan.backend}/{plan.algorithm}")
+    except OSError as error:
+        raise AgentError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
+    """Run the model beside the policy and describe it; say so where ONNX Runtime is not installed.
+
+    Raises:
+        AgentError: they act differently.
+    """
+    import numpy as np
+
+    from optix_core.errors import AgentError
+    from optix_protocol import SupportsPolicy, SupportsRecurrentState
+
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return {"checked": 'no: pip install "optix-core[onnx]" brings onnxruntime'}
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    described = {"inputs": _signature(session.get_inputs()), "outputs": _signature(session.get_outputs())}
+    if not isinstance(agent, SupportsPolicy):
+        return described
+    space = plan.env_spec.observation_space
+    space.seed(0)
+    observations = np.stack([np.asarray(space.sample()) for _ in range(64)])
+    memory = agent.initial_state(len(observations)) if isinstance(agent, SupportsRecurrentState) else {}
+    (actions,) = session.run(["action"], {"observation": observations, **memory})
+    expected = np.asarray(agent.make_policy("greedy", num_envs=len(observations), seed=0).act(observations))
+    if not np.allclose(actions, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise AgentError(f"The model in {target} acts differently from the policy: do not use it, and report this.")
+    return {**described, "checked": "same actions as the policy for 64 random observations (ONNX Runtime)"}
+
+
+def _signature(values: Any) -> str:
+    return ", ".join(f"{value.name} [{', '.join(map(str, value.shape))}] {value.type[7:-1]}" for value in values)
