@@ -117,7 +117,7 @@ class FlaxNetworks:
         placed = jax.device_put(jax.tree.map(np.array, dict(params)), device)
         self._opt_template = jax.eval_shape(model.optimizer.init, placed)
         self._fixed_rate = not model.scales_steps and not _takes_learning_rate(self._opt_template)
-        state = TrainState(placed, model.optimizer.init(placed), np.float32(learning_rate))
+        state = TrainState(placed, _initial(model.optimizer, placed), np.float32(learning_rate))
         self._initial_rate = learning_rate
         self.train_state = jax.device_put(state, device)
 
@@ -220,8 +220,13 @@ def _takes_learning_rate(opt_state: Any) -> bool:
     return "learning_rate" in getattr(opt_state, "hyperparams", {})
 
 
+def _init(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    return optimizer.init(params)
+
+
 def _apply(network: Network, params: Any, rows: jax.Array) -> jax.Array:
     return network(params, rows)
 
 
 _infer = jax.jit(_apply, static_argnums=0)
+_initial = jax.jit(_init, static_argnums=0)
