@@ -106,3 +106,30 @@ def test_a_run_that_died_in_mid_episode_ends_as_the_run_that_did_not(tmp_path):
     for name, array in theirs["weights"].items():
         np.testing.assert_array_equal(ours["weights"][name], array)
     np.testing.assert_array_equal(ours["replay"]["observations"], theirs["replay"]["observations"])
+
+
+class EightWays(gym.ActionWrapper):
+    """The point again, pushed in one of eight directions."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(8)
+
+    def action(self, action):
+        return 2.0 * np.array([action & 1, (action >> 1) & 1, (action >> 2) & 1], np.float32) - 1.0
+
+
+def test_dqn_learns_with_hindsight_too(point_goal):
+    def factory():
+        return EightWays(gym.make(ID))
+
+    agent = make_agent("DQN", factory, seed=0, learning_starts=100)
+    assert type(agent.replay) is HERBuffer
+    pipeline = VectorBatchPipeline(factory, agent, n_envs=4, window_size=16, seed=0)
+    for _ in range(5):
+        diagnostics = agent.learn(pipeline.collect())
+    assert np.isfinite(diagnostics["loss"])
+    batch = agent.replay.sample(300)
+    assert batch.actions.dtype.kind == "i" and batch.actions.shape == (300,)
+    assert (batch.rewards == 0.0).any() and (batch.rewards == -1.0).any()
+    assert type(make_agent("DQN", factory, per_alpha=0.5, her="none").replay) is not HERBuffer
