@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from optix_torch.algorithms.recurrent_ppo import TorchRecurrentPPOAgent
     from optix_torch.algorithms.sac import TorchSACAgent
     from optix_torch.algorithms.td3 import TorchTD3Agent
+    from optix_torch.evaluator import TorchEvaluator
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "TorchAgent": "optix_torch.algorithms.a2c",
     "TorchDQNAgent": "optix_torch.algorithms.dqn",
+    "TorchEvaluator": "optix_torch.evaluator",
     "TorchGaussianPPOAgent": "optix_torch.algorithms.ppo",
     "TorchPPOAgent": "optix_torch.algorithms.ppo",
     "TorchRainbowDQNAgent": "optix_torch.algorithms.rainbow",
@@ -33,6 +35,7 @@ _HOMES = {
 __all__ = [
     "TorchAgent",
     "TorchDQNAgent",
+    "TorchEvaluator",
     "TorchGaussianPPOAgent",
     "TorchPPOAgent",
     "TorchRainbowDQNAgent",
