@@ -180,7 +180,7 @@ def compare(name: str, case: dict[str, int], num_steps: int, repeats: int) -> No
     print(f"  ratio: {medians['optix'] / medians['rejax']:.2f}")
 
 
-def many_seeds(num_seeds: int, *, device: str, updates: int = 20) -> float:
+def many_seeds(num_seeds: int, *, device: str, windows_each: int = 10) -> float:
     """Train many seeds side by side, as ``optix train --num-seeds`` does, and return their steps per second."""
     from optix_jax import FlaxPPOAgent
     from optix_jax.environments import GymnaxEnvironment
@@ -197,10 +197,12 @@ def many_seeds(num_seeds: int, *, device: str, updates: int = 20) -> float:
     ]
     group = FusedSeeds(env, agents, range(num_seeds), num_envs=case["envs"], num_steps=case["steps"])
     group.learn(group.collect())
-    start = time.perf_counter()
-    for _ in range(updates):
-        group.learn(group.collect())
-    return updates * num_seeds * case["envs"] * case["steps"] / (time.perf_counter() - start)
+    start, steps = time.perf_counter(), 0
+    for _ in range(windows_each):
+        windows = group.collect()
+        group.learn(windows)
+        steps += sum(window.num_env_steps for window in windows)
+    return steps / (time.perf_counter() - start)
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ def make_agent(seed):
 
 def make_seeds(seeds, lanes):
     agents = [make_agent(seed) for seed in seeds]
-    return FusedSeeds(ENV, agents, [seed + 100 for seed in seeds], num_envs=4, num_steps=16, lanes=lanes)
+    env_seeds = [seed + 100 for seed in seeds]
+    return FusedSeeds(ENV, agents, env_seeds, num_envs=4, num_steps=16, updates_per_window=1, lanes=lanes)
 
 
 def single(seed, updates):

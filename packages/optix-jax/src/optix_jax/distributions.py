@@ -34,10 +34,14 @@ class Categorical:
         entropies = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=1)
         return jnp.sum(chosen * log_probs, axis=1), entropies
 
-    def sample(self, outputs: jax.Array, log_std: Any, key: jax.Array) -> jax.Array:
-        """Draw actions ``[B]``."""
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw what :meth:`sample` needs for outputs of this shape."""
+        return jax.random.gumbel(key, shape)
+
+    def sample(self, outputs: jax.Array, log_std: Any, noise: jax.Array) -> jax.Array:
+        """Return actions ``[B]`` for outputs and noise ``[B, A]`` (the Gumbel-max trick)."""
         del log_std
-        return jax.random.categorical(key, outputs) + self.start
+        return jnp.argmax(outputs + noise, axis=1) + self.start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +65,14 @@ class MultiCategorical:
         log_probs, entropies = zip(*parts, strict=True)
         return sum(log_probs[1:], log_probs[0]), sum(entropies[1:], entropies[0])
 
-    def sample(self, outputs: jax.Array, log_std: Any, key: jax.Array) -> jax.Array:
-        """Draw actions ``[B, len(nvec)]``."""
-        keys = jax.random.split(key, len(self.nvec))
-        parts = zip(self._split(outputs), self.start, keys, strict=True)
-        return jnp.stack([Categorical(start=low).sample(logits, log_std, k) for logits, low, k in parts], axis=1)
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw what :meth:`sample` needs for outputs of this shape."""
+        return jax.random.gumbel(key, shape)
+
+    def sample(self, outputs: jax.Array, log_std: Any, noise: jax.Array) -> jax.Array:
+        """Return actions ``[B, len(nvec)]`` for outputs and noise ``[B, sum(nvec)]``."""
+        parts = zip(self._split(outputs), self._split(noise), self.start, strict=True)
+        return jnp.stack([Categorical(start=low).sample(logits, log_std, n) for logits, n, low in parts], axis=1)
 
     def _split(self, outputs: jax.Array) -> list[jax.Array]:
         return jnp.split(outputs, np.cumsum(self.nvec)[:-1].tolist(), axis=1)
@@ -97,9 +104,12 @@ class DiagonalGaussian:
         entropy = jnp.sum(log_std) + constant + 0.5 * len(self.centre)
         return log_probs, jnp.broadcast_to(entropy, log_probs.shape)
 
-    def sample(self, outputs: jax.Array, log_std: jax.Array, key: jax.Array) -> jax.Array:
-        """Draw actions ``[B, *shape]``, unclipped."""
-        noise = jax.random.normal(key, outputs.shape, outputs.dtype)
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw what :meth:`sample` needs for outputs of this shape."""
+        return jax.random.normal(key, shape)
+
+    def sample(self, outputs: jax.Array, log_std: jax.Array, noise: jax.Array) -> jax.Array:
+        """Return actions ``[B, *shape]`` for outputs and noise ``[B, D]``, unclipped."""
         centre, scale = (jnp.asarray(numbers, outputs.dtype) for numbers in (self.centre, self.scale))
         return (centre + scale * (outputs + jnp.exp(log_std) * noise)).reshape(-1, *self.shape)
 

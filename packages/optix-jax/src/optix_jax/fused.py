@@ -96,12 +96,11 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
     def reset(key: jax.Array) -> tuple[jax.Array, Any]:
         return jax.vmap(env.reset)(jax.random.split(key, plan.num_envs))
 
-    def step(actors: Actors, _: None) -> tuple[Actors, tuple[Any, ...]]:
-        key, action_key, step_key, reset_key = jax.random.split(actors.key, 4)
+    def step(actors: Actors, random: tuple[jax.Array, ...]) -> tuple[Actors, tuple[Any, ...]]:
+        noise, step_keys, reset_key = random
         outputs = model.actor(params["actor"], encode(plan.encoder, actors.observations))
-        actions = model.distribution.sample(outputs, params.get("log_std"), action_key)
+        actions = model.distribution.sample(outputs, params.get("log_std"), noise)
         applied = jnp.clip(actions, space.low, space.high) if hasattr(space, "low") else actions
-        step_keys = jax.random.split(step_key, plan.num_envs)
         after = jax.vmap(env.step)(step_keys, actors.env_states, applied)
         done = after.terminated | after.truncated
         final_values = jax.lax.cond(after.truncated.any(), value, lambda o: jnp.zeros(len(o)), after.observation)
@@ -112,10 +111,18 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
         observations, states = jax.lax.cond(done.any(), begin_anew, lambda *kept: kept, after.observation, after.state)
         returns, lengths = actors.returns + after.reward, actors.lengths + 1
         summary = Summary(after.reward, after.terminated, after.truncated, returns, lengths)
-        later = Actors(states, observations, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), key)
+        later = Actors(states, observations, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), actors.key)
         return later, (actors.observations, actions, final_values, summary)
 
-    actors, (observations, actions, final_values, summary) = jax.lax.scan(step, actors, None, plan.num_steps)
+    # All random numbers of a window at once: drawn step by step they would cost more than the environments.
+    key, noise_key, step_key, reset_key = jax.random.split(actors.key, 4)
+    one_step = jax.eval_shape(model.actor, params["actor"], encode(plan.encoder, actors.observations))
+    random = (
+        model.distribution.noise(noise_key, (plan.num_steps, *one_step.shape)),
+        jax.random.split(step_key, (plan.num_steps, plan.num_envs)),
+        jax.random.split(reset_key, plan.num_steps),
+    )
+    actors, (observations, actions, final_values, summary) = jax.lax.scan(step, actors._replace(key=key), random)
     rows = plan.num_steps * plan.num_envs
     observations = encode(plan.encoder, observations.reshape(rows, *observations.shape[2:]))
     actions = actions.reshape(rows, -1) if actions.ndim > 2 else actions.reshape(rows)

@@ -95,6 +95,11 @@ def diagnostics_of_window(
     return {**found, "explained_variance": float(variance), "learning_rate": learning_rate}
 
 
+def updates_for(num_envs: int, num_steps: int) -> int:
+    """Return how many collections make a window of 2048 steps: one if it has as many, else more."""
+    return max(1, 2048 // max(1, num_envs * num_steps))
+
+
 class FusedPipeline:
     """Collects and learns on the device: a window is one compiled call, however many updates are in it.
 
@@ -126,7 +131,7 @@ class FusedPipeline:
         seed: int = 0,
         eval_env: EnvSpec | str | None = None,
     ) -> None:
-        updates = max(1, 2048 // max(1, n_envs * window_size)) if updates_per_window is None else updates_per_window
+        updates = updates_for(n_envs, window_size) if updates_per_window is None else updates_per_window
         if min(n_envs, window_size, updates) < 1:
             raise ConfigError("n_envs, window_size and updates_per_window must be at least 1.")
         if agent.hyperparams["normalize_observations"] or agent.hyperparams["normalize_rewards"]:

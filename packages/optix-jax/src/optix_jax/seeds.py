@@ -17,7 +17,7 @@ from optix_jax._learned import Batch, TrainState
 from optix_jax.algorithms.ppo import FlaxPPOAgent, Settings
 from optix_jax.environments import PureEnvironment
 from optix_jax.networks import named_arrays
-from optix_jax.pipeline import FusedWindow, begin, collect_window, diagnostics_of_window, learn, window_of
+from optix_jax.pipeline import FusedWindow, begin, collect_window, diagnostics_of_window, learn, updates_for, window_of
 from optix_protocol import Array, EpisodeData
 
 
@@ -53,6 +53,7 @@ class FusedSeeds:
         env_seeds: seed of each agent's environments.
         num_envs: environments side by side, for each agent.
         num_steps: steps of each between two updates.
+        updates_per_window: as in :class:`optix_jax.pipeline.FusedPipeline`.
         lanes: agents per call; None chooses by the device.
     """
 
@@ -64,11 +65,13 @@ class FusedSeeds:
         *,
         num_envs: int,
         num_steps: int,
+        updates_per_window: int | None = None,
         lanes: int | None = None,
     ) -> None:
         first = agents[0]
         self._player = first
-        self._plan = first.fused_plan(env, num_envs=num_envs, num_steps=num_steps, num_updates=1)
+        updates = updates_for(num_envs, num_steps) if updates_per_window is None else updates_per_window
+        self._plan = first.fused_plan(env, num_envs=num_envs, num_steps=num_steps, num_updates=updates)
         self._settings = Settings.of(first.hyperparams)
         self._device = first.networks.device
         self._num_live = len(agents)
