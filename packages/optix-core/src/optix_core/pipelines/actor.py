@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from optix_core.policies.recurrent import begin_anew
 from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsRecurrentState
@@ -29,9 +30,9 @@ class Actor:
         self.act: Callable[[Array], Any] = source.act
         self.state: RecurrentState | None = None
         self._policy = policy
-        if isinstance(source, SupportsRecurrentState):
-            self._source = source
-            self._newborn = source.initial_state(num_envs)
+        if _remembers(type(source)):
+            self._source = cast(SupportsRecurrentState, source)
+            self._newborn = self._source.initial_state(num_envs)
             self.state = self._newborn if state is None else state
             self.act = self._act_with_state
         self.forgetful = policy is None and self.state is None
@@ -47,3 +48,9 @@ class Actor:
         assert self.state is not None
         actions, self.state = self._source.act_with_state(observations, self.state)
         return actions
+
+
+@lru_cache
+def _remembers(kind: type) -> bool:
+    """Whether agents or policies of this class have a memory; asked for every window, and slow to find out."""
+    return issubclass(kind, SupportsRecurrentState)
