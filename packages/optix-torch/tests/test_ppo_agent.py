@@ -443,3 +443,23 @@ def test_single_environment_pipeline_works_too():
     agent = make_cartpole()
     data = BatchPipeline("CartPole-v1", agent, window_size=64, seed=0).collect()
     assert np.isfinite(agent.learn(data)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("actor", "critic", "message"),
+    [
+        (nn.Linear(5, 2), nn.Linear(3, 1), "The actor fails on observations"),
+        (nn.Linear(3, 2), nn.Linear(3, 2), "The critic must give"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_at_once(actor, critic, message):
+    with pytest.raises(ValueError, match=message):
+        TorchPPOAgent(actor=actor, critic=critic, observation_space=BOX, action_space=spaces.Discrete(2))
+
+
+def test_trying_a_network_leaves_it_as_it_was():
+    actor = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4).eval(), nn.Dropout(), nn.Linear(4, 2))
+    statistics = actor[1].running_mean.clone()
+    TorchPPOAgent(actor=actor, critic=nn.Linear(3, 1), observation_space=BOX, action_space=spaces.Discrete(2))
+    assert [part.training for part in actor] == [True, False, True, True]
+    assert torch.equal(actor[1].running_mean, statistics)

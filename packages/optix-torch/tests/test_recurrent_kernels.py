@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from optix_core.policies import GRU, LSTM
-from optix_torch.recurrent import build_cell, cell_step, through_time, unrolled
+from optix_torch.networks import make_runner
+from optix_torch.recurrent import _DeviceActing, _HostActing, build_cell, cell_step, through_time, unrolled
 
 L, B, INPUTS, SIZE = 9, 5, 3, 7
 NAMES = {"gru": ("h",), "lstm": ("h", "c")}
@@ -115,3 +117,20 @@ def test_initial_weights_are_orthogonal_gate_by_gate_and_leave_global_random_num
     forget = biases[16:32] if kind == "lstm" else biases[:0]
     assert (forget == 1).all()
     assert biases.sum() == len(forget)
+
+
+def test_acting_by_modules_is_acting_by_kernels(kind):
+    """What a GPU does, done on a CPU."""
+    device = torch.device("cpu")
+    encoder, actor = nn.Sequential(nn.Linear(4, INPUTS), nn.Tanh()), nn.Sequential(nn.Linear(SIZE, 2))
+    cell, rng = make(kind), np.random.default_rng(0)
+    by_kernels = _HostActing(make_runner(encoder, device), cell, make_runner(actor, device))
+    by_modules = _DeviceActing(encoder, cell, actor, device)
+    states = [each.initial_state(B) for each in (by_kernels, by_modules)]
+    for _ in range(5):
+        rows = rng.normal(size=(B, 4)).astype(np.float32)
+        ours, states[0] = by_kernels(rows, states[0])
+        theirs, states[1] = by_modules(rows, states[1])
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    for name in NAMES[kind]:
+        np.testing.assert_allclose(states[0][name], states[1][name], rtol=1e-4, atol=1e-6)

@@ -18,7 +18,7 @@ from optix_protocol import EpisodeData, LoopCallback, SupportsRecurrentState
 from optix_protocol.conformance import Case, make_window
 from optix_torch import TorchRecurrentPPOAgent
 from optix_torch.algorithms.recurrent_ppo import Layout
-from optix_torch.recurrent import cell_step
+from optix_torch.recurrent import cell_step, unrolled
 
 BOX = spaces.Box(-1, 1, (3,))
 SPACES = {
@@ -396,3 +396,17 @@ def test_a_run_that_died_ends_as_the_run_that_did_not(tmp_path):
     assert found.confirmed_return == expected.confirmed_return
     for name, array in whole.agent.training_state()["weights"].items():
         np.testing.assert_array_equal(resumed.agent.training_state()["weights"][name], array)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_learning_through_unrolled_cells_is_the_same(cell, monkeypatch):
+    """What a GPU does, done on a CPU."""
+    agents = []
+    for through in (None, unrolled):
+        torch.manual_seed(0)
+        agents.append(make(cell=cell, learning_rate=1e-3))
+        if through is not None:
+            monkeypatch.setattr("optix_torch.recurrent.through_time", through)
+        agents[-1].learn(window(agent=agents[-1]))
+    ours, theirs = (agent.networks.parameters.vector for agent in agents)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
