@@ -78,3 +78,10 @@ def test_the_code_in_the_page_on_evaluation_runs(number, tmp_path, monkeypatch):
     names = {}
     for block in python_blocks("docs/evaluation.md")[: number + 1]:
         exec(block, names)
+
+
+def test_the_code_in_the_page_on_environments_runs():
+    names = {}
+    for block in python_blocks("docs/environments.md"):
+        exec(block, names)
+    assert names["agent"].act(np.zeros((2, 3 * 16 * 16 + 6), np.float32)).shape == (2,)
