@@ -312,11 +312,18 @@ def test_a_module_that_needs_the_observation_space_says_so():
 
 def test_own_modules_get_observations_in_the_form_they_begin_with():
     image, discrete = SPACES["image"][0], spaces.Discrete(5)
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(40 * 36, 2))
-    embedding = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 2))
-    one_hot = nn.Sequential(nn.Linear(5, 2))
-    for actor, space in ((flat, image), (embedding, discrete), (one_hot, discrete)):
-        agent = TorchPPOAgent(actor=actor, critic=nn.Linear(1, 1), observation_space=space)
+
+    def flat(outputs):
+        return nn.Sequential(nn.Flatten(), nn.Linear(40 * 36, outputs))
+
+    def embedding(outputs):
+        return nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, outputs))
+
+    def one_hot(outputs):
+        return nn.Sequential(nn.Linear(5, outputs))
+
+    for network, space in ((flat, image), (embedding, discrete), (one_hot, discrete)):
+        agent = TorchPPOAgent(actor=network(2), critic=network(1), observation_space=space)
         assert agent.act(np.stack([space.sample() for _ in range(4)])).shape == (4,)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
@@ -13,6 +14,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.errors import ConfigError
 from optix_core.flattening import flat_space
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_torch._arrays import as_tensor
 from optix_torch._parts import give_parts
 from optix_torch.networks import build_cnn, build_mlp
 
@@ -85,3 +87,32 @@ def num_outputs_of(module: nn.Module) -> int:
     if not linears:
         raise ConfigError("Pass action_dim=: the actor has no linear layer to tell it from.")
     return linears[-1].out_features
+
+
+@torch.no_grad()
+def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: str) -> None:
+    """Run a user's module once on two observations of zeros, in evaluation mode.
+
+    Args:
+        module: from encoded observations ``[B, ...]`` to ``[B, num_outputs]``.
+        encoder: whose rows it will be given.
+        num_outputs: the width that it must have.
+        part: what to call it in errors.
+
+    Raises:
+        ConfigError: it does not take such observations, or gives something else.
+    """
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), place)
+    modes = [(inner, inner.training) for inner in module.modules()]
+    module.eval()
+    try:
+        shape = list(module(rows).shape)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"The {part} fails on observations {list(rows.shape)}: {reason}") from error
+    finally:
+        for inner, trains in modes:
+            inner.training = trains
+    if shape != [2, num_outputs]:
+        raise ConfigError(f"The {part} must give [B, {num_outputs}]; for B = 2 it gives {shape}.")

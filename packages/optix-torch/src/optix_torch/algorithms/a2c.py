@@ -21,7 +21,13 @@ from optix_core.policies import Head, encoder_for
 from optix_protocol import EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
-from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._construction import (
+    build_network,
+    check_module,
+    encoder_for_module,
+    num_outputs_of,
+    with_learning_rate_of,
+)
 from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
 from optix_torch._learned import TorchNetworks, one_optimizer
 from optix_torch.networks import make_runner
@@ -125,12 +131,17 @@ class TorchAgent(ActorCriticAgent):
         settings = HyperparamStore(specs.A2C, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
         head, extra = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        critics = [] if critic is None else [critic]
+        encoder = encoder_for_module(actor, observation_space, *critics)
+        check_module(actor, encoder, num_outputs, "actor")
+        for module in critics:
+            check_module(module, encoder, 1, "critic")
         self.actor, self.critic = actor, critic
         self.device = resolve_device(device)
         super().__init__(
             networks=PolicyNetworks(actor=actor, critic=critic, extra=extra, optimizer=optimizer, device=self.device),
             head=head,
-            encoder=encoder_for_module(actor, observation_space, *([] if critic is None else [critic])),
+            encoder=encoder,
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}{'REINFORCE' if critic is None else 'A2C'}",
             seed=seed,

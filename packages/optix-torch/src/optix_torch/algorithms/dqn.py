@@ -28,7 +28,13 @@ from optix_core.policies import EpsilonGreedy, encoder_for
 from optix_protocol import ActionDistribution, Array
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
-from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._construction import (
+    build_network,
+    check_module,
+    encoder_for_module,
+    num_outputs_of,
+    with_learning_rate_of,
+)
 from optix_torch._learned import Target, TorchNetworks, Transitions
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
 from optix_torch.networks import make_runner
@@ -112,6 +118,7 @@ class TorchDQNAgent(OffPolicyAgent):
             raise ConfigError(f"The network has {self._num_actions} outputs, {action_space} needs another number.")
         self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
+        check_module(q_network, encoder, self._num_actions, "network")
 
         self.q_network = q_network.to(place)
         self._parameters = FlatParameters(self.q_network.parameters())

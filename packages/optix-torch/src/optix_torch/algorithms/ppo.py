@@ -25,7 +25,13 @@ from optix_core.policies import Head, encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
-from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._construction import (
+    build_network,
+    check_module,
+    encoder_for_module,
+    num_outputs_of,
+    with_learning_rate_of,
+)
 from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
 from optix_torch._learned import ActorCriticNetworks
 
@@ -167,13 +173,16 @@ class TorchPPOAgent(ActorCriticAgent):
         action_space: Any = None,
     ) -> None:
         settings = HyperparamStore(specs.PPO, with_learning_rate_of(optimizer, hyperparams))
+        num_outputs = action_dim or num_outputs_of(actor)
         head, extra = make_head(
             action_space,
-            action_dim or num_outputs_of(actor),
+            num_outputs,
             log_std_init=settings["log_std_init"],
             continuous=self._continuous,
         )
         encoder = encoder_for_module(actor, observation_space, critic)
+        check_module(actor, encoder, num_outputs, "actor")
+        check_module(critic, encoder, 1, "critic")
         self.actor, self.critic = actor, critic
         self.device = resolve_device(device)
         super().__init__(

@@ -29,7 +29,7 @@ from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
-from optix_torch._construction import encoder_for_module, with_learning_rate_of
+from optix_torch._construction import check_module, encoder_for_module, with_learning_rate_of
 from optix_torch._learned import Target, TorchNetworks, Transitions
 from optix_torch._onnx import example_rows, write_module
 from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
@@ -137,6 +137,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         self._num_actions = int(action_space.n)
         self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
+        check_module(q_network, encoder, self._num_actions * settings["num_atoms"], "network")
         support = np.linspace(settings["v_min"], settings["v_max"], settings["num_atoms"], dtype=np.float32)
 
         self.q_network = q_network.to(place)
