@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("ale_py")
 
-from optix_core import ConfigError, EnvSpec, VectorBatchPipeline
+from optix_core import ConfigError, EnvError, EnvSpec, VectorBatchPipeline
 from optix_core.checkpoints import load_tree, save_tree
 from optix_core.evaluation.rollouts import rollout
 
@@ -132,3 +132,11 @@ def test_evaluation_plays_whole_games_with_raw_rewards():
     again = rollout(make_policy, envs, episodes=3, seed=1)
     np.testing.assert_array_equal(played.returns, again.returns)
     assert (played.lengths > 100).all()
+
+
+def test_a_missing_image_library_is_named_with_its_command(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(EnvError, match=r'ALE/Pong-v5 needs atari: pip install "optix-core\[atari\]"'):
+        EnvSpec.of("ALE/Pong-v5").make()
