@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from optix_core.backends import list_backends, load_backend, make_agent
 from optix_protocol import Backend
-from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
+from optix_torch import TorchAgent, TorchGaussianPPOAgent, TorchPPOAgent, TorchRecurrentPPOAgent
 from optix_torch.backend import create
 
 
@@ -29,16 +29,20 @@ def test_is_found_through_its_entry_point():
 
 
 @pytest.mark.parametrize(
-    ("space", "agent_class"),
+    ("algorithm", "space", "agent_class"),
     [
-        (spaces.Discrete(3), TorchPPOAgent),
-        (spaces.MultiDiscrete([2, 2]), TorchPPOAgent),
-        (spaces.Box(-3, 3, (2,)), TorchGaussianPPOAgent),
+        ("ppo", spaces.Discrete(3), TorchPPOAgent),
+        ("ppo", spaces.MultiDiscrete([2, 2]), TorchPPOAgent),
+        ("ppo", spaces.Box(-3, 3, (2,)), TorchGaussianPPOAgent),
+        ("recurrent_ppo", spaces.Discrete(3), TorchRecurrentPPOAgent),
+        ("recurrent_ppo", spaces.Box(-3, 3, (2,)), TorchRecurrentPPOAgent),
+        ("a2c", spaces.MultiDiscrete([2, 2]), TorchAgent),
+        ("a2c", spaces.Box(-3, 3, (2,)), TorchAgent),
     ],
 )
-def test_chooses_the_agent_by_the_kind_of_action(space, agent_class):
+def test_chooses_the_agent_by_algorithm_and_kind_of_action(algorithm, space, agent_class):
     observation_space = spaces.Box(-1, 1, (4,))
-    agent = create().make_agent("ppo", observation_space=observation_space, action_space=space, seed=0)
+    agent = create().make_agent(algorithm, observation_space=observation_space, action_space=space, seed=0)
     assert type(agent) is agent_class
 
 
@@ -54,7 +58,7 @@ def test_every_default_is_accepted_back():
     [
         ({"algorithm": "ppoo"}, "Did you mean 'ppo'"),
         ({"action_space": spaces.MultiBinary(2)}, "not supported"),
-        ({"observation_space": spaces.Text(3)}, "FlattenObservation"),
+        ({"observation_space": spaces.Text(3)}, "wrap the environment so that it observes"),
         ({"hyperparams": {"learning_rat": 1.0}}, "Did you mean 'learning_rate'"),
         ({"hyperparams": {"hidden_sizes": [0]}}, "hidden_sizes must be a list of positive whole numbers"),
         ({"device": "tpu9"}, "use cpu, cuda or auto"),
@@ -84,7 +88,10 @@ def test_small_networks_run_on_one_thread():
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize(("algorithm", "env_id"), [("ppo", "CartPole-v1"), ("sac", "Pendulum-v1")])
+@pytest.mark.parametrize(
+    ("algorithm", "env_id"),
+    [("ppo", "CartPole-v1"), ("recurrent_ppo", "CartPole-v1"), ("a2c", "CartPole-v1"), ("sac", "Pendulum-v1")],
+)
 def test_building_an_agent_does_not_import_the_compiler_stack(algorithm, env_id):
     code = (
         "import sys; from optix_core.backends import make_agent; from optix_core.pipelines import VectorBatchPipeline; "

@@ -339,8 +339,10 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         judged = self._distribution.evaluate(outputs.detach(), minibatch.rows.actions)
         loss = ppo_loss(judged.log_probs, judged.entropies, values.detach(), minibatch.rows, settings)
         self.networks.parameters.gradient.zero_()
-        gradients = [judged.backward(loss.d_log_prob, loss.d_entropy), loss.d_value]
-        torch.autograd.backward([outputs, values], gradients)
+        # A sum that has these gradients: given them itself, torch.autograd.backward would import the compiler stack.
+        d_outputs = judged.backward(loss.d_log_prob, loss.d_entropy)
+        surrogate = (outputs * d_outputs).sum() + (values * loss.d_value).sum()
+        surrogate.backward()  # type: ignore[no-untyped-call]
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
         return loss, norm
