@@ -216,3 +216,19 @@ def test_an_instance_that_exists_only_once_plays_alone():
     env = Countdown()
     played = rollout(CountingPolicy, SyncVectorEnv([lambda: env] * 5), episodes=9, seed=3)
     assert played.lengths.tolist() == lengths_by_seed(3, 9)
+
+
+def test_an_agent_without_policies_remembers_its_episodes_too():
+    class Remembering:
+        def initial_state(self, num_envs):
+            return {"steps": np.zeros(num_envs)}
+
+        def act_with_state(self, observations, state):
+            return state["steps"], {"steps": state["steps"] + 1}
+
+        def act(self, observation):
+            raise AssertionError("it was not given its memory")
+
+    played = evaluate(Remembering(), EnvSpec.of(Countdown), episodes=10, seed=5)
+    assert played.lengths.tolist() == lengths_by_seed(5, 10)
+    np.testing.assert_array_equal(played.returns, played.lengths)

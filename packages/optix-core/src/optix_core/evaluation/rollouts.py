@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
+from optix_core.pipelines.actor import Actor
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, Policy, PolicyMode, SupportsPolicy
 
@@ -177,17 +178,19 @@ class _ActingAgent:
     """An agent without ``make_policy`` in the role of a policy."""
 
     def __init__(self, agent: BaseAgent, batched: bool, *, num_envs: int, seed: int) -> None:
-        del num_envs, seed  # the agent keeps its own random numbers and serves any number of environments
+        del seed  # the agent keeps its own random numbers
         self._agent = agent
         self._batched = batched
+        self._actor = Actor(agent, None, num_envs, None)
+        self._num_envs = num_envs
 
     def act(self, observations: Array) -> Array:
-        if self._batched:
-            return np.asarray(self._agent.act(observations))
+        if self._batched or not self._actor.forgetful:
+            return np.asarray(self._actor.act(observations))
         return np.stack([np.asarray(self._agent.act(observation)) for observation in observations])
 
     def reset(self, done: Array | None = None) -> None:
-        pass
+        self._actor.forget(np.ones(self._num_envs, np.bool_) if done is None else done)
 
 
 def _play_queue(
