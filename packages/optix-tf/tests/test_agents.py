@@ -14,7 +14,6 @@ from optix_core.policies import policy_from_tree
 from optix_protocol import HyperparamSet
 from optix_tf import TFAgent, TFDQNAgent, TFEvaluator, TFGaussianPPOAgent, TFPPOAgent, TFSACAgent, TFTD3Agent
 from optix_tf._compilation import compiled
-from optix_tf._off_policy import make_updates
 from optix_tf.algorithms.ppo import Plan, ppo_update
 
 SMALL = {"hidden_sizes": [8]}
@@ -51,7 +50,7 @@ def update_of(agent):
     """The compiled function that an agent's learning is."""
     if isinstance(agent, TFPPOAgent):
         return compiled(ppo_update, agent.model)
-    return compiled(make_updates, type(agent).step, agent.model)
+    return agent.compiled_updates
 
 
 def test_learning_goes_on_bit_for_bit_from_a_training_state(build, window):

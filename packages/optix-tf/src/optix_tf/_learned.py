@@ -116,21 +116,35 @@ class KerasNetworks:
             params = self._params()
             self._targets = {name: params[name] for name in targets}
             self._slots = {name: group.slots(params) for name, group in self.groups.items()}
+        self._packed: Any = None
+        self._is_stale = False
 
     # ---- for updates ------------------------------------------------------------------------------------------------
 
     @property
     def train_state(self) -> TrainState:
         """What an update takes, and what it returned."""
+        self._unpack()
         return TrainState(self._params(), self._targets, self._slots)
 
     @train_state.setter
     def train_state(self, state: TrainState) -> None:
-        for name, part in self.parts.items():
-            for variable, tensor in zip(part.variables, state.params[name], strict=True):
-                variable.assign(tensor, read_value=False)
+        self._assign(state.params)
         self._targets, self._slots = state.targets, state.slots
-        self._snapshots.clear()
+        self._packed, self._is_stale = None, False
+
+    @property
+    def packed_state(self) -> tuple[dict[str, list[Any]], Any]:
+        """The same with slow copies and slots in one vector: each tensor that crosses the border costs time."""
+        if self._packed is None:
+            self._packed = pack(self._targets, self._slots)
+        return self._params(), self._packed
+
+    @packed_state.setter
+    def packed_state(self, state: tuple[dict[str, list[Any]], Any]) -> None:
+        params, self._packed = state
+        self._is_stale = True
+        self._assign(params)
 
     def array(self, part: str) -> Array:
         """Return a copy of a part's first parameter, the same one until it changes."""
@@ -142,6 +156,11 @@ class KerasNetworks:
         assert network is not None
         mlp = host_mlp(network.layers, self._snapshot(part))
         return _in_chunks(mlp or _on_device(network, self._params()[part], self.device, self.dtype), rows)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the parts that have a slow copy."""
+        return tuple(self._targets)
 
     @property
     def acting_part(self) -> Part:
@@ -181,11 +200,14 @@ class KerasNetworks:
 
     def align(self) -> None:
         """Make the slow copies equal to what they follow."""
+        self._unpack()
         params = self._params()
         self._targets = {name: params[name] for name in self._targets}
+        self._packed = None
 
     def state(self) -> dict[str, Any]:
         """Return copies of the slow copies, of what the optimisers remember, and the learning rate."""
+        self._unpack()
         own = {name: _arrays(slots) for name, slots in self._slots.items()}
         kept = {name: _arrays(variables) for name, variables in self._optimizer_variables().items()}
         return {
@@ -206,6 +228,7 @@ class KerasNetworks:
                 for name, slots in self._slots.items()
             }
             self._targets = {name: _tensors(old, state["targets"][name]) for name, old in self._targets.items()}
+        self._packed, self._is_stale = None, False
         self.learning_rate = float(state["learning_rate"])
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -231,6 +254,17 @@ class KerasNetworks:
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
+    def _assign(self, params: Mapping[str, Sequence[Any]]) -> None:
+        for name, part in self.parts.items():
+            for variable, tensor in zip(part.variables, params[name], strict=True):
+                variable.assign(tensor, read_value=False)
+        self._snapshots.clear()
+
+    def _unpack(self) -> None:
+        if self._is_stale:
+            self._targets, self._slots = unpack(self._packed, (self._targets, self._slots))
+            self._is_stale = False
+
     def _params(self) -> dict[str, list[Any]]:
         return {name: [variable.read_value() for variable in part.variables] for name, part in self.parts.items()}
 
@@ -252,6 +286,20 @@ class KerasNetworks:
     def _optimizer_variables(self) -> dict[str, list[Any]]:
         groups = {name: group.optimizer for name, group in self.groups.items()}
         return {name: opt.variables for name, opt in groups.items() if isinstance(opt, KerasOptimizer)}
+
+
+def pack(*structures: Any) -> Any:
+    """Return all tensors of nested structures in one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tf.nest.flatten(structures)], 0)
+
+
+def unpack(vector: Any, like: Any) -> Any:
+    """Return the structure whose tensors :func:`pack` put into a vector; ``like`` has its shapes."""
+    flat = tf.nest.flatten(like)
+    parts = tf.split(vector, [tensor.shape.num_elements() for tensor in flat])
+    return tf.nest.pack_sequence_as(
+        like, [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, flat, strict=True)]
+    )
 
 
 def _forward(network: Network, params: list[Any], rows: Any) -> Any:

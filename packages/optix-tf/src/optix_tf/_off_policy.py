@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from optix_core.agents.off_policy import OffPolicyAgent
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
-from optix_tf._learned import KerasNetworks, TrainState
+from optix_tf._learned import Group, KerasNetworks, TrainState, pack, unpack
 from optix_tf._runtime import tf
 from optix_tf._saved_model import SavedModelExport
 from optix_tf.networks import as_input
@@ -60,36 +61,65 @@ class Result(NamedTuple):
     errors: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What is packed into vectors.
+
+    Attributes:
+        targets: names of the parts that have a slow copy.
+        groups: the optimisers with their names.
+        settings: names of the hyperparameters.
+    """
+
+    targets: tuple[str, ...]
+    groups: tuple[tuple[str, Group], ...]
+    settings: tuple[str, ...]
+
+    def state(self, params: dict[str, list[Any]], packed: Any) -> TrainState:
+        """Return all that is learned."""
+        targets = {name: params[name] for name in self.targets}
+        slots = {name: group.slots(params) for name, group in self.groups}
+        return TrainState(params, *unpack(packed, (targets, slots)))
+
+
 def make_updates(
     step: Callable[..., Result],
     model: Any,
-    state: TrainState,
+    layout: Layout,
+    params: dict[str, list[Any]],
+    packed: Any,
     statistics: Any,
     batches: Transitions,
     count: Any,
     number: Any,
-    settings: Mapping[str, Any],
-) -> Result:
+    settings: Any,
+) -> tuple[dict[str, list[Any]], Any, Any, Any]:
     """Make one update on each of the first batches.
 
     Args:
         step: one update, ``step(model, state, statistics, batch, number, settings)``.
         model: hashable; what stays as it is.
-        state: what is learned.
+        layout: what is in the vectors.
+        params: what is learned.
+        packed: slow copies and the optimisers' memory, one vector.
         statistics: ``[n]`` of the latest update before.
         batches: all first axes ``K``, then ``B``.
         count: 0-d, how many of them count.
         number: 0-d, which update of the agent's life the first one is, from 1.
-        settings: the hyperparameters, 0-d.
+        settings: the hyperparameters, one vector.
+
+    Returns:
+        Parameters, slow copies and memory packed, statistics, and errors ``[B]`` of the last update.
     """
+    named = dict(zip(layout.settings, tf.unstack(settings), strict=True))
 
     def body(i: Any, result: Result) -> tuple[Any, Result]:
         batch = Transitions(*(column[i] for column in batches))
-        return i + 1, step(model, result.state, result.statistics, batch, number + i, settings)
+        return i + 1, step(model, result.state, result.statistics, batch, number + i, named)
 
-    start = Result(state, statistics, tf.zeros_like(batches.rewards[0]))
-    end: Result = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))[1]
-    return end
+    start = Result(layout.state(params, packed), statistics, tf.zeros_like(batches.rewards[0]))
+    end = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))[1]
+    return end.state.params, pack(end.state.targets, end.state.slots), end.statistics, end.errors
 
 
 class ReplayAgent(OffPolicyAgent, SavedModelExport):
@@ -150,17 +180,30 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             self._room *= 2
         filled = batch + batch[-1:] * (self._room - count)
         stacked = Transitions(*(np.stack(columns) for columns in zip(*filled, strict=True)))
-        dtype = self.networks.dtype
-        settings = {name: np.asarray(value, dtype) for name, value in self._settings().items()}
-        settings["learning_rate"] = np.asarray(self.networks.learning_rate, dtype)
-        update = compiled(make_updates, type(self).step, self.model)
-        number = np.asarray(self._num_updates + 1, np.int32)
+        settings = {**self._settings(), "learning_rate": self.networks.learning_rate}
+        update = self.compiled_updates
         with tf.device(self.networks.device):
-            result = update(
-                self.networks.train_state, self._statistics, stacked, np.asarray(count, np.int32), number, settings
+            *state, statistics, errors = update(
+                *self.networks.packed_state,
+                self._statistics,
+                stacked,
+                np.asarray(count, np.int32),
+                np.asarray(self._num_updates + 1, np.int32),
+                np.array(list(settings.values()), self.networks.dtype),
             )
-        self.networks.train_state, self._statistics = result.state, result.statistics.numpy()
-        return result.errors
+        self.networks.packed_state = (state[0], state[1])
+        self._statistics = statistics.numpy()
+        return errors
+
+    @property
+    def compiled_updates(self) -> Any:
+        """The ``tf.function`` that makes the updates, shared with all agents of equal models."""
+        layout = Layout(
+            targets=tuple(self.networks.targets),
+            groups=tuple(self.networks.groups.items()),
+            settings=(*self._settings(), "learning_rate"),
+        )
+        return compiled(make_updates, type(self).step, self.model, layout)
 
     def _transitions(self, batch: ReplayBatch) -> Transitions:
         ready = self.networks.to_device(batch, self._rows)
