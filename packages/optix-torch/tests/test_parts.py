@@ -13,6 +13,7 @@ from optix_torch import (
     TorchDQNAgent,
     TorchGaussianPPOAgent,
     TorchPPOAgent,
+    TorchRainbowDQNAgent,
     TorchRecurrentPPOAgent,
     TorchSACAgent,
     TorchTD3Agent,
@@ -142,9 +143,18 @@ def test_your_module_can_still_be_called_with_parts():
     assert actor(parts).shape == (2, 3)
 
 
-@pytest.mark.parametrize("algorithm", [TorchPPOAgent, TorchDQNAgent])
-def test_without_a_module_of_yours_an_mlp_takes_the_flat_row(algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "hyperparams"),
+    [
+        (TorchPPOAgent, {}),
+        (TorchDQNAgent, {}),
+        (TorchRainbowDQNAgent, {}),
+        (TorchRecurrentPPOAgent, {}),
+        (TorchRecurrentPPOAgent, {"hidden_sizes": []}),
+    ],
+)
+def test_without_a_module_of_yours_an_mlp_takes_the_flat_row(algorithm, hyperparams):
     env = Env(DISCRETE)
-    agent = algorithm.from_env(env, seed=0)
+    agent = algorithm.from_env(env, seed=0, hyperparams=hyperparams)
     pipeline = VectorBatchPipeline(lambda: env, agent, n_envs=1, window_size=32, seed=0)
     assert np.isfinite(list(agent.learn(pipeline.collect()).values())).all()

@@ -24,6 +24,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
+from optix_core.flattening import flat_space
 from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
@@ -181,6 +182,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
     ) -> Self:
         """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
         settings = HyperparamStore(specs.RAINBOW, hyperparams)
+        observation_space = flat_space(observation_space)  # our networks take no parts
         return cls(
             q_network=build_rainbow_network(encoder_for(observation_space), int(action_space.n), settings, seed),
             action_space=action_space,

@@ -24,6 +24,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import explained_variance
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.data import minibatch_slices
+from optix_core.flattening import flat_space
 from optix_core.policies import Head, encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
@@ -193,6 +194,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
     ) -> Self:
         """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
         settings = HyperparamStore(specs.RECURRENT_PPO, hyperparams)
+        observation_space = flat_space(observation_space)  # our networks take no parts
         generator = torch.Generator().manual_seed(seed)
         encoder = build_network(encoder_for(observation_space), 1, settings, output_gain=1.0, generator=generator)
         size, output = settings["cell_size"], encoder[-1]
