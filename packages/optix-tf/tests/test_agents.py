@@ -257,5 +257,5 @@ def test_ppo_learns_cartpole_a_little():
     returns = []
     for data, _ in zip(pipeline.windows(), range(25), strict=False):
         agent.learn(data)
-        returns.append(data.episode_returns.mean())
-    assert returns[-1] > 3 * returns[0]
+        returns += data.episode_returns.tolist()
+    assert np.mean(returns[-20:]) > 3 * np.mean(returns[:20])
