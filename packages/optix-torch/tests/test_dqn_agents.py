@@ -340,3 +340,10 @@ def test_what_cannot_work_is_said_in_one_line():
         make("dqn").set_hyperparams(HyperparamSet(params={"n_step": 2}))
     with pytest.raises(ValueError, match="another number"):
         TorchDQNAgent(q_network=nn.Linear(3, 3), action_space=ACTIONS)
+
+
+def test_a_memory_that_is_full_before_learning_starts_is_refused():
+    with pytest.raises(ValueError, match="never reached"):
+        TorchDQNAgent.from_spaces(
+            spaces.Box(-1, 1, (3,)), spaces.Discrete(2), hyperparams={"capacity": 100, "learning_starts": 100}
+        )

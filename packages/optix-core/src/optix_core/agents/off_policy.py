@@ -234,9 +234,15 @@ def make_replay(
     """Make the memory that the settings ask for.
 
     Observations are kept as they come, but never in float64.
+
+    Raises:
+        ConfigError: learning would never start, because the memory is full before.
     """
     from optix_core.flattening import flat_space
 
+    starts, capacity = settings["learning_starts"], settings["capacity"]
+    if starts >= capacity:
+        raise ConfigError(f"learning_starts={starts} is never reached by a memory of capacity={capacity} rows.")
     dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
     common: dict[str, Any] = {
         "observation_shape": encoder.shape,
