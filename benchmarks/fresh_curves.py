@@ -32,7 +32,7 @@ TASKS: dict[str, tuple[str, int, dict[str, float | int]]] = {
     "lunarlander-continuous": ("LunarLanderContinuous-v3", 500_000, {"window_size": 512}),
     "mountaincar-continuous": ("MountainCarContinuous-v0", 300_000, {}),
     "frozenlake": ("FrozenLake-v1", 200_000, {}),
-    "taxi": ("Taxi-v3", 500_000, {}),
+    "taxi": ("Taxi-v4", 500_000, {}),
     "cartpole-low-lr": ("CartPole-v1", 400_000, {"learning_rate": 1e-4, "num_epochs": 4}),
 }
 

@@ -35,15 +35,13 @@ print(json.dumps(digests))
 """
 
 
-def cases():
+def cases(backend):
     """Return backend, algorithm, environment, and settings that let it learn within a few hundred steps."""
     found = []
-    for listing in list_backends():
-        for name, info in load_backend(listing.name).algorithms().items():
-            soon = {"learning_starts": 64, "updates_per_step": 0.125, "capacity": 2000, "batch_size": 32}
-            hyperparams = {key: value for key, value in soon.items() if key in info.default_hyperparams}
-            kinds = info.action_kinds & ENVS.keys()
-            found += [(listing.name, name, ENVS[kind], hyperparams) for kind in sorted(kinds)]
+    for name, info in load_backend(backend).algorithms().items():
+        soon = {"learning_starts": 64, "updates_per_step": 0.125, "capacity": 2000, "batch_size": 32}
+        hyperparams = {key: value for key, value in soon.items() if key in info.default_hyperparams}
+        found += [(backend, name, ENVS[kind], hyperparams) for kind in sorted(info.action_kinds & ENVS.keys())]
     return found
 
 
@@ -57,10 +55,11 @@ def digests(found, hash_seed):
     return json.loads(process.stdout)
 
 
-def test_two_processes_end_with_the_same_training_state():
-    found = cases()
-    if not found:
-        pytest.skip("no backend is installed")
+@pytest.mark.parametrize("backend", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jax", "tf"))])
+def test_two_processes_end_with_the_same_training_state(backend):
+    if backend not in {listing.name for listing in list_backends()}:
+        pytest.skip(f"{backend} is not installed")
+    found = cases(backend)
     first = digests(found, "1")
     assert len(set(first.values())) == len(found)
     assert digests(found, "2") == first

@@ -98,7 +98,7 @@ def test_every_agent_on_every_kind_of_observation(algorithm, kind, observations,
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn", "rainbow", "sac", "recurrent_ppo"])
 def test_images_are_scaled_in_the_model(algorithm, axis, tmp_path):
     kind = "box" if algorithm == "sac" else "discrete"
-    check(build(algorithm, kind, IMAGES[axis], capacity=100), tmp_path / "policy.onnx", draw(IMAGES[axis], 5))
+    check(build(algorithm, kind, IMAGES[axis], capacity=1000), tmp_path / "policy.onnx", draw(IMAGES[axis], 5))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])

@@ -102,8 +102,9 @@ def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: st
     Raises:
         ConfigError: it does not take such observations, or gives something else.
     """
-    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), place)
+    like = next(module.parameters(), torch.empty(0))
+    rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), like.device)
+    rows = rows.to(like.dtype) if rows.is_floating_point() else rows
     modes = [(inner, inner.training) for inner in module.modules()]
     module.eval()
     try:
