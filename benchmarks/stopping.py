@@ -112,18 +112,6 @@ def atari_report(path: Path) -> str:
     return "\n".join(head + [f"| {name} | " + " | ".join(row) + " |" for name, row in cells.items()])
 
 
-def atari_frontier(path: Path) -> str:
-    """Sweep our rule on the Atari curves from impatient to patient, as the frontier does on PPO's."""
-    families = {name: rules for name, rules in frontier_rules().items() if name.startswith(("ours", "fixed"))}
-    lines = ["| column | family | used: mean loss (premature), from impatient to patient |", "|---|---|---|"]
-    for column, curves in atari_columns(path):
-        for family, rules in families.items():
-            points = [summarise([judge(rule, curve) for curve in curves]) for rule in rules]
-            shown = ", ".join(f"{p.used:.2f}: {p.loss:.3f} ({100 * p.premature:.1f} %)" for p in points)
-            lines.append(f"| {column} | {family} | {shown} |")
-    return "\n".join(lines)
-
-
 def simulation_report(num_curves: int) -> str:
     head = ["| curve | noise | sigma / R | budget | false CONVERGED | stopped | median stop |", "|---" * 7 + "|"]
     body = [
@@ -192,8 +180,6 @@ def main() -> None:
         sections["simulated"] = simulation_report(options.simulate)
     if options.atari:
         sections["atari"] = atari_report(options.atari)
-        if options.frontier:
-            sections["atari-frontier"] = atari_frontier(options.atari)
     for name, text in sections.items():
         print(f"\n## {name}\n\n{text}")
         if options.write_docs:
