@@ -104,7 +104,7 @@ class Noise:
 
 
 def torch_agent(name, side, optimizer, rate):
-    options = {"hyperparams": {"capacity": 300, "batch_size": 128}, "observation_space": OBSERVATIONS}
+    options = {"hyperparams": {"capacity": 1000, "batch_size": 128}, "observation_space": OBSERVATIONS}
     if name == "dqn":
         network = torch_network(side, "q_network")
         agent = optix_torch.TorchDQNAgent(

@@ -259,7 +259,7 @@ def name(request):
 
 
 def settings_for(name, **changes):
-    memory = {} if "ppo" in name else {"capacity": 300}
+    memory = {} if "ppo" in name else {"capacity": 1000}
     return SETTINGS[name] | memory | {"learning_rate": 1e-3} | changes
 
 
