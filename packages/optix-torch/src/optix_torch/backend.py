@@ -3,116 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
 
-from optix_core.agents import default_values
-from optix_core.backends import action_kind, algorithm_info
-from optix_protocol import AlgorithmInfo, BaseAgent
-from optix_torch import hyperparams as specs
-
-_ALGORITHMS: Mapping[str, AlgorithmInfo] = {
-    "ppo": AlgorithmInfo(
-        name="ppo",
-        description="Proximal policy optimisation: clipped surrogate, GAE, separate policy and value networks.",
-        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
-        on_policy=True,
-        default_hyperparams=default_values(specs.PPO),
-    ),
-    "recurrent_ppo": AlgorithmInfo(
-        name="recurrent_ppo",
-        description="PPO that remembers: a GRU or LSTM, trained on sequences.",
-        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
-        on_policy=True,
-        default_hyperparams=default_values(specs.RECURRENT_PPO),
-    ),
-    "a2c": AlgorithmInfo(
-        name="a2c",
-        description="Advantage actor-critic: one gradient step per window, the base for a loss of your own.",
-        action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
-        on_policy=True,
-        default_hyperparams=default_values(specs.A2C),
-    ),
-    "dqn": AlgorithmInfo(
-        name="dqn",
-        description="Deep Q-learning: double, with n-step returns and prioritised replay as options.",
-        action_kinds=frozenset({"discrete"}),
-        on_policy=False,
-        default_hyperparams=default_values(specs.DQN),
-    ),
-    "rainbow": AlgorithmInfo(
-        name="rainbow",
-        description="Distributional, dueling, double Q-learning with noisy layers, n-step returns, priorities.",
-        action_kinds=frozenset({"discrete"}),
-        on_policy=False,
-        default_hyperparams=default_values(specs.RAINBOW),
-    ),
-    "sac": AlgorithmInfo(
-        name="sac",
-        description="Soft actor-critic: twin critics, squashed Gaussian policy, automatic temperature.",
-        action_kinds=frozenset({"box"}),
-        on_policy=False,
-        default_hyperparams=default_values(specs.SAC),
-    ),
-    "td3": AlgorithmInfo(
-        name="td3",
-        description="Twin delayed deterministic policy gradient with target policy smoothing.",
-        action_kinds=frozenset({"box"}),
-        on_policy=False,
-        default_hyperparams=default_values(specs.TD3),
-    ),
-}
-
-_AGENTS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("ppo", "box"): ("ppo", "TorchGaussianPPOAgent"),
-    ("ppo", "any"): ("ppo", "TorchPPOAgent"),
-    ("recurrent_ppo", "any"): ("recurrent_ppo", "TorchRecurrentPPOAgent"),
-    ("a2c", "any"): ("a2c", "TorchAgent"),
-    ("dqn", "any"): ("dqn", "TorchDQNAgent"),
-    ("rainbow", "any"): ("rainbow", "TorchRainbowDQNAgent"),
-    ("sac", "any"): ("sac", "TorchSACAgent"),
-    ("td3", "any"): ("td3", "TorchTD3Agent"),
-}
-"""Module and class of the agent, by algorithm and kind of action."""
+from optix_core.agents import Hyperparam
+from optix_core.agents.catalog import CatalogBackend
+from optix_torch import hyperparams
 
 
-class TorchBackend:
+class TorchBackend(CatalogBackend):
     """Builds PyTorch agents; see :class:`optix_protocol.Backend`."""
 
     name = "torch"
-    protocol_version = "0.1"
-    conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
-        "sac": {"hidden_sizes": [16, 16]},
-        "td3": {"hidden_sizes": [16, 16]},
+    agents: Mapping[tuple[str, str], str] = {
+        ("ppo", "box"): "optix_torch.algorithms.ppo:TorchGaussianPPOAgent",
+        ("ppo", "any"): "optix_torch.algorithms.ppo:TorchPPOAgent",
+        ("recurrent_ppo", "any"): "optix_torch.algorithms.recurrent_ppo:TorchRecurrentPPOAgent",
+        ("a2c", "any"): "optix_torch.algorithms.a2c:TorchAgent",
+        ("dqn", "any"): "optix_torch.algorithms.dqn:TorchDQNAgent",
+        ("rainbow", "any"): "optix_torch.algorithms.rainbow:TorchRainbowDQNAgent",
+        ("sac", "any"): "optix_torch.algorithms.sac:TorchSACAgent",
+        ("td3", "any"): "optix_torch.algorithms.td3:TorchTD3Agent",
     }
-
-    def algorithms(self) -> Mapping[str, AlgorithmInfo]:
-        """Return the algorithms by name."""
-        return _ALGORITHMS
-
-    def make_agent(
-        self,
-        algorithm: str,
-        *,
-        observation_space: Any,
-        action_space: Any,
-        seed: int,
-        device: str = "cpu",
-        hyperparams: Mapping[str, Any] | None = None,
-    ) -> BaseAgent:
-        """Build an agent with networks that fit the spaces.
-
-        Raises:
-            ConfigError: (a ``ValueError``) an algorithm, a space, a device or a hyperparameter that it cannot serve.
-        """
-        kind = action_kind(action_space)
-        algorithm = algorithm_info(self, algorithm, kind).name
-        module, name = _AGENTS.get((algorithm, kind), _AGENTS[algorithm, "any"])
-        agent = getattr(import_module(f"optix_torch.algorithms.{module}"), name)
-        built: BaseAgent = agent.from_spaces(
-            observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams
-        )
-        return built
+    specs: Mapping[str, Mapping[str, Hyperparam]] = {"sac": hyperparams.SAC, "td3": hyperparams.TD3}
 
 
 def create() -> TorchBackend:
