@@ -64,7 +64,7 @@ def test_an_evaluation_that_fails_leaves_the_result_and_the_best_policy(loop, sk
 @pytest.mark.parametrize("presses", [1, 2, 3])
 @pytest.mark.parametrize("moment", ["training", "keeping", "selection", "after"])
 def test_ctrl_c_at_any_moment_and_as_often_as_you_like_writes_the_result(loop, tmp_path, monkeypatch, presses, moment):
-    from optix_core.loop import final, run
+    from optix_core.loop import ending, final, run
 
     def press(*_):
         for _ in range(presses):
@@ -80,7 +80,7 @@ def test_ctrl_c_at_any_moment_and_as_often_as_you_like_writes_the_result(loop, t
         monkeypatch.setattr(owner, name, wrapped)
 
     if moment == "keeping":
-        pressing(run.Run, "_keep_last_policy")
+        pressing(ending, "keep_last_policy")
     elif moment == "selection":
         pressing(final, "select")
     elif moment == "after":

@@ -96,7 +96,7 @@ def test_a_run_that_dies_while_its_result_is_confirmed_only_confirms_it(loop, tm
         raise Death
 
     with monkeypatch.context() as patch:
-        patch.setattr("optix_core.loop.run.choose_final_policy", die)
+        patch.setattr("optix_core.loop.ending.choose_final_policy", die)
         with pytest.raises(Death):
             loop("torn", max_env_steps=max_env_steps).run()
     for _ in range(2):  # once more is the same again

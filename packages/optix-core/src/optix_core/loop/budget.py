@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from optix_core.errors import ConfigError
 
+EVALUATION_SHARE = 0.1
+"""Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
+
 
 class StopReason(StrEnum):
     """Why a run ended."""

@@ -19,12 +19,14 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Scheduler
+from optix_core.loop.ending import finish
 from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
 from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.state import can_resume_exactly, restore_run_state
+from optix_core.loop.validation import Validation
 from optix_protocol import (
     BaseAgent,
     BaseEvaluator,
@@ -194,7 +196,7 @@ class RLOptimizer:
             run = self._run = Run(
                 agent=self.agent,
                 pipeline=self.pipeline,
-                val_pipeline=self.val_pipeline,
+                validation=Validation(pipeline=self.val_pipeline),
                 optimizer=self.optimizer,
                 controller=self.controller,
                 callbacks=self._callbacks,
@@ -228,7 +230,7 @@ class RLOptimizer:
                     run.journal.append("error", message=why)
                 else:
                     run.save_state()
-                final, unconfirmed = run.finish(reason)
+                final, unconfirmed = finish(run, reason)
                 failure = failure or unconfirmed
                 run.settle_saves()
                 self.result = self._summarise(run, reason, why, final, trained_s, failure)
@@ -309,7 +311,7 @@ class RLOptimizer:
             stop_reason=reason.value,
             why=why,
             train_env_steps=run.progress.num_env_steps,
-            eval_env_steps=run.arena.num_env_steps + run.validation_steps,
+            eval_env_steps=run.arena.num_env_steps + run.validation.num_env_steps,
             wall_seconds=round(run.elapsed_s, 3),
             env_steps_per_second=round(run.progress.num_env_steps / max(trained_s, 1e-9), 1),
             confirmed_return=final.confirmed if final is not None else None,

@@ -6,21 +6,18 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.errors import ConfigError, RunDirectoryError
-from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
-from optix_core.loop.budget import Progress, StopReason
+from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
-from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.state import can_resume_exactly, run_state
+from optix_core.loop.validation import Validation
 from optix_core.seeding import derive_seed
 from optix_protocol import (
     BaseAgent,
@@ -39,12 +36,6 @@ from optix_protocol import (
 
 T = TypeVar("T")
 
-MAX_VALIDATION_WINDOWS = 50
-"""A validation that has seen no end of an episode after so many windows is given up."""
-
-EVALUATION_SHARE = 0.1
-"""Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
-
 
 @dataclass(kw_only=True)
 class Run:
@@ -53,7 +44,7 @@ class Run:
     Attributes:
         agent: who learns.
         pipeline: where its windows come from.
-        val_pipeline: where its validation windows come from, or None.
+        validation: measures the policy on a pipeline of its own, if there is one.
         optimizer: changes its hyperparameters, or None.
         controller: counts, scores and judges.
         callbacks: hear what happens.
@@ -67,7 +58,6 @@ class Run:
         report: gets a line of text at every look, or None.
         stop_requested: set it to end the run after the window in hand.
         best: the best policy kept so far.
-        validation_steps: environment steps of the validation pipeline.
         safe_state: the agent's exact training state when it was the best, or None.
         state_interval_s: seconds between two saved states; longer where saving takes more than 1 % of the time.
         outcome: why training is over, once it is by itself; a run that is killed after that has only to finish.
@@ -75,7 +65,7 @@ class Run:
 
     agent: BaseAgent
     pipeline: BasePipeline
-    val_pipeline: BasePipeline | None
+    validation: Validation
     optimizer: BaseOptimizer | None
     controller: LoopController
     callbacks: CallbackList
@@ -89,7 +79,6 @@ class Run:
     report: Callable[[str], None] | None = None
     stop_requested: bool = False
     best: PolicySnapshot | None = None
-    validation_steps: int = 0
     safe_state: StateTree | None = None
     state_interval_s: float = 10.0
     outcome: tuple[StopReason, str] | None = None
@@ -99,9 +88,12 @@ class Run:
     _diagnostics: dict[str, float] = field(default_factory=dict)
     _policy_version: int = 0
     _hyperparam_version: int = 0
-    _windows_since_validation: int = 0
     _num_confirmations: int = 0
-    _validation_cost: int = 0
+
+    @property
+    def policy_version(self) -> int:
+        """How often the policy has changed."""
+        return self._policy_version
 
     @property
     def progress(self) -> Progress:
@@ -144,7 +136,7 @@ class Run:
             decision = decide(evidence)
             self._record(evidence, decision, observation, window)
             if decision.checkpoint:
-                self._keep_policy()
+                self.keep_policy()
             if decision.action is Action.ROLLBACK:
                 self._roll_back(decision.why)
                 continue
@@ -169,8 +161,13 @@ class Run:
             window,
             self._diagnostics,
             elapsed_s=self.elapsed_s,
-            validation=self._validate(window),
-            validate_only=self.val_pipeline is not None,
+            validation=self.validation.measure(
+                trained_env_steps=self.progress.num_env_steps + window.num_env_steps,
+                interval=self.controller.evaluation_interval,
+                evaluator=self.controller.evaluator,
+                on_failure=lambda message: self.journal.append("not_validated", message=message),
+            ),
+            validate_only=self.validation.pipeline is not None,
             is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
         )
 
@@ -225,15 +222,13 @@ class Run:
         """Return the run's own part of the state."""
         return {
             "best": self.best.snapshot_id if self.best is not None else None,
-            "validation_steps": self.validation_steps,
             "eval_env_steps": self.arena.num_env_steps,
             "elapsed_s": self.elapsed_s,
             "diagnostics": dict(self._diagnostics),
             "policy_version": self._policy_version,
             "hyperparam_version": self._hyperparam_version,
-            "windows_since_validation": self._windows_since_validation,
             "num_confirmations": self._num_confirmations,
-            "validation_cost": self._validation_cost,
+            **self.validation.counters(),
             "outcome": self.outcome,
             "budget": asdict(self.controller.budget),
         }
@@ -242,15 +237,13 @@ class Run:
         """Restore what ``counters`` returned."""
         kept = {snapshot.snapshot_id: snapshot for snapshot in self.registry.list()}
         self.best = kept.get(state["best"])
-        self.validation_steps = int(state["validation_steps"])
         self.arena.num_env_steps = int(state["eval_env_steps"])
         self._elapsed_before_s = float(state["elapsed_s"])
         self._diagnostics = dict(state["diagnostics"])
         self._policy_version = int(state["policy_version"])
         self._hyperparam_version = int(state["hyperparam_version"])
-        self._windows_since_validation = int(state["windows_since_validation"])
         self._num_confirmations = int(state["num_confirmations"])
-        self._validation_cost = int(state["validation_cost"])
+        self.validation.restore_counters(state)
         if state["outcome"] is not None and state["budget"] == asdict(self.controller.budget):
             reason, why = state["outcome"]
             self.outcome = StopReason(reason), why
@@ -290,33 +283,7 @@ class Run:
 
     # ------------------------------------------------------------- its actions
 
-    def _validate(self, window: EpisodeData) -> EvalMetrics | None:
-        """Measure the policy on the validation pipeline when it is due and within its share of the steps.
-
-        It goes on until an episode has ended, because a window without one is no evidence.
-        """
-        if self.val_pipeline is None:
-            return None
-        self._windows_since_validation += 1
-        trained = self.progress.num_env_steps + window.num_env_steps
-        due = self._windows_since_validation >= self.controller.evaluation_interval
-        if not due or self.validation_steps + self._validation_cost > EVALUATION_SHARE * trained:
-            return None
-        before = self.validation_steps
-        for held_out in islice(self.val_pipeline.windows(), MAX_VALIDATION_WINDOWS):
-            self.validation_steps += held_out.num_env_steps
-            metrics = self.controller.evaluator.score(held_out, {})
-            if metrics is not None:
-                break
-        else:
-            message = f"No episode ended in {MAX_VALIDATION_WINDOWS} windows of validation: make its windows longer."
-            self.journal.append("not_validated", message=message)
-            metrics = None
-        self._windows_since_validation = 0
-        self._validation_cost = self.validation_steps - before
-        return metrics
-
-    def _keep_policy(self) -> None:
+    def keep_policy(self) -> None:
         """Keep the policy that collected the latest window, with the score that it earned."""
         score = self.controller.level if math.isfinite(self.controller.level) else -math.inf
         if self.checkpoint_score_fn is not None:
@@ -436,60 +403,8 @@ class Run:
                 self.callbacks.on_dormant(self.progress.num_episodes)
 
     def _announce_policy(self) -> None:
-        for pipeline in (self.pipeline, self.val_pipeline):
+        for pipeline in (self.pipeline, self.validation.pipeline):
             if pipeline is not None:
                 pipeline.policy_changed(
                     policy_version=self._policy_version, hyperparam_version=self._hyperparam_version
                 )
-
-    # ------------------------------------------------------------------ the end
-
-    def finish(self, reason: StopReason) -> tuple[FinalPolicy | None, Exception | None]:
-        """Select and confirm the final policy and load it into the agent; also return what failed in doing so."""
-        if reason is not StopReason.DIVERGED and self.progress.num_windows:
-            self._keep_last_policy()
-        choose = partial(
-            choose_final_policy,
-            self.registry,
-            self.arena,
-            history=self.controller.history,
-            train_env_steps=self.progress.num_env_steps,
-            seed=self.seed,
-            confirm_episodes=self.confirm_episodes,
-            by_score=self._has_scores_of_its_own(),
-            in_a_hurry=reason is StopReason.INTERRUPTED,
-        )
-        failure: Exception | None = None
-        try:
-            self.interrupt.mode = "impatient"
-            final = choose(can_play=reason is not StopReason.ERROR)
-            self.interrupt.mode = "deaf"
-        except KeyboardInterrupt:
-            self.interrupt.mode = "deaf"
-            final = choose(can_play=False)
-        except Exception as error:
-            # The evaluation failed: the best policy by training scores is still there, unconfirmed.
-            self.interrupt.mode = "deaf"
-            final, failure = choose(can_play=False), error
-            self.journal.append("error", message=f"The final evaluation failed: {error}")
-        if final is not None:
-            self.best = final.snapshot
-            self.journal.append(
-                "selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id, reason=final.reason
-            )
-            if final.confirmed is not None:
-                self.journal.append("confirmed", **final.confirmed, returns=final.returns)
-        return final, failure
-
-    def _has_scores_of_its_own(self) -> bool:
-        """Whether the kept scores are the user's own goal or come from validation, and not training returns."""
-        own_goal = self.checkpoint_score_fn is not None or type(self.controller.evaluator) is not ReturnEvaluator
-        return own_goal or self.val_pipeline is not None
-
-    def _keep_last_policy(self) -> None:
-        """The newest policy is a candidate too, even if no window has scored it yet."""
-        if not math.isfinite(self.controller.level) and self.registry.list():
-            return
-        versions = {snapshot.policy_version for snapshot in self.registry.list()}
-        if self._policy_version not in versions:
-            self._keep_policy()

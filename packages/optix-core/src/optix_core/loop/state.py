@@ -45,7 +45,7 @@ def _copy(value: Any) -> Any:
 
 def can_resume_exactly(run: Run) -> bool:
     """Whether agent and pipelines give their state away."""
-    pipelines = (run.pipeline, run.val_pipeline)
+    pipelines = (run.pipeline, run.validation.pipeline)
     return isinstance(run.agent, SupportsTrainingState) and all(
         pipeline is None or isinstance(pipeline, SupportsPipelineState) for pipeline in pipelines
     )
@@ -56,7 +56,7 @@ def run_state(run: Run) -> StateTree:
     state: dict[str, Any] = {"controller": run.controller.state_dict(), "counters": run.counters()}
     assert isinstance(run.agent, SupportsTrainingState)
     state["agent"] = run.agent.training_state()
-    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.val_pipeline)):
+    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.validation.pipeline)):
         if isinstance(pipeline, SupportsPipelineState):
             state[name] = pipeline.pipeline_state()
     if run.optimizer is not None and hasattr(run.optimizer, "state_dict"):
@@ -79,7 +79,7 @@ def restore_run_state(run: Run, state: StateTree) -> list[str]:
     if run.optimizer is not None and "optimizer" in state:
         run.optimizer.load_state_dict(state["optimizer"])  # type: ignore[attr-defined]
     notes: list[str] = []
-    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.val_pipeline)):
+    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.validation.pipeline)):
         if isinstance(pipeline, SupportsPipelineState):
             note = pipeline.restore_pipeline_state(state[name])
             if note is not None:

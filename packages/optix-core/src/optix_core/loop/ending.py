@@ -1,0 +1,62 @@
+"""The end of a run: the newest policy joins the candidates, one is chosen, confirmed and loaded."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from optix_core.evaluation.evaluators import ReturnEvaluator
+from optix_core.loop.budget import StopReason
+from optix_core.loop.final import FinalPolicy, choose_final_policy
+from optix_core.loop.run import Run
+
+
+def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception | None]:
+    """Select and confirm the final policy and load it into the agent; also return what failed in doing so."""
+    if reason is not StopReason.DIVERGED and run.progress.num_windows:
+        keep_last_policy(run)
+    choose = partial(
+        choose_final_policy,
+        run.registry,
+        run.arena,
+        history=run.controller.history,
+        train_env_steps=run.progress.num_env_steps,
+        seed=run.seed,
+        confirm_episodes=run.confirm_episodes,
+        by_score=_has_scores_of_its_own(run),
+        in_a_hurry=reason is StopReason.INTERRUPTED,
+    )
+    failure: Exception | None = None
+    try:
+        run.interrupt.mode = "impatient"
+        final = choose(can_play=reason is not StopReason.ERROR)
+        run.interrupt.mode = "deaf"
+    except KeyboardInterrupt:
+        run.interrupt.mode = "deaf"
+        final = choose(can_play=False)
+    except Exception as error:
+        # The evaluation failed: the best policy by training scores is still there, unconfirmed.
+        run.interrupt.mode = "deaf"
+        final, failure = choose(can_play=False), error
+        run.journal.append("error", message=f"The final evaluation failed: {error}")
+    if final is not None:
+        run.best = final.snapshot
+        run.journal.append("selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id, reason=final.reason)
+        if final.confirmed is not None:
+            run.journal.append("confirmed", **final.confirmed, returns=final.returns)
+    return final, failure
+
+
+def _has_scores_of_its_own(run: Run) -> bool:
+    """Whether the kept scores are the user's own goal or come from validation, and not training returns."""
+    own_goal = run.checkpoint_score_fn is not None or type(run.controller.evaluator) is not ReturnEvaluator
+    return own_goal or run.validation.pipeline is not None
+
+
+def keep_last_policy(run: Run) -> None:
+    """The newest policy is a candidate too, even if no window has scored it yet."""
+    if not math.isfinite(run.controller.level) and run.registry.list():
+        return
+    versions = {snapshot.policy_version for snapshot in run.registry.list()}
+    if run.policy_version not in versions:
+        run.keep_policy()
