@@ -18,8 +18,10 @@ OF_EXPORT = {check.name for check in CHECKS if check.requires == "export"}
 
 
 def _load_sabotage():
-    """Tests are imported by path, so the module next to this one is, too."""
-    spec = importlib.util.spec_from_file_location("optix_protocol_sabotage", Path(__file__).with_name("sabotage.py"))
+    """Tests are imported by path, so the package next to this one is, too."""
+    spec = importlib.util.spec_from_file_location(
+        "optix_protocol_sabotage", Path(__file__).with_name("sabotage") / "__init__.py"
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -131,9 +133,9 @@ def test_check_catches_its_sabotage_through_six_methods(name, agent, kind, make_
 
 def test_messages_name_the_place_where_an_agent_raised(make_reference):
     case = example_case()
-    broken = sabotage._fails_on(lambda window: True)
+    broken = sabotage.learning.fails_on(lambda window: True)
     result = run_check(CHECK_BY_NAME["learn_returns_diagnostics"], make_reference(case, broken), case=case, exempt={})
-    assert "IndexError raised at sabotage.py:" in result.message
+    assert "IndexError raised at learning.py:" in result.message
     assert "index out of range" in result.message
     assert "Checked: Learn returns a dict of finite floats." in result.message
 
