@@ -102,7 +102,7 @@ class EnvSpec:
         return env
 
     def make_vector(
-        self, num_envs: int, *, asynchronous: bool = False, wrapper: EnvWrapper | None = None
+        self, num_envs: int, *, asynchronous: bool = False, wrapper: EnvWrapper | None = None, copy: bool = True
     ) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make ``num_envs`` environments side by side.
 
@@ -114,6 +114,7 @@ class EnvSpec:
             num_envs: how many.
             asynchronous: a process for each.
             wrapper: put around each environment that steps in this process.
+            copy: give every step's observations an array of their own; False may reuse one array for all steps.
         """
         import gymnasium as gym
 
@@ -130,7 +131,7 @@ class EnvSpec:
                 self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
             )
             return flat_vector(native)
-        return make_vector([self.make] * num_envs, asynchronous=asynchronous, wrapper=wrapper)
+        return make_vector([self.make] * num_envs, asynchronous=asynchronous, wrapper=wrapper, copy=copy)
 
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
@@ -188,7 +189,11 @@ class EnvSpec:
 
 
 def make_vector(
-    factories: Sequence[EnvFactory], *, asynchronous: bool = False, wrapper: EnvWrapper | None = None
+    factories: Sequence[EnvFactory],
+    *,
+    asynchronous: bool = False,
+    wrapper: EnvWrapper | None = None,
+    copy: bool = True,
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Put environments side by side: stepped in turn, or each in a process of its own (spawned, never forked)."""
     import gymnasium as gym
@@ -198,7 +203,7 @@ def make_vector(
         return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
     if wrapper is not None:
         factories = [partial(_wrapped, wrapper, factory) for factory in factories]
-    return gym.vector.SyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+    return gym.vector.SyncVectorEnv(factories, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def _wrapped(wrapper: EnvWrapper, factory: EnvFactory) -> gym.Env[Any, Any]:

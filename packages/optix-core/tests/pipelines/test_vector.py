@@ -42,17 +42,32 @@ class Actor:
 
 def make(lengths_by_env, mode, window_size):
     envs = [lambda i=i, lengths=lengths: CountingEnv(i, lengths) for i, lengths in enumerate(lengths_by_env)]
-    return VectorBatchPipeline(SyncVectorEnv(envs, autoreset_mode=mode), Actor(), window_size=window_size)
+    source = envs if mode is None else SyncVectorEnv(envs, autoreset_mode=mode)
+    return VectorBatchPipeline(source, Actor(), window_size=window_size)
+
+
+def test_what_an_agent_was_shown_stays_as_it_was():
+    class Hoarder(Actor):
+        shown = []
+
+        def act(self, observation):
+            self.shown.append(observation)
+            return super().act(observation)
+
+    pipeline = VectorBatchPipeline([lambda: CountingEnv(0, (3,))], Hoarder(), window_size=2)
+    for _ in range(3):
+        pipeline.collect()
+    assert [observation[0, 2] for observation in Hoarder.shown] == [0, 1, 2, 0, 1, 2]
 
 
 lengths = st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=lengths, window_size=st.integers(1, 12), mode=st.sampled_from(["NEXT_STEP", "SAME_STEP"]))
+@given(lengths=lengths, window_size=st.integers(1, 12), mode=st.sampled_from(["NEXT_STEP", "SAME_STEP", None]))
 def test_windows_tell_exactly_what_the_environments_did(lengths, window_size, mode):
     """Against a slow simulation: rows, successors, final observations, flags, returns, across several windows."""
-    pipeline = make(lengths, AutoresetMode[mode], window_size)
+    pipeline = make(lengths, AutoresetMode[mode] if mode else None, window_size)
     windows = [pipeline.collect() for _ in range(3)]
     state = [{"episode": 0, "t": 0, "total": 0.0} for _ in lengths]
     for window in windows:

@@ -42,10 +42,10 @@ class WholeObservations:
     def write(self, window: EpisodeData, slots: Array, new: Array, extra: Array) -> None:  # noqa: ARG002
         """Store the observations of a window in these rows: those acted on, the final ones, the upcoming ones."""
         num_rows, num_finals = window.rewards.size, len(window.ends)
-        rows, finals, upcoming = np.split(slots, [num_rows, num_rows + num_finals])
-        self._array[rows] = window.observations.reshape(num_rows, *window.observations.shape[2:])
-        self._array[finals] = window.final_observations
-        self._array[upcoming] = window.last_observation
+        last = num_rows + num_finals
+        self._array[slots[:num_rows]] = window.observations.reshape(num_rows, *window.observations.shape[2:])
+        self._array[slots[num_rows:last]] = window.final_observations
+        self._array[slots[last:]] = window.last_observation
 
     def columns(self) -> dict[str, Array]:
         """Return the arrays whose rows are the ring's."""

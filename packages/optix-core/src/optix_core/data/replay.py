@@ -247,7 +247,8 @@ class ReplayBuffer:
             )
         self._forget((self._num_written + np.arange(num_slots + margin)) % self.capacity)
         slots = (self._num_written + np.arange(num_slots)) % self.capacity
-        rows, finals, extra, upcoming = np.split(slots, np.cumsum([num_rows, num_finals, num_extra]))
+        rows, finals = slots[:num_rows], slots[num_rows : num_rows + num_finals]
+        extra, upcoming = slots[num_rows + num_finals : -N], slots[-N:]
         self._observations.write(window, np.concatenate([rows, finals, upcoming]), new, extra)
         self._actions[rows] = window.actions.reshape(num_rows, *window.actions.shape[2:])
         self._num_written += num_rows + num_finals + num_extra
@@ -282,6 +283,24 @@ class ReplayBuffer:
 
     def _complete(self, rows: _Rows) -> _Rows:
         """Store every waiting transition that has all its rewards; return the rows that the others wait for."""
+        one_step = self.n_step == 1
+        complete, counts, returns = (rows.waiting, rows.waiting, rows.rewards) if one_step else self._sum_up(rows)
+        at, env = np.nonzero(complete)
+        if len(at):
+            count, slots = counts[at, env].astype(np.int32), rows.slots[at, env]
+            last = at + count - 1
+            self._rewards[slots] = returns[at, env]
+            self._steps[slots] = np.where(rows.terminated[last, env], 0, count)
+            self._successors[slots] = rows.successors[last, env]
+            self._ready[slots] = True
+            self._num_ready += len(slots)
+            self._added(slots)
+        if one_step:
+            return _Rows.none(rows.rewards.shape[1])
+        return rows._replace(waiting=rows.waiting & ~complete).newest(self.n_step - 1)
+
+    def _sum_up(self, rows: _Rows) -> tuple[Array, Array, Array]:
+        """Return which transitions have all their rewards, how many, and their discounted sums, each ``[L, N]``."""
         num_rows = len(rows.rewards)
         returns = np.zeros(rows.rewards.shape)
         counts = np.zeros(rows.rewards.shape, np.int32)
@@ -292,18 +311,7 @@ class ReplayBuffer:
             returns[: num_rows - step] += np.where(going, self.gamma**step * rows.rewards[step:], 0.0)
             counts[: num_rows - step] += going
             going &= ~rows.cut[step:]
-        complete = rows.waiting & (~running | (counts == self.n_step))
-        at, env = np.nonzero(complete)
-        if len(at):
-            count, slots = counts[at, env], rows.slots[at, env]
-            last = at + count - 1
-            self._rewards[slots] = returns[at, env]
-            self._steps[slots] = np.where(rows.terminated[last, env], 0, count)
-            self._successors[slots] = rows.successors[last, env]
-            self._ready[slots] = True
-            self._num_ready += len(slots)
-            self._added(slots)
-        return rows._replace(waiting=rows.waiting & ~complete).newest(self.n_step - 1)
+        return rows.waiting & (~running | (counts == self.n_step)), counts, returns
 
 
 class _Rows(NamedTuple):

@@ -112,8 +112,8 @@ class VectorBatchPipeline:
         finals: list[Array] = []
         ended = self._ended
         for t in range(T):
-            observations[t] = observation
-            action = np.asarray(act(observation))
+            observations[t] = observation  # the environments may write the next ones into the same array
+            action = np.asarray(act(observations[t]))
             if actions is None:
                 check_actions(action, self._envs.single_action_space, N)
                 actions = np.empty((T, *action.shape), action.dtype)
@@ -296,9 +296,11 @@ def _open(
     wrapper = _record_lives if episodic_life else EpisodeRecorder
     if isinstance(env, Sequence) and not isinstance(env, str):
         specs = [EnvSpec.of(source) for source in env]
-        return specs[0], make_vector([spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper)
+        return specs[0], make_vector(
+            [spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper, copy=False
+        )
     spec = EnvSpec.of(env)
-    envs = spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper)
+    envs = spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper, copy=False)
     if episodic_life and not isinstance(envs, gym.vector.SyncVectorEnv):
         raise ConfigError(_NO_LIVES)
     return spec, envs
