@@ -47,17 +47,17 @@ def make(lengths_by_env, mode, window_size):
 
 
 def test_what_an_agent_was_shown_stays_as_it_was():
-    class Hoarder(Actor):
-        shown = []
+    shown = []
 
+    class Hoarder(Actor):
         def act(self, observation):
-            self.shown.append(observation)
+            shown.append(observation)
             return super().act(observation)
 
     pipeline = VectorBatchPipeline([lambda: CountingEnv(0, (3,))], Hoarder(), window_size=2)
     for _ in range(3):
         pipeline.collect()
-    assert [observation[0, 2] for observation in Hoarder.shown] == [0, 1, 2, 0, 1, 2]
+    assert [observation[0, 2] for observation in shown] == [0, 1, 2, 0, 1, 2]
 
 
 lengths = st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4)
