@@ -5,6 +5,8 @@ import gymnasium as gym
 import pytest
 
 from optix_core import AgentError, ConfigError, backends, list_backends, load_backend, make_agent
+from optix_core.agents.catalog import CatalogBackend
+from optix_core.backends import check_protocol_version
 from optix_protocol import PROTOCOL_VERSION, AlgorithmInfo
 
 
@@ -70,14 +72,47 @@ def test_missing_backends(installed):
         make_agent("CartPole-v1")
 
 
-@pytest.mark.parametrize("version", ["0.9", "1.0", "7"])
-def test_a_backend_for_another_protocol_is_refused_with_the_remedy(installed, version):
-    class Old(FakeBackend):
+MAJOR, MINOR = map(int, PROTOCOL_VERSION.split("."))
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        ("0.1", "pip install --upgrade its package"),
+        (f"{MAJOR + 1}.0", "pip install --upgrade optix-core optix-protocol"),
+        (f"{10 * MAJOR}.{MINOR}", "pip install --upgrade optix-core optix-protocol"),
+    ],
+)
+def test_a_backend_for_another_protocol_is_refused_with_the_remedy(installed, version, remedy):
+    class Other(FakeBackend):
         protocol_version = version
 
-    installed(old=Old)
-    with pytest.raises(AgentError, match=rf"built for optix-protocol {version}, installed is .*: pip install"):
-        load_backend("old")
+    installed(other=Other)
+    with pytest.raises(AgentError) as error:
+        load_backend("other")
+    assert str(error.value) == (
+        f"Backend 'other' was written for optix-protocol {version}, and {PROTOCOL_VERSION} is installed: {remedy}"
+    )
+
+
+def test_the_advice_names_the_package_of_an_outdated_backend():
+    with pytest.raises(AgentError, match=r"pip install --upgrade optix-tiny$"):
+        check_protocol_version("tiny", "0.1", package="optix-tiny")
+
+
+@pytest.mark.parametrize("version", ["new", "", None, 7, f"{MAJOR}x.0"])
+def test_what_is_no_version_is_said_to_be_none(version):
+    with pytest.raises(AgentError, match=r"no version such as .*authors of optix-tiny"):
+        check_protocol_version("tiny", version, package="optix-tiny")
+
+
+@pytest.mark.parametrize("version", [f"{MAJOR}.{MINOR}", f"{MAJOR}.{MINOR + 1}", f"{MAJOR}.{MINOR}.7"])
+def test_another_minor_version_is_welcome(version):
+    check_protocol_version("tiny", version)
+
+
+def test_the_backends_of_the_house_declare_the_installed_series():
+    assert CatalogBackend.protocol_version.split(".")[0] == str(MAJOR)
 
 
 def test_what_is_no_backend_is_refused(installed):

@@ -224,7 +224,7 @@ def test_gymnax_cartpole_is_gymnasium_cartpole():
 def test_what_cannot_be_fused():
     env = EnvSpec.of("CartPole-v1")
     plain = FlaxPPOAgent.from_spaces(env.observation_space, env.action_space)
-    options = {"n_envs": 2, "window_size": 4, "seed": 0}
+    options = {"num_envs": 2, "num_steps": 4, "seed": 0}
     assert plain.fused_pipeline("CartPole-v1", **options) is not None
     assert plain.fused_pipeline("LunarLander-v3", **options) is None
     assert gymnax_id("gymnax/Breakout-MinAtar") == "Breakout-MinAtar"

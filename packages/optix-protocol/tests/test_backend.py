@@ -37,7 +37,7 @@ class Nameless(ReferenceBackend):
 
 class NoMethods:
     name = "empty"
-    protocol_version = "0.1"
+    protocol_version = "1.0"
 
 
 class OfAnotherSeries(ReferenceBackend):

@@ -76,21 +76,31 @@ def load_backend(name: str) -> Backend:
         raise AgentError(
             f"Backend '{name}' ({point.value}) lacks algorithms(), make_agent(), name or protocol_version."
         )
-    check_protocol_version(name, backend.protocol_version)
+    check_protocol_version(name, backend.protocol_version, package=point.dist.name if point.dist else None)
     return backend
 
 
-def check_protocol_version(name: str, version: str) -> None:
-    """Raise ``AgentError`` if a backend was built for an incompatible protocol.
+def check_protocol_version(name: str, version: str, *, package: str | None = None) -> None:
+    """Raise ``AgentError`` if a backend was written for another major version of the protocol.
 
-    Before 1.0 the minor version counts as the major one.
+    Args:
+        name: the backend's.
+        version: what it declares as ``protocol_version``.
+        package: the distribution that it comes from, for the advice.
     """
-    ours, theirs = _series(PROTOCOL_VERSION), _series(version)
-    if ours != theirs:
+    ours, (theirs, dot, _) = PROTOCOL_VERSION.partition(".")[0], str(version).partition(".")
+    if theirs == ours:
+        return
+    if not (theirs.isdecimal() and dot):
         raise AgentError(
-            f"Backend '{name}' was built for optix-protocol {version}, installed is {PROTOCOL_VERSION}: "
-            f'pip install "optix-protocol=={version}.*" or a newer release of the backend.'
+            f"Backend '{name}' declares the protocol_version {version!r}, which is no version such as "
+            f"'{PROTOCOL_VERSION}': report it to the authors of {package or 'the backend'}."
         )
+    outdated = package or "its package" if int(theirs) < int(ours) else "optix-core optix-protocol"
+    raise AgentError(
+        f"Backend '{name}' was written for optix-protocol {version}, and {PROTOCOL_VERSION} is installed: "
+        f"pip install --upgrade {outdated}"
+    )
 
 
 def action_kind(space: gym.Space[Any]) -> ActionKind:
@@ -251,8 +261,3 @@ def default_backend() -> str:
 
 def _points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def _series(version: str) -> tuple[str, ...]:
-    major, *rest = version.split(".")
-    return (major,) if major != "0" else (major, *rest[:1])

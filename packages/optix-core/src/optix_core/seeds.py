@@ -173,8 +173,13 @@ def _group(plan: TrainPlan, seeds: Sequence[int]) -> SeedGroup:
     agent = plan.make_agent()
     group = None
     if plan.loop.fused and isinstance(agent, SupportsManySeeds):
-        pairs = [(derive_seed(seed, "agent"), derive_seed(seed, "train")) for seed in seeds]
-        group = agent.seed_group(plan.env_id, pairs, n_envs=plan.n_envs, window_size=plan.loop.window_size)
+        group = agent.seed_group(
+            plan.env_id,
+            agent_seeds=[derive_seed(seed, "agent") for seed in seeds],
+            pipeline_seeds=[derive_seed(seed, "train") for seed in seeds],
+            num_envs=plan.n_envs,
+            num_steps=plan.loop.window_size,
+        )
     if group is None:
         raise ConfigError(
             f"{plan.algorithm} of backend '{plan.backend}' cannot train many seeds of {plan.env_id} at once: "

@@ -262,7 +262,7 @@ class TrainPlan:
         if on_host or not isinstance(agent, SupportsFusedTraining):
             return None
         seed = derive_seed(self.seed, "train")
-        return agent.fused_pipeline(self.env_id, n_envs=self.n_envs, window_size=self.loop.window_size, seed=seed)
+        return agent.fused_pipeline(self.env_id, num_envs=self.n_envs, num_steps=self.loop.window_size, seed=seed)
 
     def make_scheduler(self) -> ConvergenceMonitor:
         """Build the monitor."""

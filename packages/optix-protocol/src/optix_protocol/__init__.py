@@ -6,6 +6,7 @@ and nothing else, so that a backend can depend on it without depending on the lo
 
 from optix_protocol.agent import BaseAgent
 from optix_protocol.capabilities import (
+    CAPABILITIES,
     ActionDistribution,
     ParamBound,
     Policy,
@@ -46,11 +47,12 @@ from optix_protocol.types import (
     Verdict,
 )
 
-__version__ = "0.1.0"
-PROTOCOL_VERSION = "0.1"
-"""What a backend declares as ``protocol_version`` when it is built against this release."""
+__version__ = "1.0.0"
+PROTOCOL_VERSION = "1.0"
+"""Major and minor version of the contract; a backend that is written for it declares it as ``protocol_version``."""
 
 __all__ = [
+    "CAPABILITIES",
     "PROTOCOL_VERSION",
     "ActionDistribution",
     "ActionKind",

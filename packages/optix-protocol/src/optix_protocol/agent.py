@@ -8,13 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from optix_protocol.types import Array, EpisodeData, HyperparamSet
 
+__all__ = ["BaseAgent"]
+
 
 @runtime_checkable
 class BaseAgent(Protocol):
     """Anything that can act and learn.
 
     Inherit from it or just provide the six methods; the loop asks for no more. Everything beyond is an optional
-    capability (:mod:`optix_protocol.capabilities`) that the loop probes for.
+    capability (the ``Supports...`` protocols) that the loop probes for. An agent that learns from older windows, too,
+    says so in an attribute ``is_on_policy = False``.
 
     Acting is not learning: ``act`` may draw random numbers, but records nothing that ``learn`` depends on.
     """
@@ -55,7 +58,11 @@ class BaseAgent(Protocol):
     def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
         """Use these hyperparameters from the next ``learn`` on.
 
-        Names that are missing keep their values; an unknown name is a ``KeyError`` or ``ValueError``.
+        Args:
+            hyperparams: new values by name; names that are missing keep their values.
+
+        Raises:
+            ValueError: an unknown name, or a value that the agent cannot take; then nothing at all is changed.
         """
         ...
 
@@ -72,6 +79,7 @@ class BaseAgent(Protocol):
         """Act as the agent did that wrote this file.
 
         Raises:
-            ValueError: the file belongs to another network or is damaged.
+            ValueError: the file belongs to another network or is damaged; then nothing is changed.
+            OSError: the file cannot be read.
         """
         ...

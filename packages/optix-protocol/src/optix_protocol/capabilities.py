@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from optix_protocol.types import Array, EpisodeData, RecurrentState, StateTree
 
@@ -16,7 +16,29 @@ if TYPE_CHECKING:
     from optix_protocol.agent import BaseAgent
     from optix_protocol.contracts import BasePipeline
 
+__all__ = [
+    "CAPABILITIES",
+    "ActionDistribution",
+    "ParamBound",
+    "Policy",
+    "PolicyMode",
+    "SeedGroup",
+    "SupportsActionDistribution",
+    "SupportsExport",
+    "SupportsFusedTraining",
+    "SupportsHostPolicy",
+    "SupportsManySeeds",
+    "SupportsParamBounds",
+    "SupportsPolicy",
+    "SupportsRecurrentState",
+    "SupportsTeardown",
+    "SupportsTrainingState",
+    "capabilities_of",
+    "is_on_policy",
+]
+
 PolicyMode: TypeAlias = Literal["greedy", "sample"]
+"""How a policy acts: the most probable or mean action, or as in training."""
 
 
 class Policy(Protocol):
@@ -128,7 +150,7 @@ class SupportsParamBounds(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ActionDistribution:
     """The distribution over actions for a batch of observations.
 
@@ -158,7 +180,7 @@ class SupportsHostPolicy(Protocol):
     """Small policies as plain NumPy, for fast acting and deployment without a framework."""
 
     def host_policy(self) -> StateTree | None:
-        """Return the policy as arrays and settings that ``optix_core.policies`` can run, or None if it is no MLP."""
+        """Return the policy as ``optix_core.policies.policy_tree`` builds it, or None if it has no such form."""
         ...
 
 
@@ -180,7 +202,7 @@ class SupportsExport(Protocol):
 class SupportsFusedTraining(Protocol):
     """Collecting and learning on the device, in environments that live there, without a way back for every step."""
 
-    def fused_pipeline(self, env_id: str, *, n_envs: int, window_size: int, seed: int) -> BasePipeline | None:
+    def fused_pipeline(self, env_id: str, *, num_envs: int, num_steps: int, seed: int) -> BasePipeline | None:
         """Return a pipeline whose windows come from the device, or None if this environment has no such form.
 
         Its windows tell the loop rewards, ends, returns and lengths of episodes, and are given to ``learn`` as any
@@ -188,8 +210,8 @@ class SupportsFusedTraining(Protocol):
 
         Args:
             env_id: a Gymnasium id.
-            n_envs: environments side by side.
-            window_size: steps of each environment per window.
+            num_envs: environments ``N`` side by side.
+            num_steps: rows ``T`` of a window.
             seed: of the environments and of exploration.
         """
         ...
@@ -224,15 +246,22 @@ class SupportsManySeeds(Protocol):
     """Training from many seeds in one process, as fast as the device can."""
 
     def seed_group(
-        self, env_id: str, seeds: Sequence[tuple[int, int]], *, n_envs: int, window_size: int
+        self,
+        env_id: str,
+        *,
+        agent_seeds: Sequence[int],
+        pipeline_seeds: Sequence[int],
+        num_envs: int,
+        num_steps: int,
     ) -> SeedGroup | None:
         """Return untrained agents with this agent's settings, or None where the environment does not allow it.
 
         Args:
             env_id: a Gymnasium id.
-            seeds: of each agent, and of its pipeline. An agent learns as one of that seed would alone.
-            n_envs: environments side by side, for each agent.
-            window_size: steps of each environment per window.
+            agent_seeds: of each agent. It learns as one of that seed would alone.
+            pipeline_seeds: of the environments and the exploration of each agent, in the same order.
+            num_envs: environments ``N`` side by side, for each agent.
+            num_steps: rows ``T`` of a window.
         """
         ...
 
@@ -246,7 +275,7 @@ class SupportsTeardown(Protocol):
         ...
 
 
-def is_on_policy(agent: Any) -> bool:
+def is_on_policy(agent: object) -> bool:
     """Whether the agent learns only from the newest window (``agent.is_on_policy``, default True)."""
     return bool(getattr(agent, "is_on_policy", True))
 
@@ -263,6 +292,7 @@ CAPABILITIES: Mapping[str, type] = {
     "many_seeds": SupportsManySeeds,
     "teardown": SupportsTeardown,
 }
+"""The capabilities of an agent by the names that :func:`capabilities_of` gives them."""
 
 
 def capabilities_of(agent: object) -> frozenset[str]:

@@ -9,7 +9,19 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from optix_protocol.agent import BaseAgent
 from optix_protocol.types import EpisodeData, EvalMetrics, HyperparamSet, LoopState, PolicySnapshot, StateTree
 
+__all__ = [
+    "ActionKind",
+    "AlgorithmInfo",
+    "Backend",
+    "BaseEvaluator",
+    "BaseOptimizer",
+    "BasePipeline",
+    "LoopCallback",
+    "SupportsPipelineState",
+]
+
 ActionKind: TypeAlias = Literal["discrete", "multidiscrete", "box"]
+"""Kinds of action space. Later releases may know more: an algorithm serves those that it declares."""
 
 
 @runtime_checkable
@@ -143,9 +155,18 @@ class Backend(Protocol):
     ``conformance_hyperparams``, gives by algorithm the values (small networks, short warm-ups) that the kit shall use.
     """
 
-    name: str
-    protocol_version: str
-    """Version of optix-protocol that it was built for, ``"0.1"``; another major version is refused."""
+    @property
+    def name(self) -> str:
+        """The entry point's name, a single word; a plain attribute will do."""
+        ...
+
+    @property
+    def protocol_version(self) -> str:
+        """Version of optix-protocol that it was written for, ``"1.0"``; a plain attribute will do.
+
+        Another major version is refused. Write the number down: a copied ``PROTOCOL_VERSION`` says nothing.
+        """
+        ...
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return the algorithms by name."""

@@ -14,6 +14,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "Array",
+    "EpisodeData",
+    "EvalMetrics",
+    "HyperparamSet",
+    "LoopState",
+    "PolicySnapshot",
+    "RecurrentState",
+    "StateTree",
+    "Verdict",
+]
+
 Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; shapes are given in the docstrings as ``[T, N, ...]``."""
 
@@ -55,7 +67,7 @@ class LoopState(StrEnum):
     """Only watching for damage after DORMANT."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeData:
     """One window of raw interaction: ``T`` time steps of ``N`` environments side by side.
 
@@ -194,7 +206,7 @@ class HyperparamSet:
     """A set of hyperparameters and the moment it was read.
 
     Attributes:
-        params: open mapping from name to value (float, int, bool or str).
+        params: open mapping from name to value (float, int, bool, str or None).
         episode_id: number of environment episodes finished when it was read.
     """
 

@@ -41,6 +41,14 @@ class ResetsWhatIsMissing(ReferenceAgent):
 
 
 @breaks("hyperparams_unknown_refused")
+class RaisesKeyError(ReferenceAgent):
+    def set_hyperparams(self, hyperparams):
+        for name in hyperparams.params:
+            self._hyperparams[name]
+        super().set_hyperparams(hyperparams)
+
+
+@breaks("hyperparams_unknown_refused")
 class IgnoresUnknownNames(ReferenceAgent):
     def set_hyperparams(self, hyperparams):
         known = {name: value for name, value in hyperparams.params.items() if name in self._hyperparams}

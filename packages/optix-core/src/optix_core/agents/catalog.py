@@ -77,7 +77,7 @@ class CatalogBackend:
     name: str
     agents: Mapping[tuple[str, str], str]
     specs: Mapping[str, Mapping[str, Hyperparam]] = {}
-    protocol_version = "0.1"
+    protocol_version = "1.0"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "sac": {"hidden_sizes": [16, 16]},
         "td3": {"hidden_sizes": [16, 16]},

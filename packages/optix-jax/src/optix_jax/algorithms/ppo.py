@@ -315,15 +315,15 @@ class FlaxPPOAgent(FlaxAgent):
 
     # ---- collecting on the device -----------------------------------------------------------------------------------
 
-    def fused_pipeline(self, env_id: str, *, n_envs: int, window_size: int, seed: int) -> BasePipeline | None:
+    def fused_pipeline(self, env_id: str, *, num_envs: int, num_steps: int, seed: int) -> BasePipeline | None:
         """Return a pipeline that collects on the device, or None where that is impossible.
 
         It is possible for the environments of gymnax (the extra ``gymnax``) and for agents without normalisers.
 
         Args:
             env_id: a Gymnasium id; gymnax must know it by the same name, or by that after ``gymnax/``.
-            n_envs: environments side by side.
-            window_size: steps of each environment per window.
+            num_envs: environments ``N`` side by side.
+            num_steps: rows ``T`` of a window.
             seed: of the environments, of exploration and of the order of minibatches.
         """
         from optix_jax.pipeline import FusedPipeline
@@ -331,18 +331,25 @@ class FlaxPPOAgent(FlaxAgent):
         env = self._pure_environment(env_id)
         if env is None:
             return None
-        return FusedPipeline(env, self, n_envs=n_envs, window_size=window_size, seed=seed, eval_env=env_id)
+        return FusedPipeline(env, self, n_envs=num_envs, window_size=num_steps, seed=seed, eval_env=env_id)
 
     def seed_group(
-        self, env_id: str, seeds: Sequence[tuple[int, int]], *, n_envs: int, window_size: int
+        self,
+        env_id: str,
+        *,
+        agent_seeds: Sequence[int],
+        pipeline_seeds: Sequence[int],
+        num_envs: int,
+        num_steps: int,
     ) -> SeedGroup | None:
         """Return untrained agents with these networks and hyperparameters, or None where fusing is impossible.
 
         Args:
             env_id: as in :meth:`fused_pipeline`.
-            seeds: of each agent and of its environments.
-            n_envs: environments side by side, for each agent.
-            window_size: steps of each environment per window.
+            agent_seeds: of each agent.
+            pipeline_seeds: of the environments of each agent, in the same order.
+            num_envs: environments ``N`` side by side, for each agent.
+            num_steps: rows ``T`` of a window.
         """
         from optix_jax.seeds import FusedSeeds
 
@@ -357,9 +364,9 @@ class FlaxPPOAgent(FlaxAgent):
                 hyperparams=dict(self.hyperparams),
                 device=self._device_name,
             )
-            for seed, _ in seeds
+            for seed in agent_seeds
         ]
-        return FusedSeeds(env, agents, [seed for _, seed in seeds], num_envs=n_envs, num_steps=window_size)
+        return FusedSeeds(env, agents, pipeline_seeds, num_envs=num_envs, num_steps=num_steps)
 
     def _pure_environment(self, env_id: str) -> PureEnvironment | None:
         from optix_jax.environments import GymnaxEnvironment, gymnax_id

@@ -18,6 +18,8 @@ from optix_protocol.conformance.runner import check_agent, describe
 from optix_protocol.conformance.subject import CheckSkipped, require, skip
 from optix_protocol.contracts import ActionKind, AlgorithmInfo, Backend
 
+__all__ = ["BACKEND_CHECKS", "ENTRY_POINT_GROUP", "FRAMEWORKS", "check_backend"]
+
 ENTRY_POINT_GROUP = "optix.backends"
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "ray")
 _KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
@@ -110,7 +112,7 @@ def check_backend_names_itself(backend: Backend) -> None:
 
 
 def check_backend_protocol_version(backend: Backend) -> None:
-    """The protocol version is of the installed series: the same major version, before 1.0 the same minor one."""
+    """The protocol version has the major version of the installed optix-protocol."""
     from optix_protocol import PROTOCOL_VERSION
 
     version = str(getattr(backend, "protocol_version", ""))
@@ -118,11 +120,10 @@ def check_backend_protocol_version(backend: Backend) -> None:
         re.fullmatch(r"\d+\.\d+(\.\d+)?", version),
         f"protocol_version is {version!r}: write the version you built against, {PROTOCOL_VERSION!r}.",
     )
-    series = 1 if PROTOCOL_VERSION.split(".")[0] != "0" else 2
     require(
-        version.split(".")[:series] == PROTOCOL_VERSION.split(".")[:series],
-        f"protocol_version {version} does not go with the installed optix-protocol {PROTOCOL_VERSION}: install "
-        f'"optix-protocol=={version}.*" or a release of the backend built for {PROTOCOL_VERSION}.',
+        version.split(".")[0] == PROTOCOL_VERSION.split(".")[0],
+        f"protocol_version is {version}, and optix-protocol {PROTOCOL_VERSION} is installed: bring the backend to this "
+        "major version (the change log says what is new), then declare it.",
     )
 
 

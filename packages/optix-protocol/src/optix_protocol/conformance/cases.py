@@ -18,6 +18,18 @@ import numpy as np
 from optix_protocol.contracts import ActionKind
 from optix_protocol.types import Array, EpisodeData
 
+__all__ = [
+    "BoxSpace",
+    "Case",
+    "Cell",
+    "DiscreteSpace",
+    "MultiDiscreteSpace",
+    "action_kind",
+    "example_case",
+    "make_window",
+    "reorder_environments",
+]
+
 Cell = tuple[int, int]
 """A position ``(t, n)`` in a window."""
 

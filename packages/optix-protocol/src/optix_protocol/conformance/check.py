@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from optix_protocol.conformance.subject import Subject
 
+__all__ = ["Check", "check"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:

@@ -18,6 +18,8 @@ from optix_protocol.conformance.check import Check
 from optix_protocol.conformance.runner import CHECKS, check_agent, check_exemptions, run_check
 from optix_protocol.conformance.subject import AgentFactory
 
+__all__ = ["AgentConformance"]
+
 
 class AgentConformance:
     """Subclass it (the name must begin with ``Test``) and give it a fixture ``make_agent``.

@@ -11,6 +11,8 @@ from optix_protocol.capabilities import PolicyMode
 from optix_protocol.conformance.reference import ReferenceAgent, ReferencePolicy, linear_features
 from optix_protocol.types import Array, EpisodeData, RecurrentState, StateTree
 
+__all__ = ["RecurrentReferenceAgent"]
+
 
 class RecurrentReferenceAgent(ReferenceAgent):
     """Advantage actor-critic on an echo-state network (Jaeger 2001).

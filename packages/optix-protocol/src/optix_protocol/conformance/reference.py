@@ -18,6 +18,8 @@ from optix_protocol.conformance.cases import action_kind
 from optix_protocol.contracts import AlgorithmInfo
 from optix_protocol.types import Array, EpisodeData, HyperparamSet, StateTree
 
+__all__ = ["ReferenceAgent", "ReferenceBackend"]
+
 DEFAULT_HYPERPARAMS: Mapping[str, Any] = {"learning_rate": 0.1, "gamma": 0.99, "gae_lambda": 0.95}
 
 
@@ -318,7 +320,7 @@ class ReferenceBackend:
     """The reference agent as a backend, for trying out registries and ``check_backend``."""
 
     name = "reference"
-    protocol_version = "0.1"
+    protocol_version = "1.0"
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return its only algorithm."""

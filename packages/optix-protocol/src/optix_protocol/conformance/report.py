@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+__all__ = ["CheckResult", "ConformanceError", "ConformanceReport", "Outcome"]
+
 Outcome: TypeAlias = Literal["passed", "failed", "skipped"]
+"""What came of a check."""
 
 
 class ConformanceError(AssertionError):

@@ -14,6 +14,8 @@ from optix_protocol.conformance.check import Check
 from optix_protocol.conformance.report import CheckResult, ConformanceError, ConformanceReport, Outcome
 from optix_protocol.conformance.subject import AgentFactory, CheckSkipped, Subject
 
+__all__ = ["CHECKS", "MINIMUM_PASSED", "check_agent", "check_exemptions", "describe", "run_check"]
+
 CHECKS: tuple[Check, ...] = tuple(
     value for module in checks.MODULES for value in vars(module).values() if isinstance(value, Check)
 )

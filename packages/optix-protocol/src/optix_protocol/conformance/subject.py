@@ -27,7 +27,21 @@ from optix_protocol.conformance.cases import Case, make_window
 from optix_protocol.conformance.report import ConformanceError
 from optix_protocol.types import Array, EpisodeData, HyperparamSet
 
+__all__ = [
+    "WARM_UP_ROWS",
+    "AgentFactory",
+    "CheckSkipped",
+    "Observed",
+    "Subject",
+    "all_finite",
+    "differ",
+    "first_mismatch",
+    "require",
+    "skip",
+]
+
 AgentFactory: TypeAlias = Callable[..., BaseAgent]
+"""Returns a new agent; called again, an identical one. Best with a keyword ``seed``."""
 Observed: TypeAlias = Mapping[str, Array]
 
 WARM_UP_ROWS = 3072
