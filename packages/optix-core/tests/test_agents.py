@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights
+from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.errors import ConfigError
 from optix_protocol import HyperparamSet, ParamBound
 
 SPECS = {
@@ -109,3 +112,35 @@ def test_random_numbers_continue_after_a_round_trip_through_json():
     other = np.random.default_rng(0)
     restore_rng(other, state)
     np.testing.assert_array_equal(other.random(4), expected)
+
+
+# ---- heads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "num_outputs", "shape"),
+    [
+        (spaces.Discrete(4, start=2), 4, ()),
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), 5, (2,)),
+        (spaces.Box(np.array([[-2.0], [10.0]], np.float32), np.array([[2.0], [10.5]], np.float32)), 2, (2, 1)),
+    ],
+)
+def test_a_head_turns_outputs_into_actions_of_the_space(space, num_outputs, shape):
+    assert num_outputs_for(space) == num_outputs
+    head = make_head(space, num_outputs, log_std_init=-1.0)
+    outputs = np.random.default_rng(0).uniform(-1, 1, (20, num_outputs)).astype(np.float32)
+    actions = head.greedy(outputs)
+    assert actions.shape == (20, *shape)
+    assert all(action.astype(space.dtype) in space for action in actions)
+    with pytest.raises(ConfigError, match="needs another number"):
+        make_head(space, num_outputs + 1, log_std_init=-1.0)
+
+
+def test_without_a_space_actions_are_counted_from_0_or_keep_their_units():
+    outputs = np.array([[0.0, 30.0]], np.float32)
+    assert make_head(None, 2, log_std_init=0.0).greedy(outputs).tolist() == [1]
+    gaussian = make_head(None, 2, log_std_init=-0.5, continuous=True)
+    assert gaussian.greedy(outputs).tolist() == [[0.0, 30.0]]
+    assert gaussian.log_std.tolist() == [-0.5, -0.5]
+    with pytest.raises(ConfigError, match="Box"):
+        make_head(spaces.Discrete(2), 2, log_std_init=0.0, continuous=True)

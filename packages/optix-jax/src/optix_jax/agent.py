@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import jax
@@ -13,8 +12,9 @@ import optax
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
+from optix_core.policies import DiagonalGaussian, encoder_for
 from optix_jax._compilation import Compiled, use_persistent_cache
 from optix_jax._devices import resolve_device
 from optix_jax._learned import Batch, FlaxNetworks, Model, TrainState, default_optimizer
@@ -50,6 +50,7 @@ class FlaxAgent(ActorCriticAgent):
     specs: ClassVar[Mapping[str, Hyperparam]] = specs.A2C
     algorithm: ClassVar[str] = "A2C"
     networks: FlaxNetworks
+    _continuous: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class FlaxAgent(ActorCriticAgent):
         if action_dim is None and action_space is None:
             raise ConfigError("Pass action_space=env.action_space, or action_dim=: the actor does not tell its width.")
         num_outputs = action_dim or num_outputs_for(action_space)
-        head = self._make_head(num_outputs, action_space, settings)
+        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], continuous=self._continuous)
         own = isinstance(actor, MLP | CNN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         rng = np.random.default_rng([seed, 1])
@@ -211,34 +212,6 @@ class FlaxAgent(ActorCriticAgent):
             advantages, returns = _filled(advantages, T * N), _filled(returns, T * N)
         return Batch(observations, actions, log_probs, values, advantages, returns), int(valid.sum())
 
-    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
-        """Return what turns the actor's outputs into actions, not clipped, with the initial parameters."""
-        if action_space is None:
-            return Categorical()
-        if num_outputs_for(action_space) != num_outputs:
-            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
-        if hasattr(action_space, "nvec"):
-            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
-            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)))
-        if hasattr(action_space, "n"):
-            return Categorical(start=int(action_space.start))
-        return DiagonalGaussian(
-            low=action_space.low.reshape(-1),
-            high=action_space.high.reshape(-1),
-            shape=action_space.shape,
-            log_std=np.full(num_outputs, settings["log_std_init"], np.float32),
-        )
-
-    def _live_head(self) -> Head:
-        if isinstance(self._head, DiagonalGaussian):
-            return replace(self._head, log_std=self.networks.log_std, clip=False)
-        return self._head
-
-    def _frozen_head(self) -> Head:
-        if isinstance(self._head, DiagonalGaussian):
-            return replace(self._head, log_std=self.networks.log_std)
-        return self._head
-
     @staticmethod
     def _check_width(networks: FlaxNetworks, shape: tuple[int, ...], num_outputs: int) -> None:
         rows = jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # type: ignore[no-untyped-call]
@@ -250,13 +223,6 @@ class FlaxAgent(ActorCriticAgent):
             found = jax.eval_shape(network, params[part], rows).shape
             if found != (1, width):
                 raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
-
-
-def num_outputs_for(action_space: Any) -> int:
-    """Return how many outputs of the actor an action space needs."""
-    if hasattr(action_space, "nvec"):
-        return int(np.sum(action_space.nvec))
-    return int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
 
 
 def _filled(rows: Array, size: int) -> Array:

@@ -146,9 +146,10 @@ class KerasNetworks:
         self._is_stale = True
         self._assign(params)
 
-    def array(self, part: str) -> Array:
-        """Return a copy of a part's first parameter, the same one until it changes."""
-        return self._snapshot(part)[0]
+    @property
+    def log_std(self) -> Array:
+        """``[D]`` copy of a Gaussian policy's logarithmic deviations, the same one until they change."""
+        return self._snapshot("log_std")[0]
 
     def infer(self, part: str, rows: Array) -> Array:
         """Return a part's outputs ``[B, out]`` for encoded observations ``[B, ...]``."""

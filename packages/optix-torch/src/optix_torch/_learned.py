@@ -15,6 +15,7 @@ from optix_core.policies import MLP
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, StateTree
 from optix_torch._arrays import as_tensor
+from optix_torch._heads import LOG_STD
 from optix_torch._onnx import example_rows, write_module
 from optix_torch._optimizers import Adam, FlatParameters, ModuleOptimizer, Optimizer
 from optix_torch.networks import Runner, host_mlp, make_runner
@@ -100,6 +101,12 @@ class TorchModules:
         size = sum(parameter.numel() for module in self.modules.values() for parameter in module.parameters())
         if device.type == "cpu" and size < _SMALL_NETWORK:
             torch.set_num_threads(1)
+
+    @property
+    def log_std(self) -> Array:
+        """``[D]`` logarithms of a Gaussian policy's deviations: a view in main memory, a copy from a device."""
+        array: Array = self.extra[LOG_STD].detach().cpu().numpy()
+        return array
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all that is learned, by name."""

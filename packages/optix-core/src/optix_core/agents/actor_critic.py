@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,8 +13,17 @@ from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
-from optix_core.policies import Encoder, Head, Keep
+from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep
 from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
+
+
+class ActorCriticNetworks(Networks, Protocol):
+    """The learned part of an agent whose actor may be Gaussian."""
+
+    @property
+    def log_std(self) -> Array:
+        """``[D]`` logarithms of a Gaussian's deviations as they are now, a copy or a view; other actors have none."""
+        ...
 
 
 class ActorCriticAgent(NetworkAgent):
@@ -21,7 +31,7 @@ class ActorCriticAgent(NetworkAgent):
 
     Args:
         networks: actor, critic and their optimiser.
-        head: turns the actor's outputs into actions (it acts for the learner, so it does not clip).
+        head: turns the actor's outputs into actions; the learner does not clip them, policies for others do.
         encoder: turns observations into the networks' input.
         hyperparams: the settings, with ``learning_rate``, ``gamma``, ``gae_lambda``, ``normalize_advantage``,
             ``normalize_observations`` and ``normalize_rewards`` among them.
@@ -33,9 +43,17 @@ class ActorCriticAgent(NetworkAgent):
     """
 
     is_on_policy = True
+    networks: ActorCriticNetworks
 
     def __init__(
-        self, *, networks: Networks, head: Head, encoder: Encoder, hyperparams: HyperparamStore, kind: str, seed: int
+        self,
+        *,
+        networks: ActorCriticNetworks,
+        head: Head,
+        encoder: Encoder,
+        hyperparams: HyperparamStore,
+        kind: str,
+        seed: int,
     ) -> None:
         if hyperparams["normalize_observations"] and isinstance(encoder, Keep):
             raise ConfigError("normalize_observations is for flat observations; images are scaled by the network.")
@@ -80,6 +98,18 @@ class ActorCriticAgent(NetworkAgent):
         self._num_updates = int(state["num_updates"])
         if self._reward_normalizer is not None:
             self._reward_normalizer.restore(state["reward_normalizer"])
+
+    # ---- the distribution over actions ------------------------------------------------------------------------------
+
+    def _live_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.log_std, clip=False)
+        return self._head
+
+    def _frozen_head(self) -> Head:
+        if isinstance(self._head, DiagonalGaussian):
+            return replace(self._head, log_std=self.networks.log_std.copy())
+        return self._head
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 

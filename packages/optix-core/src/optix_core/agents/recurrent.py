@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from optix_core.agents.actor_critic import ActorCriticAgent
-from optix_core.agents.base import Networks
+from optix_core.agents.actor_critic import ActorCriticAgent, ActorCriticNetworks
 from optix_core.errors import AgentError
 from optix_core.policies import RecurrentNetwork, RecurrentPolicy, StateNetwork, policy_tree
 from optix_protocol import Array, EpisodeData, PolicyMode, RecurrentState, StateTree
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from optix_core.policies.onnx_export import PolicyGraph
 
 
-class RecurrentNetworks(Networks, Protocol):
+class RecurrentNetworks(ActorCriticNetworks, Protocol):
     """The learned part of an agent with a memory."""
 
     def live(self) -> StateNetwork:

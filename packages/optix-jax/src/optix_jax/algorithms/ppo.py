@@ -20,8 +20,6 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.agents.actor_critic import explained_variance
-from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, Head
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.agent import FlaxAgent
@@ -413,12 +411,4 @@ class FlaxGaussianPPOAgent(FlaxPPOAgent):
     so do evaluation policies. Without ``action_space`` nothing is scaled, and ``action_dim`` is needed.
     """
 
-    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
-        if action_space is not None:
-            head = super()._make_head(num_outputs, action_space, settings)
-            if not isinstance(head, DiagonalGaussian):
-                raise ConfigError(f"{type(self).__name__} acts in Box spaces, not in {action_space}.")
-            return head
-        unbounded = np.full(num_outputs, np.inf, np.float32)
-        log_std = np.full(num_outputs, settings["log_std_init"], np.float32)
-        return DiagonalGaussian(low=-unbounded, high=unbounded, shape=(num_outputs,), log_std=log_std)
+    _continuous = True

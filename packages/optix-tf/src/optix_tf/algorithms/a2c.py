@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical, encoder_for
+from optix_core.policies import DiagonalGaussian, encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
@@ -103,6 +104,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
     specs: ClassVar[Mapping[str, Hyperparam]] = specs.A2C
     algorithm: ClassVar[str] = "A2C"
     networks: KerasNetworks
+    _continuous: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
                 raise ConfigError(f"The critic must return [B, 1], not [B, {values}].")
         if action_dim not in (None, width):
             raise ConfigError(f"The actor has {width} outputs, action_dim is {action_dim}.")
-        head = self._make_head(width, action_space, settings)
+        head = make_head(action_space, width, log_std_init=settings["log_std_init"], continuous=self._continuous)
         parts = {"actor": Part.of(self.actor)}
         if self.critic is not None:
             parts["critic"] = Part.of(self.critic)
@@ -293,41 +295,6 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         self._finish_window(window)
         self._refresh_policy()
         return diagnostics
-
-    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
-        """Return what turns the actor's outputs into actions, not clipped, with the initial parameters."""
-        if action_space is None:
-            return Categorical()
-        if num_outputs_for(action_space) != num_outputs:
-            raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
-        if hasattr(action_space, "nvec"):
-            nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
-            return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)))
-        if hasattr(action_space, "n"):
-            return Categorical(start=int(action_space.start))
-        return DiagonalGaussian(
-            low=action_space.low.reshape(-1),
-            high=action_space.high.reshape(-1),
-            shape=action_space.shape,
-            log_std=np.full(num_outputs, settings["log_std_init"], np.float32),
-        )
-
-    def _live_head(self) -> Head:
-        if isinstance(self._head, DiagonalGaussian):
-            return replace(self._head, log_std=self.networks.array("log_std"), clip=False)
-        return self._head
-
-    def _frozen_head(self) -> Head:
-        if isinstance(self._head, DiagonalGaussian):
-            return replace(self._head, log_std=self.networks.array("log_std"))
-        return self._head
-
-
-def num_outputs_for(action_space: Any) -> int:
-    """Return how many outputs of the actor an action space needs."""
-    if hasattr(action_space, "nvec"):
-        return int(np.sum(action_space.nvec))
-    return int(action_space.n) if hasattr(action_space, "n") else int(np.prod(action_space.shape))
 
 
 def with_learning_rate_of(optimizer: Any, hyperparams: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,8 +19,6 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.data import minibatch_slices
-from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, Head
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import TrainState
@@ -213,12 +211,4 @@ class TFGaussianPPOAgent(TFPPOAgent):
     so do evaluation policies. Without ``action_space`` nothing is scaled.
     """
 
-    def _make_head(self, num_outputs: int, action_space: Any, settings: Mapping[str, Any]) -> Head:
-        if action_space is not None:
-            head = super()._make_head(num_outputs, action_space, settings)
-            if not isinstance(head, DiagonalGaussian):
-                raise ConfigError(f"{type(self).__name__} acts in Box spaces, not in {action_space}.")
-            return head
-        unbounded = np.full(num_outputs, np.inf, np.float32)
-        log_std = np.full(num_outputs, settings["log_std_init"], np.float32)
-        return DiagonalGaussian(low=-unbounded, high=unbounded, shape=(num_outputs,), log_std=log_std)
+    _continuous = True

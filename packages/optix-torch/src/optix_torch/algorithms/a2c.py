@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
-from optix_core.policies import Head, encoder_for
+from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.policies import encoder_for
 from optix_protocol import EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -28,7 +29,7 @@ from optix_torch._construction import (
     num_outputs_of,
     with_learning_rate_of,
 )
-from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
+from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._learned import TorchNetworks, one_optimizer
 from optix_torch.networks import make_runner
 
@@ -130,7 +131,8 @@ class TorchAgent(ActorCriticAgent):
     ) -> None:
         settings = HyperparamStore(specs.A2C, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
-        head, extra = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        extra = parameters_of(head)
         critics = [] if critic is None else [critic]
         encoder = encoder_for_module(actor, observation_space, *critics)
         check_module(actor, encoder, num_outputs, "actor")
@@ -255,11 +257,3 @@ class TorchAgent(ActorCriticAgent):
 
     def _encoded(self, observations: Any) -> Tensor:
         return as_tensor(self._rows(observations), self.device)
-
-    # ---- the distribution over actions ------------------------------------------------------------------------------
-
-    def _live_head(self) -> Head:
-        return live_head(self._head, self.networks.extra)
-
-    def _frozen_head(self) -> Head:
-        return frozen_head(self._head, self.networks.extra)

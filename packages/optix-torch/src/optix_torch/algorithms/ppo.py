@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.data import minibatch_slices
-from optix_core.policies import Head, encoder_for
+from optix_core.policies import encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -32,7 +33,7 @@ from optix_torch._construction import (
     num_outputs_of,
     with_learning_rate_of,
 )
-from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
+from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._learned import ActorCriticNetworks
 
 B = TypeVar("B")
@@ -174,12 +175,8 @@ class TorchPPOAgent(ActorCriticAgent):
     ) -> None:
         settings = HyperparamStore(specs.PPO, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
-        head, extra = make_head(
-            action_space,
-            num_outputs,
-            log_std_init=settings["log_std_init"],
-            continuous=self._continuous,
-        )
+        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], continuous=self._continuous)
+        extra = parameters_of(head)
         encoder = encoder_for_module(actor, observation_space, critic)
         check_module(actor, encoder, num_outputs, "actor")
         check_module(critic, encoder, 1, "critic")
@@ -301,14 +298,6 @@ class TorchPPOAgent(ActorCriticAgent):
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
         return loss, norm
-
-    # ---- the distribution over actions ------------------------------------------------------------------------------
-
-    def _live_head(self) -> Head:
-        return live_head(self._head, self.networks.extra)
-
-    def _frozen_head(self) -> Head:
-        return frozen_head(self._head, self.networks.extra)
 
 
 class TorchGaussianPPOAgent(TorchPPOAgent):

@@ -22,15 +22,16 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import explained_variance
+from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.data import minibatch_slices
 from optix_core.flattening import flat_space
-from optix_core.policies import Head, encoder_for
+from optix_core.policies import encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
-from optix_torch._heads import frozen_head, live_head, make_distribution, make_head, num_outputs_for
+from optix_torch._heads import make_distribution, parameters_of
 from optix_torch.algorithms.ppo import Batch, Loss, adapted_learning_rate, ppo_loss, take_steps
 from optix_torch.networks import build_mlp
 from optix_torch.recurrent import Cell, RecurrentActorCriticNetworks, State, build_cell
@@ -161,7 +162,8 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
     ) -> None:
         settings = HyperparamStore(specs.RECURRENT_PPO, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
-        head, extra = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        extra = parameters_of(head)
         self.encoder, self.cell, self.actor, self.critic = encoder, cell, actor, critic
         self.device = resolve_device(device)
         super().__init__(
@@ -348,11 +350,3 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
         return loss, norm
-
-    # ---- the distribution over actions ------------------------------------------------------------------------------
-
-    def _live_head(self) -> Head:
-        return live_head(self._head, self.networks.extra)
-
-    def _frozen_head(self) -> Head:
-        return frozen_head(self._head, self.networks.extra)
