@@ -63,8 +63,9 @@ def test_one_broken_backend_does_not_break_the_others(installed):
 
 def test_missing_backends(installed):
     installed(fake=FakeBackend)
-    with pytest.raises(AgentError, match="pip install optix-torch"):
-        load_backend("torch")
+    for name in ("torch", "jax", "tf"):
+        with pytest.raises(AgentError, match=f"pip install optix-{name}"):
+            load_backend(name)
     with pytest.raises(AgentError, match=r"installed: fake\). Did you mean 'fake'"):
         load_backend("fakr")
     installed()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GROUP = "optix.backends"
 
 # What to install for a framework of ours that is not there.
-_FIRST_PARTY: Mapping[str, str] = {"torch": "optix-torch", "jax": "optix-jax[gymnax]"}
+_FIRST_PARTY: Mapping[str, str] = {"torch": "optix-torch", "jax": "optix-jax[gymnax]", "tf": "optix-tf"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from optix_core.convergence import Assessment
 
-_PACKAGES = ("optix-protocol", "optix-core", "optix-torch", "optix-jax", "numpy", "gymnasium", "torch", "jax", "gymnax")
+_OURS = ("optix-protocol", "optix-core", "optix-torch", "optix-jax", "optix-tf")
+_THEIRS = ("numpy", "gymnasium", "torch", "jax", "gymnax", "tensorflow", "keras")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def gain_bound(assessment: Assessment) -> dict[str, float | None] | None:
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of what the run used."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_OURS, *_THEIRS):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
