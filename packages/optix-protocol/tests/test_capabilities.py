@@ -1,14 +1,25 @@
 """Capabilities are found by looking, and contracts are recognised by their methods alone."""
 
+import dataclasses
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 import optix_protocol
-from optix_protocol import BaseAgent, HyperparamSet, LoopCallback, capabilities_of, is_on_policy
-from optix_protocol.capabilities import CAPABILITIES
+from optix_protocol import (
+    CAPABILITIES,
+    BaseAgent,
+    HyperparamSet,
+    LoopCallback,
+    capabilities_of,
+    conformance,
+    is_on_policy,
+)
 from optix_protocol.conformance import example_case
 from optix_protocol.conformance.recurrent_reference import RecurrentReferenceAgent
 from optix_protocol.conformance.reference import ReferenceAgent
@@ -82,6 +93,29 @@ def test_everything_public_exists_and_is_documented():
         value = getattr(optix_protocol, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), name
+
+
+def test_versions_agree():
+    assert version("optix-protocol") == optix_protocol.__version__
+    assert optix_protocol.__version__.split(".")[:2] == optix_protocol.PROTOCOL_VERSION.split(".")
+
+
+def test_every_module_says_what_it_offers():
+    found = [module.name for module in pkgutil.walk_packages(optix_protocol.__path__, "optix_protocol.")]
+    modules = [importlib.import_module(name) for name in found if "._" not in name and ".checks" not in name]
+    assert len(modules) > 10
+    for module in modules:
+        assert all(hasattr(module, name) for name in module.__all__), module.__name__
+
+
+def test_what_travels_can_gain_fields():
+    """Frozen and keyword-only, so that a new field with a default breaks nobody."""
+    public = [getattr(module, name) for module in (optix_protocol, conformance) for name in module.__all__]
+    travels = [value for value in public if inspect.isclass(value) and dataclasses.is_dataclass(value)]
+    assert len(travels) > 10
+    for kind in travels:
+        assert kind.__dataclass_params__.frozen, kind
+        assert all(field.kw_only for field in dataclasses.fields(kind)), kind
 
 
 def test_import_needs_numpy_alone():
