@@ -57,7 +57,7 @@ def check(name: str, wheels: dict[str, Path], constraints: Path, exclude_newer: 
     siblings = [wheels[sibling] for sibling in sorted(closure(name, wheels))]
     run(*install, "--constraint", constraints, *siblings)
     size = installed_megabytes(environment)
-    run(*install, "--constraint", constraints, "pytest>=8.3", "hypothesis>=6.100")
+    run(*install, "--constraint", constraints, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100")
     module = name.replace("-", "_")
     allowed = {"optix-torch": {"torch"}, "optix-jax": {"jax"}, "optix-tf": {"tensorflow"}}.get(name, set())
     script = (
