@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,53 @@ from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, succes
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep
 from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
+
+
+class Batch(NamedTuple):
+    """Rows to learn from, all first axes ``R``.
+
+    Attributes:
+        observations: encoded, as the networks take them.
+        actions: as they were drawn; ``[R]`` or ``[R, D]``.
+        log_probs: ``[R]`` under the policy that acted.
+        values: ``[R]`` by the critic before the update; 0 without one.
+        advantages: ``[R]``, normalised if asked for.
+        returns: ``[R]`` value targets.
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    values: Any
+    advantages: Any
+    returns: Any
+
+    @classmethod
+    def of(
+        cls,
+        window: EpisodeData,
+        *,
+        observations: Array,
+        actions: Array,
+        log_probs: Array,
+        values: Array,
+        advantages: Array,
+        returns: Array,
+    ) -> Batch:
+        """Return a window's valid rows, then zeros: always ``R = T N``, so that compiled code fits every window.
+
+        Args:
+            window: the window.
+            observations: of all its rows, as the next three: ``[T N, ...]``.
+            actions: ``[T N]`` or ``[T N, D]``.
+            log_probs: ``[T N]``.
+            values: ``[T N]``.
+            advantages: of the valid rows only.
+            returns: of the valid rows only.
+        """
+        rows = slice(None) if window.valid.all() else window.valid.reshape(-1)
+        columns = (observations[rows], actions[rows], log_probs[rows], values[rows], advantages, returns)
+        return cls(*(_filled(column, window.valid.size) for column in columns))
 
 
 class ActorCriticNetworks(Networks, Protocol):
@@ -121,23 +168,61 @@ class ActorCriticAgent(NetworkAgent):
         if self._obs_normalizer is not None and self._num_updates == 0:
             self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
 
+    def _all_rows(self, window: EpisodeData) -> tuple[Array, Array]:
+        """Return the observations of all rows as the networks take them, and the actions: ``[T N, ...]``.
+
+        Actions have one axis more where they are continuous or multi-discrete, whatever their shape.
+        """
+        rows = window.rewards.size
+        actions = window.actions.reshape(rows, *window.actions.shape[2:])
+        observations = self._rows(window.observations.reshape(rows, *window.observations.shape[2:]))
+        return observations, actions if actions.ndim == 1 else actions.reshape(rows, -1)
+
+    def _report(
+        self, window: EpisodeData, diagnostics: dict[str, float], values: Array, returns: Array, learning_rate: float
+    ) -> dict[str, float]:
+        """Finish a window and return the diagnostics with what every update reports.
+
+        Args:
+            window: what has been learned from.
+            diagnostics: of the update.
+            values: ``[B]`` of the valid rows before the update.
+            returns: ``[B]``.
+            learning_rate: step size of the update.
+        """
+        self._finish_window(window)
+        return {
+            **diagnostics,
+            "explained_variance": explained_variance(values, returns),
+            "learning_rate": learning_rate,
+        }
+
     def _finish_window(self, window: EpisodeData) -> None:
         """Take over the statistics of a window that has been learned from."""
         if self._obs_normalizer is not None and self._num_updates > 0:
             self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
         self._num_updates += 1
 
-    def _advantages(self, window: EpisodeData, values: Array, critic: Callable[[Array], Array]) -> tuple[Array, Array]:
+    def _advantages(
+        self, window: EpisodeData, values: Array, critic: Callable[[Array], Array] | None
+    ) -> tuple[Array, Array]:
         """Estimate advantages (GAE, truncation-correct) and value targets of the valid rows.
+
+        Without a critic the returns are rewards-to-go within the window, and advantages what they exceed their mean by
+        (Williams 1992).
 
         Args:
             window: the window.
-            values: ``[T, N]`` values of its observations.
-            critic: from observations ``[B, *obs]`` to values, of any shape with ``B`` elements.
+            values: ``[T, N]`` values of its observations; 0 without a critic.
+            critic: from observations ``[B, *obs]`` to values, of any shape with ``B`` elements; None if there is none.
 
         Returns:
             Advantages ``[B]``, standardised where ``normalize_advantage`` is set, and returns ``[B]``.
         """
+        if critic is None:
+            none = np.zeros(len(window.ends), values.dtype)
+            advantages, returns = self._advantages_from(window, values, values[0], none, gae_lambda=1.0)
+            return advantages - advantages.mean(), returns
         last_values = critic(window.last_observation).reshape(-1)
         final_values = np.empty(0, np.float32)
         if len(window.ends):
@@ -182,3 +267,20 @@ def explained_variance(values: Array, returns: Array) -> float:
     """Return ``1 - Var[R - V] / Var[R]``, 0 where the returns ``[B]`` do not vary."""
     variance = float(returns.var())
     return 1.0 - float((returns - values).var()) / variance if variance > 0 else 0.0
+
+
+def adapted_learning_rate(learning_rate: float, approx_kl: float, target: float | None) -> float:
+    """Keep the policy's step near ``target``: change by 1.5 outside half to twice that (as RSL-RL does)."""
+    if target is None:
+        return learning_rate
+    factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
+    return min(max(learning_rate * factor, 1e-5), 1e-2)
+
+
+def _filled(rows: Array, size: int) -> Array:
+    """Return ``[size, ...]``: the rows, then zeros."""
+    if len(rows) == size:
+        return rows
+    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled
