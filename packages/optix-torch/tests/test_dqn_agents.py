@@ -347,3 +347,10 @@ def test_a_memory_that_is_full_before_learning_starts_is_refused():
         TorchDQNAgent.from_spaces(
             spaces.Box(-1, 1, (3,)), spaces.Discrete(2), hyperparams={"capacity": 100, "learning_starts": 100}
         )
+
+
+def test_a_memory_of_ones_own_is_used_from_its_first_row_on(name):
+    memory = ReplayBuffer(
+        capacity=50, observation_shape=(3,), observation_dtype=np.float32, action_shape=(), action_dtype=np.int64
+    )
+    assert AGENTS[name].from_spaces(BOX, ACTIONS, replay=memory).replay is memory

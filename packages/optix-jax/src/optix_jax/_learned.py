@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from optix_core import policies
+from optix_core.agents.actor_critic import Batch as Batch
 from optix_core.errors import ConfigError
 from optix_jax.distributions import Distribution
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
@@ -32,26 +33,6 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     learning_rate: Any
-
-
-class Batch(NamedTuple):
-    """Rows to learn from, all first axes ``R``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: as they were drawn; ``[R]`` or ``[R, D]``.
-        log_probs: ``[R]`` under the policy that acted.
-        values: ``[R]`` by the critic before the update.
-        advantages: ``[R]``, normalised if asked for.
-        returns: ``[R]`` value targets.
-    """
-
-    observations: Any
-    actions: Any
-    log_probs: Any
-    values: Any
-    advantages: Any
-    returns: Any
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,17 @@ import numpy as np
 import optax
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
-from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.actor_critic import ActorCriticAgent, Batch
+from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, encoder_for
 from optix_jax._compilation import Compiled, use_persistent_cache
 from optix_jax._devices import resolve_device
-from optix_jax._learned import Batch, FlaxNetworks, Model, TrainState, default_optimizer
+from optix_jax._learned import FlaxNetworks, Model, TrainState, default_optimizer
 from optix_jax.distributions import distribution_of
 from optix_jax.networks import CNN, MLP, NoCritic, build_networks, encoder_for_module, network_of
-from optix_protocol import Array, EpisodeData
+from optix_protocol import EpisodeData
 
 
 class FlaxAgent(ActorCriticAgent):
@@ -104,32 +105,14 @@ class FlaxAgent(ActorCriticAgent):
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(cls.specs, hyperparams)
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
         actor, critic = build_networks(
-            encoder_for(observation_space),
-            num_outputs_for(action_space),
-            hidden_sizes=settings["hidden_sizes"],
-            activation=settings["activation"],
+            blueprint.encoder,
+            num_outputs_for(blueprint.action_space),
+            hidden_sizes=blueprint.settings["hidden_sizes"],
+            activation=blueprint.settings["activation"],
         )
-        return cls(
-            actor=actor,
-            critic=critic,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-        )
+        return {"actor": actor, "critic": critic}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -171,46 +154,42 @@ class FlaxAgent(ActorCriticAgent):
         if not episode_data.num_env_steps:
             return {}
         self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data)
+        batch, num_rows = self._batch(episode_data), episode_data.num_env_steps
         numbers = {k: np.float32(v) for k, v in self.hyperparams.items() if isinstance(v, int | float)}
         self.networks.train_state, found = _step(
             type(self).loss, self.model, self.networks.train_state, batch, np.int32(num_rows), numbers
         )
         diagnostics = {name: float(value) for name, value in jax.device_get(found).items()}
-        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
-        diagnostics["learning_rate"] = float(self.networks.train_state.learning_rate)
-        self._finish_window(episode_data)
-        self._refresh_policy()
-        return diagnostics
+        return self._finish(episode_data, batch, diagnostics, float(self.networks.train_state.learning_rate))
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
-    def _batch(self, window: EpisodeData) -> tuple[Batch, int]:
-        """Compute log-probabilities, values and advantages with the networks that acted.
-
-        Returns:
-            ``T N`` rows, so that every window needs the same code, and how many of them, the first, are valid.
-        """
-        T, N = window.rewards.shape
-        valid = window.valid.reshape(-1)
-        observations = self._rows(window.observations.reshape(T * N, *window.observations.shape[2:]))
-        actions = window.actions.reshape(T * N, *window.actions.shape[2:])
-        actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
+    def _batch(self, window: EpisodeData) -> Batch:
+        """Compute log-probabilities, values and advantages with the networks that acted."""
+        observations, actions = self._all_rows(window)
         judged = _judge(self.model, self.networks.train_state.params, observations, actions)
         log_probs, values = (np.asarray(array) for array in judged)
-        if isinstance(self.model.critic.module, NoCritic):
-            none, finals = np.zeros(N, np.float32), np.zeros(len(window.ends), np.float32)
-            advantages, returns = self._advantages_from(window, values.reshape(T, N), none, finals, gae_lambda=1.0)
-            advantages = advantages - advantages.mean()
-        else:
-            advantages, returns = self._advantages(
-                window, values.reshape(T, N), lambda rows: self.networks.values(self._rows(rows))
-            )
-        if not valid.all():
-            observations, actions = _filled(observations[valid], T * N), _filled(actions[valid], T * N)
-            log_probs, values = _filled(log_probs[valid], T * N), _filled(values[valid], T * N)
-            advantages, returns = _filled(advantages, T * N), _filled(returns, T * N)
-        return Batch(observations, actions, log_probs, values, advantages, returns), int(valid.sum())
+        has_critic = not isinstance(self.model.critic.module, NoCritic)
+        critic = (lambda rows: self.networks.values(self._rows(rows))) if has_critic else None
+        advantages, returns = self._advantages(window, values.reshape(window.rewards.shape), critic)
+        return Batch.of(
+            window,
+            observations=observations,
+            actions=actions,
+            log_probs=log_probs,
+            values=values,
+            advantages=advantages,
+            returns=returns,
+        )
+
+    def _finish(
+        self, window: EpisodeData, batch: Batch, diagnostics: dict[str, float], learning_rate: float
+    ) -> dict[str, float]:
+        """Take over what an update changed and return its diagnostics, completed."""
+        rows = slice(window.num_env_steps)
+        diagnostics = self._report(window, diagnostics, batch.values[rows], batch.returns[rows], learning_rate)
+        self._refresh_policy()
+        return diagnostics
 
     @staticmethod
     def _check_width(networks: FlaxNetworks, shape: tuple[int, ...], num_outputs: int) -> None:
@@ -223,13 +202,6 @@ class FlaxAgent(ActorCriticAgent):
             found = jax.eval_shape(network, params[part], rows).shape
             if found != (1, width):
                 raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
-
-
-def _filled(rows: Array, size: int) -> Array:
-    """Return ``[size, ...]``: the rows, then zeros."""
-    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled
 
 
 def _host_judge(model: Model, params: Any, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from optix_core.agents import Hyperparam, HyperparamStore
-from optix_core.agents.off_policy import finite_bounds, make_replay
+from optix_core.agents import HyperparamStore
+from optix_core.agents.base import Blueprint
+from optix_core.agents.continuous import ContinuousAgent, finite_bounds
 from optix_core.errors import ConfigError
-from optix_core.policies import Head, Keep, encoder_for
-from optix_core.policies.heads import range_map
+from optix_core.policies import Keep
 from optix_core.seeding import derive_seed
-from optix_protocol import ActionDistribution, Array
+from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent
 from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer
@@ -47,13 +46,12 @@ class Model:
         return tf.stack([critic(params[name], observations, actions)[:, 0] for name, critic in pairs])
 
 
-class TwinCriticAgent(ReplayAgent):
+class TwinCriticAgent(ContinuousAgent, ReplayAgent):
     """An off-policy agent with an actor and twin critics; the algorithm fills in one update.
 
     Arguments as in :class:`optix_tf.TFSACAgent`.
     """
 
-    specs: ClassVar[Mapping[str, Hyperparam]]
     algorithm: ClassVar[str]
     slow_parts: ClassVar[tuple[str, ...]] = CRITICS
 
@@ -70,19 +68,17 @@ class TwinCriticAgent(ReplayAgent):
         device: str = "cpu",
     ) -> None:
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
-        self._low, self._high = finite_bounds(action_space)
-        self._action_shape = action_space.shape
-        self._centre, self._width = range_map(self._low, self._high)
+        num_actions = len(finite_bounds(action_space)[0])
         encoder = encoder_for_model(actor, observation_space)
         dtype, shape = input_dtype(encoder, observation_space), encoder.encoded_shape
 
         self.actor, width = built(actor, shape, dtype=dtype)
-        wanted = self._num_outputs(len(self._low))
+        wanted = self._num_outputs(num_actions)
         if width != wanted:
             raise ConfigError(f"The actor gives {width} outputs; these actions need {wanted}.")
         self.critics = []
-        for network in _twins(critic, derive_seed(seed, "twin"), (shape, (len(self._low),)), dtype):
-            model, width = built(network, shape, (len(self._low),), dtype=dtype)
+        for network in _twins(critic, derive_seed(seed, "twin"), (shape, (num_actions,)), dtype):
+            model, width = built(network, shape, (num_actions,), dtype=dtype)
             if width != 1:
                 raise ConfigError(f"A critic must give one value [B, 1], not [B, {width}].")
             self.critics.append(model)
@@ -107,41 +103,21 @@ class TwinCriticAgent(ReplayAgent):
             networks=KerasNetworks(
                 parts, groups=groups, acting="actor", device=resolve_device(device), targets=self.slow_parts
             ),
-            head=self._make_head(settings),
+            observation_space=observation_space,
+            action_space=action_space,
             encoder=encoder,
-            replay=make_replay(
-                encoder,
-                observation_space,
-                settings,
-                seed=seed,
-                action_shape=action_space.shape,
-                action_dtype=np.float32,
-            ),
             hyperparams=settings,
             kind=f"tf/{self.algorithm}",
             seed=seed,
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor.
-
-        Images get the convolutional network of Mnih et al. 2015, all other observations an MLP.
-        """
-        settings = HyperparamStore(cls.specs, hyperparams)
-        encoder, rng = encoder_for(observation_space), np.random.default_rng([seed, 1])
-        num_actions = len(finite_bounds(action_space)[0])
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        encoder, settings, rng = blueprint.encoder, blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        num_actions = len(finite_bounds(blueprint.action_space)[0])
         layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"], "rng": rng}
         critics: list[Any]
-        with tf.device(resolve_device(device)):
+        with tf.device(resolve_device(blueprint.device)):
             actor = build_network(
                 encoder,
                 cls._num_outputs(num_actions),
@@ -155,32 +131,11 @@ class TwinCriticAgent(ReplayAgent):
             else:
                 size = encoder.encoded_shape[0] + num_actions
                 critics = [build_mlp(size, 1, output_gain=1.0, **layers) for _ in CRITICS]
-        return cls(
-            actor=actor,
-            critic=critics,
-            action_space=action_space,
-            observation_space=observation_space,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-        )
-
-    def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the Gaussian that :meth:`act` draws from, before tanh or clipping, for observations ``[B, *obs]``."""
-        return self._behaviour.distribution(np.asarray(observations))
+        return {"actor": actor, "critic": critics}
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 
     _output_activation: ClassVar[str | None] = None
-
-    @classmethod
-    @abstractmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        """Return how many outputs the actor has."""
-
-    @abstractmethod
-    def _make_head(self, settings: Mapping[str, Any]) -> Head:
-        """Return what turns the actor's outputs into actions."""
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Array]:  # noqa: ARG002 - nothing by default
         """Return initial values of further learned arrays, by name; they are moved together with the actor."""
@@ -192,12 +147,7 @@ class TwinCriticAgent(ReplayAgent):
         return self._rng.standard_normal((2, batch_size, len(self._low)), dtype=np.float32)
 
     def _actions(self, actions: Array) -> Array:
-        unit: Array = (actions.reshape(len(actions), -1) - self._centre) / self._width
-        return unit
-
-    def _random_actions(self, num_actions: int) -> Array:
-        drawn = self._rng.uniform(self._low, self._high, (num_actions, len(self._low))).astype(np.float32)
-        return np.clip(drawn, self._low, self._high).reshape(num_actions, *self._action_shape)
+        return self._to_unit(actions)
 
 
 def step_critics(

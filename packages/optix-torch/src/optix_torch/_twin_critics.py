@@ -6,19 +6,20 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optix_core.agents import Hyperparam, HyperparamStore
-from optix_core.agents.off_policy import OffPolicyAgent, finite_bounds, make_replay
+from optix_core.agents import HyperparamStore
+from optix_core.agents.base import Blueprint
+from optix_core.agents.continuous import ContinuousAgent, finite_bounds
 from optix_core.errors import ConfigError
-from optix_core.policies import Head, Keep, encoder_for
+from optix_core.policies import Keep
 from optix_core.policies.heads import range_map
 from optix_core.seeding import derive_seed
-from optix_protocol import ActionDistribution, Array, StateTree
+from optix_protocol import StateTree
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, with_learning_rate_of
 from optix_torch._cuda_graphs import GraphedUpdate
@@ -28,13 +29,12 @@ from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, 
 from optix_torch.networks import build_cnn, build_mlp, make_runner
 
 
-class TwinCriticAgent(OffPolicyAgent):
+class TwinCriticAgent(ContinuousAgent):
     """An off-policy agent with an actor and twin critics; the algorithm fills in one update.
 
     Arguments as in :class:`optix_torch.TorchSACAgent`.
     """
 
-    _specs: ClassVar[Mapping[str, Hyperparam]]
     _kind_of_weights: ClassVar[str]
     _statistics_names: ClassVar[tuple[str, ...]]
 
@@ -50,9 +50,9 @@ class TwinCriticAgent(OffPolicyAgent):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        settings = HyperparamStore(self._specs, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
-        low, high = finite_bounds(action_space)
+        bounds = finite_bounds(action_space)
         critics = _twins(critic, seed)
         encoder = encoder_for_module(actor, observation_space, *critics)
 
@@ -66,16 +66,11 @@ class TwinCriticAgent(OffPolicyAgent):
         self._target_critics = Target(critics, self._critic_parameters, interleaved)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
-        self._low, self._high, self._action_shape = low, high, action_space.shape
-        centre, width = range_map(low, high)
-        self._centre, self._width = as_tensor(centre, where), as_tensor(width, where)
+        self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds))
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
         self._step = GraphedUpdate(self._update_in_place, where)
         self._extra, self.device = extra, where
         self._optimizers = self._make_optimizers(optimizer, extra)
-        replay = make_replay(
-            encoder, observation_space, settings, seed=seed, action_shape=action_space.shape, action_dtype=np.float32
-        )
         super().__init__(
             networks=TorchNetworks(
                 {"actor": self.actor, "critic": self.critics},
@@ -87,9 +82,9 @@ class TwinCriticAgent(OffPolicyAgent):
                 device=where,
                 act_in_numpy=True,
             ),
-            head=self._make_head(settings),
+            observation_space=observation_space,
+            action_space=action_space,
             encoder=encoder,
-            replay=replay,
             hyperparams=settings,
             kind=self._kind_of_weights,
             seed=seed,
@@ -97,23 +92,9 @@ class TwinCriticAgent(OffPolicyAgent):
         self._check_networks(observation_space)
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor.
-
-        Images get the convolutional network of Mnih et al. 2015, all other observations an MLP.
-        """
-        settings = HyperparamStore(cls._specs, hyperparams)
-        generator = torch.Generator().manual_seed(seed)
-        encoder = encoder_for(observation_space)
-        num_actions = len(finite_bounds(action_space)[0])
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        encoder, num_actions = blueprint.encoder, len(finite_bounds(blueprint.action_space)[0])
         layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
         critics: list[nn.Module]
         outputs = cls._num_outputs(num_actions)
@@ -124,19 +105,7 @@ class TwinCriticAgent(OffPolicyAgent):
             size = encoder.encoded_shape[0]
             options = {**layers, "generator": generator}
             critics = [build_mlp(size + num_actions, 1, output_gain=1.0, **options) for _ in range(2)]
-        return cls(
-            actor=cls._finish_actor(actor),
-            critic=critics,
-            action_space=action_space,
-            observation_space=observation_space,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-        )
-
-    def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the Gaussian that :meth:`act` draws from, before tanh or clipping, for observations ``[B, *obs]``."""
-        return self._behaviour.distribution(np.asarray(observations))
+        return {"actor": cls._finish_actor(actor), "critic": critics}
 
     def restore_training_state(self, state: StateTree) -> None:
         """Continue as the agent that returned ``state`` would, bit for bit."""
@@ -148,18 +117,9 @@ class TwinCriticAgent(OffPolicyAgent):
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 
     @classmethod
-    @abstractmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        """Return how many outputs the actor has."""
-
-    @classmethod
     def _finish_actor(cls, actor: nn.Sequential) -> nn.Sequential:
         """Add what follows the actor's last linear layer."""
         return actor
-
-    @abstractmethod
-    def _make_head(self, settings: Mapping[str, Any]) -> Head:
-        """Return what turns the actor's outputs into actions."""
 
     @abstractmethod
     def _update_in_place(self, *tensors: Tensor) -> Tensor:
@@ -195,10 +155,6 @@ class TwinCriticAgent(OffPolicyAgent):
 
     def _measure(self) -> dict[str, float]:
         return dict(zip(self._statistics_names, self._statistics.tolist(), strict=True))
-
-    def _random_actions(self, num_actions: int) -> Array:
-        drawn = self._rng.uniform(self._low, self._high, (num_actions, len(self._low))).astype(np.float32)
-        return np.clip(drawn, self._low, self._high).reshape(num_actions, *self._action_shape)
 
     # ---- construction -----------------------------------------------------------------------------------------------
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from optix_core.agents.files import load_weights, save_weights
-from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import ConfigError
-from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, policy_tree
+from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, encoder_for, policy_tree
 from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
 
 if TYPE_CHECKING:
@@ -72,6 +74,30 @@ class WritesOnnx(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """What networks are built for.
+
+    Attributes:
+        observation_space: a single environment's space.
+        action_space: a single environment's space.
+        settings: the hyperparameters, with those that shape the networks.
+        seed: of the initial weights.
+        device: as the constructors of agents take it.
+    """
+
+    observation_space: Any
+    action_space: Any
+    settings: HyperparamStore
+    seed: int
+    device: str
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Turns observations into the networks' input."""
+        return encoder_for(self.observation_space)
+
+
 class NetworkAgent(ABC):
     """An agent that acts through one network; :class:`ActorCriticAgent` and :class:`OffPolicyAgent` teach it to learn.
 
@@ -83,7 +109,12 @@ class NetworkAgent(ABC):
         kind: what stands in weight files, ``"torch/DQN"``.
         seed: seed of everything that the agent draws.
         obs_normalizer: applied to encoded observations, or None.
+
+    Attributes:
+        specs: the hyperparameters that exist.
     """
+
+    specs: ClassVar[Mapping[str, Hyperparam]]
 
     def __init__(
         self,
@@ -118,9 +149,45 @@ class NetworkAgent(ABC):
         return cls.from_spaces(*spaces_of(env), **options)
 
     @classmethod
+    def from_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        seed: int = 0,
+        hyperparams: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        **options: Any,
+    ) -> Self:
+        """Build networks that fit a single environment's spaces: convolutions see images, MLPs all other observations.
+
+        Args:
+            observation_space: a single environment's space.
+            action_space: a single environment's space.
+            seed: as in the constructor, and of the initial weights.
+            hyperparams: as in the constructor.
+            device: as in the constructor.
+            options: further arguments of the constructor.
+
+        Raises:
+            ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
+        """
+        blueprint = Blueprint(
+            observation_space=observation_space,
+            action_space=action_space,
+            settings=HyperparamStore(cls.specs, hyperparams),
+            seed=seed,
+            device=device,
+        )
+        arguments = {"observation_space": observation_space, "action_space": action_space, **cls._build(blueprint)}
+        construct: Any = cls
+        agent: Self = construct(**(arguments | options), hyperparams=hyperparams, seed=seed, device=device)
+        return agent
+
+    @classmethod
     @abstractmethod
-    def from_spaces(cls, *args: Any, **options: Any) -> Self:
-        """Build networks that fit a single environment's ``observation_space, action_space``; options as above."""
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        """Build the networks that the constructor takes, by the names of its arguments."""
 
     @abstractmethod
     def learn(self, episode_data: EpisodeData) -> dict[str, float]:

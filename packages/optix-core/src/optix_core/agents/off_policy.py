@@ -198,30 +198,6 @@ class OffPolicyAgent(NetworkAgent):
         restore_rng(self._rng, state["rng"])
 
 
-def linear_epsilon(settings: HyperparamStore, num_env_steps: int) -> float:
-    """Return epsilon on a straight line from ``epsilon_start`` to ``epsilon_end`` over ``epsilon_decay_steps``."""
-    left = max(0.0, 1.0 - num_env_steps / settings["epsilon_decay_steps"])
-    return float(settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"]))
-
-
-def finite_bounds(action_space: Any) -> tuple[Array, Array]:
-    """Return the smallest and largest actions ``[D]`` float32.
-
-    Raises:
-        ConfigError: no Box, or one without bounds.
-    """
-    if not hasattr(action_space, "low"):
-        raise ConfigError(
-            f"Action space {action_space} is not supported: SAC and TD3 need a Box of continuous actions."
-        )
-    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ConfigError(
-            f"Actions must have finite bounds, got {action_space}: wrap the environment in RescaleAction."
-        )
-    return low, high
-
-
 def make_replay(
     encoder: Encoder,
     observation_space: Any,

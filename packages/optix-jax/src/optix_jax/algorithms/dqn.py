@@ -13,8 +13,8 @@ it every ``target_update_interval`` updates. The loss is ``E[w Huber(Q(s, a) - y
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,11 @@ import numpy as np
 import optax
 
 from optix_core.agents import HyperparamStore, specs
-from optix_core.agents.off_policy import linear_epsilon, make_replay
+from optix_core.agents.base import Blueprint
+from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import EpsilonGreedy, encoder_for
+from optix_core.policies import encoder_for
 from optix_jax._compilation import use_persistent_cache
 from optix_jax._devices import resolve_device
 from optix_jax._off_policy import (
@@ -37,7 +38,6 @@ from optix_jax._off_policy import (
     follow,
 )
 from optix_jax.networks import CNN, MLP, Network, build_network, check_width, encoder_for_module, network_of
-from optix_protocol import ActionDistribution, Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def dqn_update(
     return LearnerState(learned, {"q_network": slow}, {"q_network": memory}, diagnostics), errors
 
 
-class FlaxDQNAgent(FlaxOffPolicyAgent):
+class FlaxDQNAgent(EpsilonGreedyAgent, FlaxOffPolicyAgent):
     """DQN for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     Args:
@@ -155,9 +155,9 @@ class FlaxDQNAgent(FlaxOffPolicyAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    specs = specs.DQN
     update = staticmethod(dqn_update)
     diagnostics = ("loss", "td_error", "q_mean", "grad_norm")
-    _head: EpsilonGreedy
 
     def __init__(
         self,
@@ -173,18 +173,17 @@ class FlaxDQNAgent(FlaxOffPolicyAgent):
         replay: ReplayBuffer | None = None,
     ) -> None:
         use_persistent_cache()
-        settings = HyperparamStore(specs.DQN, hyperparams)
+        settings = HyperparamStore(self.specs, hyperparams)
         if action_dim is None and action_space is None:
             raise ConfigError(
                 "Pass action_space=env.action_space, or action_dim=: the network does not tell its width."
             )
-        self._num_actions = int(action_dim or action_space.n)
+        num_actions = int(action_dim or action_space.n)
         own = isinstance(q_network, MLP | CNN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         network, params = network_of(q_network, encoder.encoded_shape, np.random.default_rng([seed, 1]))
-        check_width(network, params, encoder.encoded_shape, width=self._num_actions, part="network")
+        check_width(network, params, encoder.encoded_shape, width=num_actions, part="network")
         model = Model(q_network=network, optimizer=Optimizer.of(optimizer))
-        start = int(action_space.start) if action_space is not None else 0
         super().__init__(
             model=model,
             networks=FlaxReplayNetworks(
@@ -197,46 +196,25 @@ class FlaxDQNAgent(FlaxOffPolicyAgent):
                 device=resolve_device(device),
                 learning_rate=settings["learning_rate"],
             ),
-            head=EpsilonGreedy(epsilon=settings["epsilon_start"], start=start),
+            num_actions=num_actions,
+            observation_space=observation_space,
+            action_space=action_space,
             encoder=encoder,
-            replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
+            replay=replay,
             hyperparams=settings,
             kind="jax/DQN",
             seed=seed,
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        replay: ReplayBuffer | None = None,
-    ) -> Self:
-        """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.DQN, hyperparams)
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
         network = build_network(
-            encoder_for(observation_space),
-            int(action_space.n),
-            hidden_sizes=settings["hidden_sizes"],
-            activation=settings["activation"],
+            blueprint.encoder,
+            int(blueprint.action_space.n),
+            hidden_sizes=blueprint.settings["hidden_sizes"],
+            activation=blueprint.settings["activation"],
         )
-        return cls(
-            q_network=network,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-            replay=replay,
-        )
-
-    def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
-        return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
+        return {"q_network": network}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -248,18 +226,3 @@ class FlaxDQNAgent(FlaxOffPolicyAgent):
 
     def _measure(self) -> dict[str, float]:
         return super()._measure() | {"epsilon": self._head.epsilon}
-
-    # ---- exploring --------------------------------------------------------------------------------------------------
-
-    def _random_actions(self, num_actions: int) -> Array:
-        return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
-
-    def _frozen_head(self) -> EpsilonGreedy:
-        return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
-
-    def _prepare_to_act(self) -> None:
-        """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
-        epsilon = linear_epsilon(self.hyperparams, self._num_env_steps)
-        if epsilon != self._head.epsilon:
-            self._head = replace(self._head, epsilon=epsilon)
-            self._refresh_policy()

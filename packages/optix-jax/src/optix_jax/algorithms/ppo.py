@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.agents.actor_critic import explained_variance
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.agent import FlaxAgent
@@ -292,24 +291,19 @@ class FlaxPPOAgent(FlaxAgent):
         if hasattr(episode_data, "pending"):
             return self._learn_on_device(episode_data)
         self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data)
+        batch = self._batch(episode_data)
         settings = Settings.of(self.hyperparams)
         learning_rate = float(self.networks.train_state.learning_rate)
         self.networks.train_state, means = update(
             self.model,
             self.networks.train_state,
             batch,
-            np.int32(num_rows),
+            np.int32(episode_data.num_env_steps),
             settings,
             np.uint32(self._rng.integers(2**32)),
             minibatch_size=self.hyperparams["minibatch_size"],
         )
-        diagnostics = diagnostics_of(means, settings)
-        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
-        diagnostics["learning_rate"] = learning_rate
-        self._finish_window(episode_data)
-        self._refresh_policy()
-        return diagnostics
+        return self._finish(episode_data, batch, diagnostics_of(means, settings), learning_rate)
 
     # ---- collecting on the device -----------------------------------------------------------------------------------
 

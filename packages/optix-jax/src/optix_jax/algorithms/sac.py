@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.policies import SquashedGaussian
+from optix_core.agents.continuous import SquashedActor
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_jax._off_policy import LearnerState, Transitions, follow
 from optix_jax._twin_critics import TwinCriticAgent, TwinModel
@@ -138,7 +138,7 @@ def sac_update(
     return next_state, errors.mean(axis=0)
 
 
-class FlaxSACAgent(TwinCriticAgent):
+class FlaxSACAgent(SquashedActor, TwinCriticAgent):
     """SAC for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -163,14 +163,6 @@ class FlaxSACAgent(TwinCriticAgent):
     algorithm = "SAC"
     update = staticmethod(sac_update)
     diagnostics = ("critic_loss", "actor_loss", "q_mean", "alpha", "entropy")
-
-    @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return 2 * num_actions
-
-    def _make_head(self, settings: Mapping[str, Any]) -> SquashedGaussian:
-        del settings
-        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape)
 
     def _extra_params(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"log_alpha": np.float32(math.log(settings["initial_alpha"]))}

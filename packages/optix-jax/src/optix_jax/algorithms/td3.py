@@ -13,7 +13,6 @@ action range is -1 to 1. Acting adds Gaussian noise, clipped to the range.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.policies import DiagonalGaussian
+from optix_core.agents.continuous import NoisyActor
 from optix_jax._off_policy import LearnerState, Transitions, follow
 from optix_jax._twin_critics import TwinCriticAgent, TwinModel
 
@@ -108,7 +107,7 @@ def td3_update(
     return next_state, errors.mean(axis=0)
 
 
-class FlaxTD3Agent(TwinCriticAgent):
+class FlaxTD3Agent(NoisyActor, TwinCriticAgent):
     """TD3 for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -135,18 +134,6 @@ class FlaxTD3Agent(TwinCriticAgent):
     targets = ("actor", "critic")
     diagnostics = ("critic_loss", "actor_loss", "q_mean")
     _output_activation = "tanh"
-
-    @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return num_actions
-
-    def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
-        log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
-        return DiagonalGaussian(low=self._low, high=self._high, shape=self._action_shape, log_std=log_std)
-
-    def _prepare_to_act(self) -> None:
-        self._head = self._make_head(self.hyperparams)
-        self._refresh_policy()
 
     def _settings(self) -> Settings:
         return Settings.of(self.hyperparams)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
-from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.actor_critic import ActorCriticAgent, Batch
+from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, encoder_for
+from optix_core.policies import DiagonalGaussian
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
@@ -23,26 +24,6 @@ from optix_tf.distributions import Distribution, distribution_of
 from optix_tf.networks import Network, as_input, build_network, built, encoder_for_model
 
 _EPSILON = 1e-5
-
-
-class Batch(NamedTuple):
-    """Rows to learn from, all first axes ``R``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: as they were drawn; ``[R]`` or ``[R, D]``.
-        log_probs: ``[R]`` under the policy that acted.
-        values: ``[R]`` by the critic before the update; 0 without one.
-        advantages: ``[R]``, normalised if asked for.
-        returns: ``[R]`` value targets.
-    """
-
-    observations: Any
-    actions: Any
-    log_probs: Any
-    values: Any
-    advantages: Any
-    returns: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,34 +138,24 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        critic: bool = True,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
+    def from_spaces(cls, observation_space: Any, action_space: Any, *, critic: bool = True, **options: Any) -> Self:
         """Build networks that fit a single environment's spaces, with a critic or without one.
 
         Other arguments and errors as in the constructor.
         """
-        settings = HyperparamStore(cls.specs, hyperparams)
-        encoder, rng = encoder_for(observation_space), np.random.default_rng([seed, 1])
-        with tf.device(resolve_device(device)):
-            actor = build_network(encoder, num_outputs_for(action_space), settings, output_gain=0.01, rng=rng)
-            values = build_network(encoder, 1, settings, output_gain=1.0, rng=rng) if critic else None
-        return cls(
-            actor=actor,
-            critic=values,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-        )
+        if not critic:
+            options["critic"] = None
+        return super().from_spaces(observation_space, action_space, **options)
+
+    @classmethod
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        encoder, settings, rng = blueprint.encoder, blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        outputs = num_outputs_for(blueprint.action_space)
+        with tf.device(resolve_device(blueprint.device)):
+            return {
+                "actor": build_network(encoder, outputs, settings, output_gain=0.01, rng=rng),
+                "critic": build_network(encoder, 1, settings, output_gain=1.0, rng=rng),
+            }
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -226,49 +197,36 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         if not episode_data.num_env_steps:
             return {}
         self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data)
+        batch, num_rows = self._batch(episode_data), episode_data.num_env_steps
         step = compiled(_gradient_step, type(self).loss, self.model)
         with tf.device(self.networks.device):
             self.networks.train_state, found = step(
                 self.networks.train_state, batch, np.asarray(num_rows, np.int32), self._numbers()
             )
         diagnostics = {name: float(value) for name, value in found.items()}
-        return self._finish(episode_data, batch, num_rows, diagnostics)
+        return self._finish(episode_data, batch, diagnostics)
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
-    def _batch(self, window: EpisodeData) -> tuple[Batch, int]:
+    def _batch(self, window: EpisodeData) -> Batch:
         """Compute values and advantages with the networks that acted.
 
-        Returns:
-            ``T N`` rows in NumPy, so that every window needs the same code, and how many of them, the first, are
-            valid. ``log_probs`` is left to the update, which begins with the policy that acted.
+        ``log_probs`` is left to the update, which begins with the policy that acted.
         """
-        T, N = window.rewards.shape
-        observations = self._rows(window.observations.reshape(T * N, *window.observations.shape[2:]))
-        actions = window.actions.reshape(T * N, *window.actions.shape[2:])
-        actions = actions if actions.ndim == 1 else actions.reshape(T * N, -1)
+        observations, actions = self._all_rows(window)
         values = self._values(observations)
-        advantages, returns = self._estimate(window, values.reshape(T, N))
-        chosen = slice(None) if window.valid.all() else window.valid.reshape(-1)
-        batch = Batch(
-            observations=observations[chosen],
-            actions=actions[chosen] if actions.dtype.kind == "f" else actions[chosen].astype(np.int32),
-            log_probs=np.zeros(len(returns)),
-            values=values[chosen],
+        critic = None if self.critic is None else lambda rows: self._values(self._rows(rows))
+        advantages, returns = self._advantages(window, values.reshape(window.rewards.shape), critic)
+        batch = Batch.of(
+            window,
+            observations=observations,
+            actions=actions if actions.dtype.kind == "f" else actions.astype(np.int32),
+            log_probs=np.zeros_like(values),
+            values=values,
             advantages=advantages,
             returns=returns,
         )
-        dtype = self.networks.dtype
-        return Batch(*(_filled(as_input(column, dtype), T * N) for column in batch)), len(returns)
-
-    def _estimate(self, window: EpisodeData, values: Array) -> tuple[Array, Array]:
-        """Return advantages and returns ``[B]``; without a critic rewards-to-go, as advantages minus their mean."""
-        if self.critic is not None:
-            return self._advantages(window, values, lambda rows: self._values(self._rows(rows)))
-        finals = np.zeros(len(window.ends), values.dtype)
-        advantages, returns = self._advantages_from(window, values, values[0], finals, gae_lambda=1.0)
-        return advantages - advantages.mean(), returns
+        return Batch(*(as_input(column, self.networks.dtype) for column in batch))
 
     def _values(self, rows: Array) -> Array:
         """Return the critic's values ``[B]`` for encoded observations ``[B, ...]``."""
@@ -286,13 +244,11 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         numbers["learning_rate"] = self.networks.learning_rate
         return {name: np.asarray(value, self.networks.dtype) for name, value in numbers.items()}
 
-    def _finish(
-        self, window: EpisodeData, batch: Batch, num_rows: int, diagnostics: dict[str, float]
-    ) -> dict[str, float]:
-        """Complete the diagnostics of an update and take over what it changed."""
-        diagnostics["explained_variance"] = explained_variance(batch.values[:num_rows], batch.returns[:num_rows])
-        diagnostics["learning_rate"] = self.networks.learning_rate
-        self._finish_window(window)
+    def _finish(self, window: EpisodeData, batch: Batch, diagnostics: dict[str, float]) -> dict[str, float]:
+        """Take over what an update changed and return its diagnostics, completed."""
+        rows = slice(window.num_env_steps)
+        values, returns = batch.values[rows], batch.returns[rows]
+        diagnostics = self._report(window, diagnostics, values, returns, self.networks.learning_rate)
         self._refresh_policy()
         return diagnostics
 
@@ -309,15 +265,6 @@ def input_dtype(encoder: Any, observation_space: Any) -> Any:
     """Return the type of encoded observations: bytes stay bytes, everything else becomes float32."""
     rows = encoder(np.zeros((1, *encoder.shape), np.float32 if observation_space is None else observation_space.dtype))
     return rows.dtype if rows.dtype.kind != "f" else np.dtype(np.float32)
-
-
-def _filled(rows: Array, size: int) -> Array:
-    """Return ``[size, ...]``: the rows, then zeros."""
-    if len(rows) == size:
-        return rows
-    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled
 
 
 def _gradient_step(

@@ -12,17 +12,17 @@ it every ``target_update_interval`` updates. The loss is ``E[w Huber(Q(s, a) - y
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from optix_core.agents import HyperparamStore, specs
-from optix_core.agents.off_policy import linear_epsilon, make_replay
+from optix_core.agents.base import Blueprint
+from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import EpsilonGreedy, encoder_for
-from optix_protocol import ActionDistribution, Array
+from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent, Result, Transitions, follow
 from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
@@ -58,7 +58,7 @@ def dqn_loss(q: Any, actions: Any, targets: Any, weights: Any) -> tuple[Any, Any
     return tf.reduce_mean(weights * slopes * (errors - 0.5 * slopes)), errors
 
 
-class TFDQNAgent(ReplayAgent):
+class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
     """DQN for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     Args:
@@ -77,8 +77,8 @@ class TFDQNAgent(ReplayAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    specs = specs.DQN
     statistics_names = ("loss", "td_error", "q_mean", "grad_norm")
-    _head: EpsilonGreedy
 
     def __init__(
         self,
@@ -93,13 +93,13 @@ class TFDQNAgent(ReplayAgent):
         action_space: Any = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        settings = HyperparamStore(specs.DQN, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         encoder = encoder_for_model(q_network, observation_space)
         dtype = input_dtype(encoder, observation_space)
-        self.q_network, self._num_actions = built(q_network, encoder.encoded_shape, dtype=dtype)
-        wanted = action_dim or (self._num_actions if action_space is None else int(action_space.n))
-        if wanted != self._num_actions:
-            raise ConfigError(f"The network has {self._num_actions} outputs, {wanted} actions need another number.")
+        self.q_network, num_actions = built(q_network, encoder.encoded_shape, dtype=dtype)
+        wanted = action_dim or (num_actions if action_space is None else int(action_space.n))
+        if wanted != num_actions:
+            raise ConfigError(f"The network has {num_actions} outputs, {wanted} actions need another number.")
         part = Part.of(self.q_network)
         chosen = Adam(epsilon=1e-8) if optimizer is None else KerasOptimizer(optimizer, part.variables)
         group = Group(optimizer=chosen, parts=("q_network",))
@@ -113,45 +113,23 @@ class TFDQNAgent(ReplayAgent):
                 device=resolve_device(device),
                 targets=("q_network",),
             ),
-            head=EpsilonGreedy(
-                epsilon=settings["epsilon_start"], start=int(action_space.start) if action_space is not None else 0
-            ),
+            num_actions=num_actions,
+            observation_space=observation_space,
+            action_space=action_space,
             encoder=encoder,
-            replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
+            replay=replay,
             hyperparams=settings,
             kind="tf/DQN",
             seed=seed,
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        replay: ReplayBuffer | None = None,
-    ) -> Self:
-        """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.DQN, hyperparams)
-        encoder, rng = encoder_for(observation_space), np.random.default_rng([seed, 1])
-        with tf.device(resolve_device(device)):
-            q_network = build_network(encoder, int(action_space.n), settings, output_gain=1.0, rng=rng)
-        return cls(
-            q_network=q_network,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-            replay=replay,
-        )
-
-    def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
-        return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, rng = blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        num_actions = int(blueprint.action_space.n)
+        with tf.device(resolve_device(blueprint.device)):
+            network = build_network(blueprint.encoder, num_actions, settings, output_gain=1.0, rng=rng)
+        return {"q_network": network}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -190,18 +168,3 @@ class TFDQNAgent(ReplayAgent):
 
     def _measure(self) -> dict[str, float]:
         return super()._measure() | {"epsilon": self._head.epsilon}
-
-    # ---- exploring --------------------------------------------------------------------------------------------------
-
-    def _random_actions(self, num_actions: int) -> Array:
-        return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
-
-    def _frozen_head(self) -> EpsilonGreedy:
-        return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
-
-    def _prepare_to_act(self) -> None:
-        """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
-        epsilon = linear_epsilon(self.hyperparams, self._num_env_steps)
-        if epsilon != self._head.epsilon:
-            self._head = replace(self._head, epsilon=epsilon)
-            self._refresh_policy()

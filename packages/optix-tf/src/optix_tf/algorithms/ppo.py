@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optix_core.agents import specs
+from optix_core.agents.actor_critic import Batch, adapted_learning_rate
 from optix_core.data import minibatch_slices
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import TrainState
 from optix_tf._runtime import tf
-from optix_tf.algorithms.a2c import Batch, Model, TFAgent
+from optix_tf.algorithms.a2c import Model, TFAgent
 
 _TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 _EPOCHS_PLANNED = 32
@@ -169,9 +170,9 @@ class TFPPOAgent(TFAgent):
         if not episode_data.num_env_steps:
             return {}
         self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data)
+        batch = self._batch(episode_data)
         plan = Plan.draw(
-            num_rows,
+            episode_data.num_env_steps,
             len(batch.returns),
             minibatch_size=self.hyperparams["minibatch_size"],
             num_epochs=self.hyperparams["num_epochs"],
@@ -185,22 +186,16 @@ class TFPPOAgent(TFAgent):
         entropy_cost = self.hyperparams["entropy_coef"] * terms["entropy"]
         value_cost = self.hyperparams["value_coef"] * terms["value_loss"]
         diagnostics = {"loss": terms["policy_loss"] - entropy_cost + value_cost, **terms}
-        diagnostics = self._finish(episode_data, batch, num_rows, diagnostics)
-        self._adapt_learning_rate(terms["approx_kl"])
+        diagnostics = self._finish(episode_data, batch, diagnostics)
+        self.networks.set_learning_rate(
+            adapted_learning_rate(self.networks.learning_rate, terms["approx_kl"], self.hyperparams["adaptive_kl"])
+        )
         return diagnostics
 
     def _settings(self) -> dict[str, Array]:
         names = ("clip_range", "clip_range_value", "entropy_coef", "value_coef", "max_grad_norm", "target_kl")
         numbers = self._numbers()
         return {name: numbers[name] for name in (*names, "learning_rate")}
-
-    def _adapt_learning_rate(self, approx_kl: float) -> None:
-        """Keep the policy's step near ``adaptive_kl``: change by 1.5 outside half to twice that (as RSL-RL does)."""
-        target = self.hyperparams["adaptive_kl"]
-        if target is None:
-            return
-        factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-        self.networks.set_learning_rate(min(max(self.networks.learning_rate * factor, 1e-5), 1e-2))
 
 
 class TFGaussianPPOAgent(TFPPOAgent):

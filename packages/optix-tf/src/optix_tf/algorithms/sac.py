@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.policies import SquashedGaussian
+from optix_core.agents.continuous import SquashedActor
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_protocol import Array
 from optix_tf._learned import TrainState
@@ -47,7 +47,7 @@ def draw(outputs: Any, noise: Any) -> tuple[Any, Any]:
     return tf.tanh(unsquashed), tf.reduce_sum(log_densities - log_slopes, 1)
 
 
-class TFSACAgent(TwinCriticAgent):
+class TFSACAgent(SquashedActor, TwinCriticAgent):
     """SAC for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -73,14 +73,6 @@ class TFSACAgent(TwinCriticAgent):
     statistics_names = ("critic_loss", "actor_loss", "q_mean", "alpha", "entropy")
 
     # ---- networks ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return 2 * num_actions
-
-    def _make_head(self, settings: Mapping[str, Any]) -> SquashedGaussian:
-        del settings
-        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape)
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Array]:
         return {"log_alpha": np.array([math.log(settings["initial_alpha"])])}

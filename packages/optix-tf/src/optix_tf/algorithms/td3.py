@@ -13,21 +13,18 @@ action range is -1 to 1. Acting adds Gaussian noise, clipped to the range.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from optix_core.agents import specs
-from optix_core.policies import DiagonalGaussian
+from optix_core.agents.continuous import NoisyActor
 from optix_tf._learned import TrainState
 from optix_tf._off_policy import Result, Transitions, follow
 from optix_tf._runtime import tf
 from optix_tf._twin_critics import CRITICS, Model, TwinCriticAgent, step_critics
 
 
-class TFTD3Agent(TwinCriticAgent):
+class TFTD3Agent(NoisyActor, TwinCriticAgent):
     """TD3 for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -53,20 +50,6 @@ class TFTD3Agent(TwinCriticAgent):
     statistics_names = ("critic_loss", "actor_loss", "q_mean")
     slow_parts = ("actor", *CRITICS)
     _output_activation = "tanh"
-
-    # ---- networks ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return num_actions
-
-    def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
-        log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
-        return DiagonalGaussian(low=self._low, high=self._high, shape=self._action_shape, log_std=log_std)
-
-    def _prepare_to_act(self) -> None:
-        self._head = self._make_head(self.hyperparams)
-        self._refresh_policy()
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
-from optix_core.policies import encoder_for
-from optix_protocol import EpisodeData
+from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import (
@@ -114,6 +114,7 @@ class TorchAgent(ActorCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    specs = specs.A2C
     networks: PolicyNetworks
 
     def __init__(
@@ -129,7 +130,7 @@ class TorchAgent(ActorCriticAgent):
         observation_space: Any = None,
         action_space: Any = None,
     ) -> None:
-        settings = HyperparamStore(specs.A2C, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
         head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
         extra = parameters_of(head)
@@ -151,34 +152,23 @@ class TorchAgent(ActorCriticAgent):
         self._distribution = make_distribution(head, extra, self.device)
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        critic: bool = True,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
+    def from_spaces(cls, observation_space: Any, action_space: Any, *, critic: bool = True, **options: Any) -> Self:
         """Build networks that fit a single environment's spaces, with a critic or without one.
 
         Other arguments and errors as in the constructor.
         """
-        settings = HyperparamStore(specs.A2C, hyperparams)
-        generator = torch.Generator().manual_seed(seed)
-        encoder, outputs = encoder_for(observation_space), num_outputs_for(action_space)
-        actor = build_network(encoder, outputs, settings, output_gain=0.01, generator=generator)
-        values = build_network(encoder, 1, settings, output_gain=1.0, generator=generator) if critic else None
-        return cls(
-            actor=actor,
-            critic=values,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-        )
+        if not critic:
+            options["critic"] = None
+        return super().from_spaces(observation_space, action_space, **options)
+
+    @classmethod
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        encoder, outputs = blueprint.encoder, num_outputs_for(blueprint.action_space)
+        return {
+            "actor": build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
+            "critic": build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
+        }
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -233,17 +223,9 @@ class TorchAgent(ActorCriticAgent):
         """Return the rows to learn from and the critic's values of them ``[B]``."""
         T, N = window.rewards.shape
         observations = self._encoded(window.observations.reshape(T * N, *window.observations.shape[2:]))
-        critic = self.networks.critic
-        if critic is None:
-            values, none = np.zeros((T, N), np.float32), np.zeros(N, np.float32)
-            finals = np.zeros(len(window.ends), np.float32)
-            advantages, returns = self._advantages_from(window, values, none, finals, gae_lambda=1.0)
-            advantages = advantages - advantages.mean()
-        else:
-            values = critic.infer(observations).cpu().numpy().reshape(T, N)
-            advantages, returns = self._advantages(
-                window, values, lambda rows: critic.infer(self._encoded(rows)).cpu().numpy()
-            )
+        values = np.zeros((T, N), np.float32) if self.critic is None else self._values(observations).reshape(T, N)
+        critic = None if self.critic is None else lambda rows: self._values(self._encoded(rows))
+        advantages, returns = self._advantages(window, values, critic)
         if not window.valid.all():
             observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
         actions = as_tensor(window.flat(window.actions), self.device)
@@ -254,6 +236,12 @@ class TorchAgent(ActorCriticAgent):
             returns=as_tensor(returns, self.device),
         )
         return batch, window.flat(values)
+
+    def _values(self, observations: Tensor) -> Array:
+        """Return the critic's values ``[B, 1]`` of encoded observations."""
+        assert self.networks.critic is not None
+        values: Array = self.networks.critic.infer(observations).cpu().numpy()
+        return values
 
     def _encoded(self, observations: Any) -> Tensor:
         return as_tensor(self._rows(observations), self.device)

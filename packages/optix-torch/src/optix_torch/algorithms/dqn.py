@@ -13,19 +13,16 @@ it every ``target_update_interval`` updates. The loss ``E[w Huber(Q(s, a) - y)]`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.off_policy import OffPolicyAgent, linear_epsilon, make_replay
+from optix_core.agents.base import Blueprint
+from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
-from optix_core.policies import EpsilonGreedy, encoder_for
-from optix_protocol import ActionDistribution, Array
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import (
@@ -74,7 +71,7 @@ def dqn_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Lo
     return Loss(loss, errors, d_q)
 
 
-class TorchDQNAgent(OffPolicyAgent):
+class TorchDQNAgent(EpsilonGreedyAgent):
     """DQN for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     Random numbers are the agent's own, never the global ones. On a CPU with a network of less than a million parameters
@@ -97,7 +94,7 @@ class TorchDQNAgent(OffPolicyAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
-    _head: EpsilonGreedy
+    specs = specs.DQN
 
     def __init__(
         self,
@@ -112,13 +109,13 @@ class TorchDQNAgent(OffPolicyAgent):
         action_space: Any = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        settings = HyperparamStore(specs.DQN, with_learning_rate_of(optimizer, hyperparams))
-        self._num_actions = action_dim or num_outputs_of(q_network)
-        if action_space is not None and action_space.n != self._num_actions:
-            raise ConfigError(f"The network has {self._num_actions} outputs, {action_space} needs another number.")
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
+        num_actions = action_dim or num_outputs_of(q_network)
+        if action_space is not None and action_space.n != num_actions:
+            raise ConfigError(f"The network has {num_actions} outputs, {action_space} needs another number.")
         self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
-        check_module(q_network, encoder, self._num_actions, "network")
+        check_module(q_network, encoder, num_actions, "network")
 
         self.q_network = q_network.to(place)
         self._parameters = FlatParameters(self.q_network.parameters())
@@ -139,44 +136,22 @@ class TorchDQNAgent(OffPolicyAgent):
                 device=place,
                 act_in_numpy=True,
             ),
-            head=EpsilonGreedy(
-                epsilon=settings["epsilon_start"], start=int(action_space.start) if action_space is not None else 0
-            ),
+            num_actions=num_actions,
+            observation_space=observation_space,
+            action_space=action_space,
             encoder=encoder,
-            replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
+            replay=replay,
             hyperparams=settings,
             kind="torch/DQN",
             seed=seed,
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        replay: ReplayBuffer | None = None,
-    ) -> Self:
-        """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.DQN, hyperparams)
-        generator = torch.Generator().manual_seed(seed)
-        encoder, num_actions = encoder_for(observation_space), int(action_space.n)
-        return cls(
-            q_network=build_network(encoder, num_actions, settings, output_gain=1.0, generator=generator),
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-            replay=replay,
-        )
-
-    def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
-        return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        num_actions = int(blueprint.action_space.n)
+        network = build_network(blueprint.encoder, num_actions, settings, output_gain=1.0, generator=generator)
+        return {"q_network": network}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -204,18 +179,3 @@ class TorchDQNAgent(OffPolicyAgent):
         numbers = torch.stack([loss, errors.abs().mean(), targets.mean(), norm]).tolist()
         names = ("loss", "td_error", "q_mean", "grad_norm")
         return dict(zip(names, numbers, strict=True)) | {"epsilon": self._head.epsilon}
-
-    # ---- exploring --------------------------------------------------------------------------------------------------
-
-    def _random_actions(self, num_actions: int) -> Array:
-        return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
-
-    def _frozen_head(self) -> EpsilonGreedy:
-        return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
-
-    def _prepare_to_act(self) -> None:
-        """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
-        epsilon = linear_epsilon(self.hyperparams, self._num_env_steps)
-        if epsilon != self._head.epsilon:
-            self._head = replace(self._head, epsilon=epsilon)
-            self._refresh_policy()

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.actor_critic import ActorCriticAgent, adapted_learning_rate
+from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.data import minibatch_slices
-from optix_core.policies import encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -157,6 +157,7 @@ class TorchPPOAgent(ActorCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    specs = specs.PPO
     networks: ActorCriticNetworks
     _continuous = False
 
@@ -173,7 +174,7 @@ class TorchPPOAgent(ActorCriticAgent):
         observation_space: Any = None,
         action_space: Any = None,
     ) -> None:
-        settings = HyperparamStore(specs.PPO, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
         head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], continuous=self._continuous)
         extra = parameters_of(head)
@@ -195,29 +196,13 @@ class TorchPPOAgent(ActorCriticAgent):
         self._distribution = make_distribution(head, extra, self.device)
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.PPO, hyperparams)
-        generator = torch.Generator().manual_seed(seed)
-        encoder = encoder_for(observation_space)
-        outputs = num_outputs_for(action_space)
-        return cls(
-            actor=build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
-            critic=build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
-        )
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        encoder, outputs = blueprint.encoder, num_outputs_for(blueprint.action_space)
+        return {
+            "actor": build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
+            "critic": build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
+        }
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -235,13 +220,12 @@ class TorchPPOAgent(ActorCriticAgent):
         if not episode_data.num_env_steps:
             return {}
         batch = self._judge(episode_data)
-        diagnostics = self._optimize(batch)
-        diagnostics["explained_variance"] = explained_variance(batch.values.cpu().numpy(), batch.returns.cpu().numpy())
-        diagnostics["learning_rate"] = self.networks.optimizer.learning_rate
+        values, returns = batch.values.cpu().numpy(), batch.returns.cpu().numpy()
+        rate = self.networks.optimizer.learning_rate
+        diagnostics = self._report(episode_data, self._optimize(batch), values, returns, rate)
         self.networks.optimizer.learning_rate = adapted_learning_rate(
-            self.networks.optimizer.learning_rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
+            rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
         )
-        self._finish_window(episode_data)
         if self.device.type != "cpu":
             self._refresh_policy()
         return diagnostics
@@ -345,11 +329,3 @@ def take_steps(
         "clip_fraction": clip_fraction,
         "grad_norm": norm,
     }
-
-
-def adapted_learning_rate(learning_rate: float, approx_kl: float, target: float | None) -> float:
-    """Keep the policy's step near ``target``: change by 1.5 outside half to twice that (as RSL-RL does)."""
-    if target is None:
-        return learning_rate
-    factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-    return min(max(learning_rate * factor, 1e-5), 1e-2)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
+from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
@@ -118,6 +119,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
+    specs = specs.RAINBOW
     _head: EpsilonGreedy
 
     def __init__(
@@ -132,7 +134,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         observation_space: Any = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        settings = HyperparamStore(specs.RAINBOW, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         if settings["v_min"] >= settings["v_max"]:
             raise ConfigError(f"v_min must be below v_max, got {settings['v_min']:g} and {settings['v_max']:g}.")
         self._num_actions = int(action_space.n)
@@ -163,35 +165,18 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
             ),
             head=EpsilonGreedy(epsilon=settings["epsilon_end"], start=int(action_space.start), support=support),
             encoder=encoder,
-            replay=replay or make_replay(encoder, observation_space, settings, seed=seed),
+            replay=make_replay(encoder, observation_space, settings, seed=seed) if replay is None else replay,
             hyperparams=settings,
             kind="torch/Rainbow",
             seed=seed,
         )
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        replay: ReplayBuffer | None = None,
-    ) -> Self:
-        """Build a network that fits a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.RAINBOW, hyperparams)
-        observation_space = flat_space(observation_space)  # our networks take no parts
-        return cls(
-            q_network=build_rainbow_network(encoder_for(observation_space), int(action_space.n), settings, seed),
-            action_space=action_space,
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            replay=replay,
-        )
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        space = flat_space(blueprint.observation_space)  # our networks take no parts
+        num_actions, settings = int(blueprint.action_space.n), blueprint.settings
+        network = build_rainbow_network(encoder_for(space), num_actions, settings, blueprint.seed)
+        return {"q_network": network, "observation_space": space}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.actor_critic import explained_variance
+from optix_core.agents.actor_critic import adapted_learning_rate
+from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.data import minibatch_slices
@@ -32,7 +33,7 @@ from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
 from optix_torch._heads import make_distribution, parameters_of
-from optix_torch.algorithms.ppo import Batch, Loss, adapted_learning_rate, ppo_loss, take_steps
+from optix_torch.algorithms.ppo import Batch, Loss, ppo_loss, take_steps
 from optix_torch.networks import build_mlp
 from optix_torch.recurrent import Cell, RecurrentActorCriticNetworks, State, build_cell
 
@@ -143,6 +144,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
             cannot act in.
     """
 
+    specs = specs.RECURRENT_PPO
     networks: RecurrentActorCriticNetworks
 
     def __init__(
@@ -160,7 +162,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         observation_space: Any = None,
         action_space: Any = None,
     ) -> None:
-        settings = HyperparamStore(specs.RECURRENT_PPO, with_learning_rate_of(optimizer, hyperparams))
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         num_outputs = action_dim or num_outputs_of(actor)
         head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
         extra = parameters_of(head)
@@ -185,37 +187,18 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         self._distribution = make_distribution(head, extra, self.device)
 
     @classmethod
-    def from_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        seed: int = 0,
-        hyperparams: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Build networks that fit a single environment's spaces; arguments and errors as in the constructor."""
-        settings = HyperparamStore(specs.RECURRENT_PPO, hyperparams)
-        observation_space = flat_space(observation_space)  # our networks take no parts
-        generator = torch.Generator().manual_seed(seed)
-        encoder = build_network(encoder_for(observation_space), 1, settings, output_gain=1.0, generator=generator)
+    def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
+        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        space = flat_space(blueprint.observation_space)  # our networks take no parts
+        encoder = build_network(encoder_for(space), 1, settings, output_gain=1.0, generator=generator)
         size, output = settings["cell_size"], encoder[-1]
         assert isinstance(output, nn.Linear)  # what the cell takes is what the network would have made its output from
-        heads = [
+        actor, critic = (
             build_mlp(size, outputs, hidden_sizes=(), activation="tanh", output_gain=gain, generator=generator)
-            for outputs, gain in ((num_outputs_for(action_space), 0.01), (1, 1.0))
-        ]
-        return cls(
-            encoder=encoder[:-1],
-            cell=build_cell(settings["cell"], output.in_features, size, generator=generator),
-            actor=heads[0],
-            critic=heads[1],
-            hyperparams=hyperparams,
-            seed=seed,
-            device=device,
-            observation_space=observation_space,
-            action_space=action_space,
+            for outputs, gain in ((num_outputs_for(blueprint.action_space), 0.01), (1, 1.0))
         )
+        cell = build_cell(settings["cell"], output.in_features, size, generator=generator)
+        return {"encoder": encoder[:-1], "cell": cell, "actor": actor, "critic": critic, "observation_space": space}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -237,12 +220,11 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         sequences = self._judge(episode_data)
         diagnostics = take_steps(self._minibatches(sequences), self._step, self.hyperparams)
         values, returns = sequences.rows.values.cpu().numpy(), sequences.rows.returns.cpu().numpy()
-        diagnostics["explained_variance"] = explained_variance(values, returns)
-        diagnostics["learning_rate"] = self.networks.optimizer.learning_rate
+        rate = self.networks.optimizer.learning_rate
+        diagnostics = self._report(episode_data, diagnostics, values, returns, rate)
         self.networks.optimizer.learning_rate = adapted_learning_rate(
-            self.networks.optimizer.learning_rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
+            rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
         )
-        self._finish_window(episode_data)
         if self.device.type != "cpu":
             self._refresh_policy()
         return diagnostics

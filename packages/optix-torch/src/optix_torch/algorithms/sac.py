@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from optix_core.policies import SquashedGaussian
+from optix_core.agents.continuous import SquashedActor
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_torch import hyperparams as specs
 from optix_torch._learned import Transitions
@@ -69,7 +69,7 @@ def draw(outputs: Tensor, noise: Tensor) -> Draw:
     return Draw(actions, (log_densities - log_slopes).sum(1), backward)
 
 
-class TorchSACAgent(TwinCriticAgent):
+class TorchSACAgent(SquashedActor, TwinCriticAgent):
     """SAC for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -92,19 +92,11 @@ class TorchSACAgent(TwinCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
-    _specs = specs.SAC
+    specs = specs.SAC
     _kind_of_weights = "torch/SAC"
     _statistics_names = ("critic_loss", "actor_loss", "q_mean", "alpha", "entropy")
 
     # ---- networks ---------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return 2 * num_actions
-
-    def _make_head(self, settings: Mapping[str, Any]) -> SquashedGaussian:
-        del settings
-        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape)
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])])}

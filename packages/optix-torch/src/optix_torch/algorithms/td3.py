@@ -13,22 +13,19 @@ action range is -1 to 1. Acting adds Gaussian noise, clipped to the range.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optix_core.policies import DiagonalGaussian
+from optix_core.agents.continuous import NoisyActor
 from optix_torch import hyperparams as specs
 from optix_torch._ensembles import make_ensemble
 from optix_torch._learned import Target, Transitions
 from optix_torch._twin_critics import TwinCriticAgent
 
 
-class TorchTD3Agent(TwinCriticAgent):
+class TorchTD3Agent(NoisyActor, TwinCriticAgent):
     """TD3 for bounded continuous actions, with your networks or with those :meth:`from_env` builds.
 
     Args:
@@ -51,35 +48,21 @@ class TorchTD3Agent(TwinCriticAgent):
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
     """
 
-    _specs = specs.TD3
+    specs = specs.TD3
     _kind_of_weights = "torch/TD3"
     _statistics_names = ("critic_loss", "actor_loss", "q_mean")
 
     # ---- networks ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def _num_outputs(cls, num_actions: int) -> int:
-        return num_actions
-
-    @classmethod
     def _finish_actor(cls, actor: nn.Sequential) -> nn.Sequential:
         return actor.append(nn.Tanh())
-
-    def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
-        log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
-        return DiagonalGaussian(low=self._low, high=self._high, shape=self._action_shape, log_std=log_std)
 
     def _extra_targets(self, precision: str, device: torch.device) -> dict[str, Target]:
         self._target_actor = Target([self.actor], self._actor_parameters)
         self._target_actor_net = make_ensemble(self._target_actor.networks, device, precision)
         self._first_critic_net = make_ensemble([self.critics[0]], device, precision)
         return {"actor": self._target_actor}
-
-    # ---- acting -----------------------------------------------------------------------------------------------------
-
-    def _prepare_to_act(self) -> None:
-        self._head = self._make_head(self.hyperparams)
-        self._refresh_policy()
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

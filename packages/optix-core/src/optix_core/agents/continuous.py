@@ -1,0 +1,137 @@
+"""What SAC and TD3 need besides their networks and their mathematics: actions in a bounded range."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.off_policy import OffPolicyAgent, make_replay
+from optix_core.errors import ConfigError
+from optix_core.policies import DiagonalGaussian, Encoder, Head, SquashedGaussian
+from optix_core.policies.heads import range_map
+from optix_protocol import ActionDistribution, Array
+
+
+class ContinuousAgent(OffPolicyAgent):
+    """An off-policy agent for bounded continuous actions; it learns in units where their range is -1 to 1.
+
+    Args:
+        observation_space: a single environment's space, or None.
+        action_space: a single environment's space.
+        encoder: turns observations into the networks' input.
+        hyperparams: the settings.
+        seed: seed of exploration and of the memory.
+        options: further arguments of :class:`optix_core.agents.off_policy.OffPolicyAgent`, or of what a framework makes
+            of it.
+
+    Raises:
+        ConfigError: (a ``ValueError``) no Box, or one without bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_space: Any,
+        action_space: Any,
+        encoder: Encoder,
+        hyperparams: HyperparamStore,
+        seed: int,
+        **options: Any,
+    ) -> None:
+        self._low, self._high = finite_bounds(action_space)
+        self._action_shape: tuple[int, ...] = action_space.shape
+        self._range_map = range_map(self._low, self._high)
+        replay = make_replay(
+            encoder,
+            observation_space,
+            hyperparams,
+            seed=seed,
+            action_shape=self._action_shape,
+            action_dtype=np.float32,
+        )
+        super().__init__(
+            head=self._make_head(hyperparams),
+            encoder=encoder,
+            replay=replay,
+            hyperparams=hyperparams,
+            seed=seed,
+            **options,
+        )
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return the Gaussian that :meth:`act` draws from, before tanh or clipping, for observations ``[B, *obs]``."""
+        return self._behaviour.distribution(np.asarray(observations))
+
+    # ---- what an algorithm fills in ---------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def _num_outputs(cls, num_actions: int) -> int:
+        """Return how many outputs the actor has for actions of so many dimensions."""
+
+    @abstractmethod
+    def _make_head(self, settings: Mapping[str, Any]) -> Head:
+        """Return what turns the actor's outputs into actions."""
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _to_unit(self, actions: Array) -> Array:
+        """Return actions ``[B, *act]`` as ``[B, D]``, in units where their range is -1 to 1."""
+        centre, width = self._range_map
+        unit: Array = (actions.reshape(len(actions), -1) - centre) / width
+        return unit
+
+    def _random_actions(self, num_actions: int) -> Array:
+        drawn = self._rng.uniform(self._low, self._high, (num_actions, len(self._low))).astype(np.float32)
+        return np.clip(drawn, self._low, self._high).reshape(num_actions, *self._action_shape)
+
+
+class SquashedActor(ContinuousAgent):
+    """Acts by a Gaussian through tanh, whose means and deviations the network gives (SAC)."""
+
+    @classmethod
+    def _num_outputs(cls, num_actions: int) -> int:
+        return 2 * num_actions
+
+    def _make_head(self, settings: Mapping[str, Any]) -> SquashedGaussian:
+        del settings
+        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape)
+
+
+class NoisyActor(ContinuousAgent):
+    """Acts by the network's actions and Gaussian noise of the hyperparameter ``exploration_noise`` (TD3)."""
+
+    @classmethod
+    def _num_outputs(cls, num_actions: int) -> int:
+        return num_actions
+
+    def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
+        log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
+        return DiagonalGaussian(low=self._low, high=self._high, shape=self._action_shape, log_std=log_std)
+
+    def _prepare_to_act(self) -> None:
+        self._head = self._make_head(self.hyperparams)
+        self._refresh_policy()
+
+
+def finite_bounds(action_space: Any) -> tuple[Array, Array]:
+    """Return the smallest and largest actions ``[D]`` float32.
+
+    Raises:
+        ConfigError: no Box, or one without bounds.
+    """
+    if not hasattr(action_space, "low"):
+        raise ConfigError(
+            f"Action space {action_space} is not supported: SAC and TD3 need a Box of continuous actions."
+        )
+    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(
+            f"Actions must have finite bounds, got {action_space}: wrap the environment in RescaleAction."
+        )
+    return low, high

@@ -1,0 +1,74 @@
+"""What DQN needs besides its networks and its mathematics: acting by values, exploring less and less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.off_policy import OffPolicyAgent, make_replay
+from optix_core.data import ReplayBuffer
+from optix_core.policies import Encoder, EpsilonGreedy
+from optix_protocol import ActionDistribution, Array
+
+
+class EpsilonGreedyAgent(OffPolicyAgent):
+    """Takes the most valuable action, or any one, with a probability that falls while it learns.
+
+    Args:
+        num_actions: ``A``.
+        observation_space: a single environment's space, or None.
+        action_space: a single environment's space; None stands for actions from 0.
+        encoder: turns observations into the network's input.
+        replay: the memory; None makes the one that the settings ask for.
+        hyperparams: the settings, with ``epsilon_start``, ``epsilon_end`` and ``epsilon_decay_steps`` among them.
+        seed: seed of exploration and of the memory.
+        options: further arguments of :class:`optix_core.agents.off_policy.OffPolicyAgent`, or of what a framework makes
+            of it.
+    """
+
+    _head: EpsilonGreedy
+
+    def __init__(
+        self,
+        *,
+        num_actions: int,
+        observation_space: Any,
+        action_space: Any,
+        encoder: Encoder,
+        replay: ReplayBuffer | None,
+        hyperparams: HyperparamStore,
+        seed: int,
+        **options: Any,
+    ) -> None:
+        self._num_actions = num_actions
+        start = 0 if action_space is None else int(action_space.start)
+        super().__init__(
+            head=EpsilonGreedy(epsilon=hyperparams["epsilon_start"], start=start),
+            encoder=encoder,
+            replay=make_replay(encoder, observation_space, hyperparams, seed=seed) if replay is None else replay,
+            hyperparams=hyperparams,
+            seed=seed,
+            **options,
+        )
+
+    def action_distribution(self, observations: Array) -> ActionDistribution:
+        """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
+        return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
+
+    def _random_actions(self, num_actions: int) -> Array:
+        return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
+
+    def _frozen_head(self) -> EpsilonGreedy:
+        return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
+
+    def _prepare_to_act(self) -> None:
+        """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
+        settings = self.hyperparams
+        left = max(0.0, 1.0 - self._num_env_steps / settings["epsilon_decay_steps"])
+        epsilon = float(settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"]))
+        if epsilon != self._head.epsilon:
+            self._head = replace(self._head, epsilon=epsilon)
+            self._refresh_policy()
