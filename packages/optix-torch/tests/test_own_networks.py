@@ -1,0 +1,106 @@
+"""PPO on the user's own modules and optimisers, and in subclasses."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from optix_protocol.conformance import Case, make_window
+from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
+
+BOX = spaces.Box(-1, 1, (3,))
+ACTIONS = {
+    "discrete": spaces.Discrete(4, start=2),
+    "box": spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)),
+}
+
+
+def window(kind, seed=0):
+    return make_window(Case(observation_space=BOX, action_space=ACTIONS[kind]), seed=seed)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 8), nn.Linear(8, outputs)
+
+    def forward(self, x):
+        return self.head(torch.nn.functional.gelu(self.body(x)))
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
+def test_own_modules_and_optimiser_are_trained_in_place(optimizer_class):
+    torch.manual_seed(0)
+    actor, critic = TwoHeads(2), nn.Sequential(nn.Linear(3, 8), nn.ELU(), nn.Linear(8, 1))
+    optimizer = optimizer_class([*actor.parameters(), *critic.parameters()], lr=0.02)
+    agent = TorchGaussianPPOAgent(
+        actor=actor,
+        critic=critic,
+        optimizer=optimizer,
+        hyperparams={"minibatch_size": 16},
+        action_space=ACTIONS["box"],
+    )
+    assert agent.get_hyperparams().params["learning_rate"] == 0.02
+    before = [parameter.detach().clone() for parameter in [*actor.parameters(), *critic.parameters()]]
+    agent.learn(window("box"))
+    state = agent.training_state()
+    after = [*actor.parameters(), *critic.parameters()]
+    assert all((old != new).any() for old, new in zip(before, after, strict=True))
+    assert (state["weights"]["log_std"] != 0).all()
+    expected = agent.learn(window("box", seed=1))
+    agent.restore_training_state(state)
+    assert agent.learn(window("box", seed=1)) == expected
+
+
+def test_a_module_that_needs_the_observation_space_says_so():
+    convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(ValueError, match="observation_space="):
+        TorchPPOAgent(actor=convolution, critic=convolution, action_dim=2)
+
+
+def test_own_modules_get_observations_in_the_form_they_begin_with():
+    image, discrete = spaces.Box(0, 255, (40, 36, 1), np.uint8), spaces.Discrete(5)
+
+    def flat(outputs):
+        return nn.Sequential(nn.Flatten(), nn.Linear(40 * 36, outputs))
+
+    def embedding(outputs):
+        return nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, outputs))
+
+    def one_hot(outputs):
+        return nn.Sequential(nn.Linear(5, outputs))
+
+    for network, space in ((flat, image), (embedding, discrete), (one_hot, discrete)):
+        agent = TorchPPOAgent(actor=network(2), critic=network(1), observation_space=space)
+        assert agent.act(np.stack([space.sample() for _ in range(4)])).shape == (4,)
+
+
+def test_subclasses_can_add_diagnostics():
+    class Counting(TorchPPOAgent):
+        def learn(self, episode_data):
+            return {**super().learn(episode_data), "rows": float(episode_data.num_env_steps)}
+
+    agent = Counting.from_env((BOX, ACTIONS["discrete"]))
+    assert type(agent) is Counting
+    assert agent.learn(window("discrete"))["rows"] == window("discrete").num_env_steps
+
+
+@pytest.mark.parametrize(
+    ("actor", "critic", "message"),
+    [
+        (nn.Linear(5, 2), nn.Linear(3, 1), "The actor fails on observations"),
+        (nn.Linear(3, 2), nn.Linear(3, 2), "The critic must give"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_at_once(actor, critic, message):
+    with pytest.raises(ValueError, match=message):
+        TorchPPOAgent(actor=actor, critic=critic, observation_space=BOX, action_space=spaces.Discrete(2))
+
+
+def test_trying_a_network_leaves_it_as_it_was():
+    actor = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4).eval(), nn.Dropout(), nn.Linear(4, 2))
+    statistics = actor[1].running_mean.clone()
+    TorchPPOAgent(actor=actor, critic=nn.Linear(3, 1), observation_space=BOX, action_space=spaces.Discrete(2))
+    assert [part.training for part in actor] == [True, False, True, True]
+    assert torch.equal(actor[1].running_mean, statistics)
