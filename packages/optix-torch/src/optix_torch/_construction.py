@@ -11,6 +11,8 @@ from gymnasium import spaces
 from torch import nn
 
 from optix_core.agents import HyperparamStore
+from optix_core.agents.base import Blueprint
+from optix_core.agents.heads import num_outputs_for
 from optix_core.errors import ConfigError
 from optix_core.flattening import flat_space
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
@@ -43,6 +45,16 @@ def build_network(
         output_gain=output_gain,
         generator=generator,
     )
+
+
+def build_actor_and_critic(blueprint: Blueprint) -> dict[str, nn.Module]:
+    """Build a policy's network, nearly uniform at first, and one for values."""
+    settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+    encoder, outputs = blueprint.encoder, num_outputs_for(blueprint.action_space)
+    return {
+        "actor": build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
+        "critic": build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
+    }
 
 
 def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Module) -> Encoder:

@@ -60,11 +60,8 @@ class Optimizer(Protocol):
         ...
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015) on one flat vector.
-
-    The same numbers as ``torch.optim.Adam`` to rounding, without its import of the compiler stack, which takes longer
-    than training on a small task.
+class _Moments:
+    """What both forms of Adam (Kingma and Ba 2015) on one flat vector remember.
 
     Args:
         parameters: what to move.
@@ -72,6 +69,43 @@ class Adam:
         betas: decay of the first and second moment.
         epsilon: added to the root of the second moment.
     """
+
+    _num_steps: int | Tensor
+
+    def __init__(
+        self, parameters: FlatParameters, *, learning_rate: float, betas: tuple[float, float], epsilon: float
+    ) -> None:
+        self.learning_rate = learning_rate
+        self._parameters = parameters
+        self._betas = betas
+        self._epsilon = epsilon
+        self._first = torch.zeros_like(parameters.vector)
+        self._second = torch.zeros_like(parameters.vector)
+
+    def state(self) -> dict[str, Any]:
+        """Return a copy of moments, step count and learning rate."""
+        return {
+            "first": self._first.cpu().numpy().copy(),
+            "second": self._second.cpu().numpy().copy(),
+            "num_steps": int(self._num_steps),
+            "learning_rate": self.learning_rate,
+        }
+
+    def restore(self, state: StateTree) -> None:
+        """Go on from what :meth:`state` returned."""
+        self._first.copy_(torch.from_numpy(np.array(state["first"])))
+        self._second.copy_(torch.from_numpy(np.array(state["second"])))
+        self.learning_rate = state["learning_rate"]
+
+
+class Adam(_Moments):
+    """Adam, step by step.
+
+    The same numbers as ``torch.optim.Adam`` to rounding, without its import of the compiler stack, which takes longer
+    than training on a small task. Arguments as in :class:`_Moments`.
+    """
+
+    _num_steps: int
 
     def __init__(
         self,
@@ -81,13 +115,8 @@ class Adam:
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-5,
     ) -> None:
-        self.learning_rate = learning_rate
-        self._parameters = parameters
-        self._betas = betas
-        self._epsilon = epsilon
+        super().__init__(parameters, learning_rate=learning_rate, betas=betas, epsilon=epsilon)
         self._num_steps = 0
-        self._first = torch.zeros_like(parameters.vector)
-        self._second = torch.zeros_like(parameters.vector)
         self._root = torch.empty_like(parameters.vector)
 
     def step(self) -> None:
@@ -101,35 +130,21 @@ class Adam:
         torch.sqrt(self._second, out=self._root).mul_(1 / math.sqrt(correction2)).add_(self._epsilon)
         self._parameters.vector.addcdiv_(self._first, self._root, value=-self.learning_rate / correction1)
 
-    def state(self) -> dict[str, Any]:
-        """Return a copy of moments, step count and learning rate."""
-        return {
-            "first": self._first.cpu().numpy().copy(),
-            "second": self._second.cpu().numpy().copy(),
-            "num_steps": self._num_steps,
-            "learning_rate": self.learning_rate,
-        }
-
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned."""
-        self._first.copy_(torch.from_numpy(np.array(state["first"])))
-        self._second.copy_(torch.from_numpy(np.array(state["second"])))
+        super().restore(state)
         self._num_steps = state["num_steps"]
-        self.learning_rate = state["learning_rate"]
 
 
-class FusedAdam:
-    """Adam (Kingma and Ba 2015) on one flat vector, in one pass over it.
+class FusedAdam(_Moments):
+    """Adam in one pass over the vector.
 
     The same numbers as ``torch.optim.Adam``. Less than half the time of :class:`Adam` on vectors that do not fit into
-    the processor's first cache, and without numbers of its own in Python, so that a CUDA graph can replay it.
-
-    Args:
-        parameters: what to move.
-        learning_rate: step size.
-        betas: decay of the first and second moment.
-        epsilon: added to the root of the second moment.
+    the processor's first cache, and without numbers of its own in Python, so that a CUDA graph can replay it. Arguments
+    as in :class:`_Moments`.
     """
+
+    _num_steps: Tensor
 
     def __init__(
         self,
@@ -139,13 +154,8 @@ class FusedAdam:
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
     ) -> None:
-        self.learning_rate = learning_rate
-        self._parameters = parameters
-        self._betas = betas
-        self._epsilon = epsilon
+        super().__init__(parameters, learning_rate=learning_rate, betas=betas, epsilon=epsilon)
         self._num_steps = torch.zeros((), device=parameters.vector.device)
-        self._first = torch.zeros_like(parameters.vector)
-        self._second = torch.zeros_like(parameters.vector)
 
     def step(self) -> None:
         """Move the parameters along their gradients."""
@@ -166,21 +176,10 @@ class FusedAdam:
             maximize=False,
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return a copy of moments, step count and learning rate."""
-        return {
-            "first": self._first.cpu().numpy().copy(),
-            "second": self._second.cpu().numpy().copy(),
-            "num_steps": int(self._num_steps),
-            "learning_rate": self.learning_rate,
-        }
-
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned."""
-        self._first.copy_(torch.from_numpy(np.array(state["first"])))
-        self._second.copy_(torch.from_numpy(np.array(state["second"])))
+        super().restore(state)
         self._num_steps.fill_(state["num_steps"])
-        self.learning_rate = state["learning_rate"]
 
 
 class ModuleOptimizer:

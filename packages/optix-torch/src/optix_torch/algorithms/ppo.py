@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, adapted_learning_rate
 from optix_core.agents.base import Blueprint
-from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.agents.heads import make_head
 from optix_core.data import minibatch_slices
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import (
-    build_network,
+    build_actor_and_critic,
     check_module,
     encoder_for_module,
     num_outputs_of,
@@ -197,12 +197,7 @@ class TorchPPOAgent(ActorCriticAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
-        encoder, outputs = blueprint.encoder, num_outputs_for(blueprint.action_space)
-        return {
-            "actor": build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
-            "critic": build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
-        }
+        return build_actor_and_critic(blueprint)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
