@@ -1,6 +1,7 @@
-"""What agents of every framework share: hyperparameters, files, exact state, acting, and when to learn.
+"""What agents of every framework share: hyperparameters, files, exact state, acting, exploring, and when to learn.
 
-The bases are imported by their modules: ``optix_core.agents.actor_critic``, ``optix_core.agents.off_policy``.
+The bases are imported by their modules: ``actor_critic`` and ``recurrent``, ``off_policy`` and, built on it,
+``q_learning`` and ``continuous``.
 """
 
 from optix_core.agents.files import load_weights, restore_rng, rng_state, save_weights
