@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from optix_core import policies
 from optix_core.agents.actor_critic import Batch as Batch
@@ -61,9 +62,10 @@ class Model:
 
     def step(self, state: TrainState, gradients: Any, max_grad_norm: Any) -> tuple[TrainState, jax.Array]:
         """Clip by the global norm and let the optimiser step; also return the norm before clipping."""
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)))
-        factor = jnp.minimum(1.0, max_grad_norm / (norm + 1e-6))
-        gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
+        # As one vector: small layers one by one would each cost several kernels.
+        vector, as_tree = ravel_pytree(gradients)
+        norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        gradients = as_tree(vector * jnp.minimum(1.0, max_grad_norm / (norm + 1e-6)))
         opt_state = state.opt_state
         if not self.scales_steps and hasattr(opt_state, "hyperparams"):
             opt_state = opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": state.learning_rate})
@@ -73,7 +75,7 @@ class Model:
         return state._replace(params=optax.apply_updates(state.params, steps), opt_state=opt_state), norm
 
 
-_ADAM = optax.scale_by_adam(eps=ADAM_EPSILON)
+_ADAM = optax.flatten(optax.scale_by_adam(eps=ADAM_EPSILON))
 
 
 def default_optimizer() -> optax.GradientTransformation:

@@ -29,6 +29,53 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+@jax.custom_vjp
+def _columns(rows: jax.Array) -> jax.Array:
+    """Turn ``[B, D]`` into ``[D, B]`` for good: folded into the products that follow, it would be paid in each."""
+    columns: jax.Array = jax.lax.optimization_barrier(rows.T)  # type: ignore[no-untyped-call]
+    return columns
+
+
+_columns.defvjp(lambda rows: (_columns(rows), None), lambda _, columns: (columns.T,))
+
+
+@jax.custom_vjp
+def _affine(columns: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return ``[out, B]`` for ``[in, B]``, a kernel ``[in, out]`` and a bias ``[out]``."""
+    return jax.lax.dot_general(kernel, columns, (((0,), (0,)), ((), ()))) + bias[:, None]
+
+
+def _affine_gradients(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, ...]:
+    columns, kernel = kept
+    for_kernel = jax.lax.dot_general(columns, gradient, (((1,), (1,)), ((), ())))
+    # A sum over a batch as a product with ones costs half.
+    return kernel @ gradient, for_kernel, gradient @ jnp.ones(gradient.shape[1], gradient.dtype)
+
+
+_affine.defvjp(lambda columns, kernel, bias: (_affine(columns, kernel, bias), (columns, kernel)), _affine_gradients)
+
+
+class Dense(nn.Module):
+    """A dense layer on columns, with the parameters of ``nn.Dense``.
+
+    With the batch as the second axis the gradient of the kernel is a product along rows, for which XLA's code for CPUs
+    is up to a third faster than for one along columns.
+
+    Attributes:
+        features: width of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, columns: jax.Array) -> jax.Array:
+        """Return ``[features, B]`` for ``[in, B]``."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (len(columns), self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        outputs: jax.Array = _affine(columns, kernel, bias)
+        return outputs
+
+
 class MLP(nn.Module):
     """Dense layers with an activation between them.
 
@@ -49,10 +96,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """Return ``[B, num_outputs]`` for rows ``[B, D]``; several inputs are taken side by side."""
-        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=1)
+        x = _columns(inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=1))
         for size in self.hidden_sizes:
-            x = ACTIVATIONS[self.activation](nn.Dense(size)(x))
-        return ACTIVATIONS[self.output_activation](nn.Dense(self.num_outputs)(x))
+            x = ACTIVATIONS[self.activation](Dense(size)(x))
+        return ACTIVATIONS[self.output_activation](Dense(self.num_outputs)(x)).T
 
 
 class CNN(nn.Module):
