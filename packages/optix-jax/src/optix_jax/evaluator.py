@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from optix_core.evaluation import ReturnEvaluator
+from optix_core.evaluation.evaluators import ReturnEvaluator, beside_training
 from optix_protocol import EpisodeData, EvalMetrics
 
 
@@ -40,10 +39,7 @@ class FlaxEvaluator(ReturnEvaluator):
             if math.isnan(value):
                 return None
             found = EvalMetrics(primary_score=value, metrics={} if found is None else found.metrics)
-        if found is None:
-            return None
-        finite = {f"train/{name}": float(value) for name, value in train_diagnostics.items() if math.isfinite(value)}
-        return replace(found, metrics={**found.metrics, **finite})
+        return None if found is None else beside_training(found, train_diagnostics)
 
     def _value(self, window: EpisodeData) -> float:
         if self._compiled is None:

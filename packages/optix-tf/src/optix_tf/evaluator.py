@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import replace
 
-from optix_core.evaluation import ReturnEvaluator
+from optix_core.evaluation.evaluators import ReturnEvaluator, beside_training
 from optix_protocol import EpisodeData, EvalMetrics
 
 
@@ -27,7 +25,4 @@ class TFEvaluator(ReturnEvaluator):
             As :meth:`optix_core.evaluation.ReturnEvaluator.score`; None if no episode ended in the window.
         """
         found = super().score(episode_data, train_diagnostics)
-        if found is None:
-            return None
-        finite = {f"train/{name}": float(value) for name, value in train_diagnostics.items() if math.isfinite(value)}
-        return replace(found, metrics={**found.metrics, **finite})
+        return None if found is None else beside_training(found, train_diagnostics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -73,3 +74,9 @@ class ReturnEvaluator(BaseEvaluator):
         if a.primary_score == b.primary_score:  # inf - inf
             return 0.0
         return float(np.isnan(b.primary_score)) - float(np.isnan(a.primary_score))
+
+
+def beside_training(metrics: EvalMetrics, train_diagnostics: Mapping[str, float]) -> EvalMetrics:
+    """Return a score with the finite numbers of ``learn`` among its metrics, as ``train/<name>``."""
+    finite = {f"train/{name}": float(value) for name, value in train_diagnostics.items() if math.isfinite(value)}
+    return replace(metrics, metrics={**metrics.metrics, **finite})
