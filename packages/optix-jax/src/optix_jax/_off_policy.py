@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from optix_core import policies
-from optix_core.agents.off_policy import OffPolicyAgent
+from optix_core.agents.off_policy import OffPolicyAgent, Transitions
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_core.errors import ConfigError
 from optix_jax._compilation import Compiled
@@ -22,30 +22,6 @@ from optix_protocol import Array, StateTree
 
 _MOST_UPDATES = 16
 """Updates in one call: with more of them the call itself no longer counts."""
-
-
-class Transitions(NamedTuple):
-    """A batch of the replay memory, all first axes ``B``.
-
-    The target of a value is ``rewards + discounts * V(next_observations)``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: as the algorithm takes them.
-        rewards: ``[B]`` discounted sums of the rewards on the way to ``next_observations``.
-        next_observations: encoded.
-        discounts: ``[B]``, 0 where the episode terminated.
-        weights: ``[B]`` importance weights.
-        noise: ``[B, 2, D]`` standard normal, where the algorithm needs it.
-    """
-
-    observations: Any
-    actions: Any
-    rewards: Any
-    next_observations: Any
-    discounts: Any
-    weights: Any
-    noise: Any = None
 
 
 class LearnerState(NamedTuple):

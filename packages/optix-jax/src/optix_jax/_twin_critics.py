@@ -15,11 +15,12 @@ from flax import linen as nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds
+from optix_core.agents.off_policy import Transitions
 from optix_core.errors import ConfigError
 from optix_core.policies import Keep, encoder_for
 from optix_jax._compilation import use_persistent_cache
 from optix_jax._devices import resolve_device
-from optix_jax._off_policy import FlaxOffPolicyAgent, FlaxReplayNetworks, Optimizer, Transitions
+from optix_jax._off_policy import FlaxOffPolicyAgent, FlaxReplayNetworks, Optimizer
 from optix_jax.networks import (
     CNN,
     MLP,

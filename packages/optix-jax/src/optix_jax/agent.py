@@ -20,7 +20,7 @@ from optix_jax._compilation import Compiled, use_persistent_cache
 from optix_jax._devices import resolve_device
 from optix_jax._learned import FlaxNetworks, Model, TrainState, default_optimizer
 from optix_jax.distributions import distribution_of
-from optix_jax.networks import CNN, MLP, NoCritic, build_networks, encoder_for_module, network_of
+from optix_jax.networks import CNN, MLP, NoCritic, build_networks, check_width, encoder_for_module, network_of
 from optix_protocol import EpisodeData
 
 
@@ -78,6 +78,8 @@ class FlaxAgent(ActorCriticAgent):
         rng = np.random.default_rng([seed, 1])
         actor_network, actor_params = network_of(actor, encoder.encoded_shape, rng)
         critic_network, critic_params = network_of(critic or NoCritic(), encoder.encoded_shape, rng)
+        check_width(actor_network, actor_params, encoder.encoded_shape, width=num_outputs, part="actor")
+        check_width(critic_network, critic_params, encoder.encoded_shape, width=1, part="critic")
         self.model = Model(
             actor=actor_network,
             critic=critic_network,
@@ -94,7 +96,6 @@ class FlaxAgent(ActorCriticAgent):
             device=resolve_device(device),
             learning_rate=settings["learning_rate"],
         )
-        self._check_width(networks, encoder.encoded_shape, num_outputs)
         super().__init__(
             networks=networks,
             head=head,
@@ -190,18 +191,6 @@ class FlaxAgent(ActorCriticAgent):
         diagnostics = self._report(window, diagnostics, batch.values[rows], batch.returns[rows], learning_rate)
         self._refresh_policy()
         return diagnostics
-
-    @staticmethod
-    def _check_width(networks: FlaxNetworks, shape: tuple[int, ...], num_outputs: int) -> None:
-        rows = jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # type: ignore[no-untyped-call]
-        params = networks.train_state.params
-        for part, network, width in (
-            ("actor", networks.model.actor, num_outputs),
-            ("critic", networks.model.critic, 1),
-        ):
-            found = jax.eval_shape(network, params[part], rows).shape
-            if found != (1, width):
-                raise ConfigError(f"The {part} must return [B, {width}], not {list(found)} for one observation.")
 
 
 def _host_judge(model: Model, params: Any, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:

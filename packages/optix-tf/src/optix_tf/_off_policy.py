@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from optix_core.agents.off_policy import OffPolicyAgent
+from optix_core.agents.off_policy import OffPolicyAgent, Transitions
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
@@ -21,30 +21,6 @@ from optix_tf.networks import as_input
 _UPDATES_PER_CALL = 64
 _BYTES_PER_CALL = 1 << 26
 """Batches of one call take at most about this much memory."""
-
-
-class Transitions(NamedTuple):
-    """A batch of the replay memory, all first axes ``B``.
-
-    The target of a value is ``rewards + discounts * V(next_observations)``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: ``[B]`` whole numbers from 0, or ``[B, D]`` in units where their range is -1 to 1.
-        rewards: ``[B]`` discounted sums of the rewards on the way to ``next_observations``.
-        next_observations: encoded.
-        discounts: ``[B]``, 0 where the episode terminated.
-        weights: ``[B]`` importance weights.
-        noise: standard normal numbers that the update needs, drawn on the host.
-    """
-
-    observations: Any
-    actions: Any
-    rewards: Any
-    next_observations: Any
-    discounts: Any
-    weights: Any
-    noise: Any
 
 
 class Result(NamedTuple):

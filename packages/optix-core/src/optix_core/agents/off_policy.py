@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,30 @@ from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, EpisodeData, HyperparamSet, StateTree
+
+
+class Transitions(NamedTuple):
+    """A batch of the replay memory as compiled updates take it, all first axes ``B``.
+
+    The target of a value is ``rewards + discounts * V(next_observations)``.
+
+    Attributes:
+        observations: encoded, as the networks take them.
+        actions: ``[B]`` whole numbers from 0, or ``[B, D]`` in units where their range is -1 to 1.
+        rewards: ``[B]`` discounted sums of the rewards on the way to ``next_observations``.
+        next_observations: encoded.
+        discounts: ``[B]``, 0 where the episode terminated.
+        weights: ``[B]`` importance weights.
+        noise: standard normal numbers that the update needs, drawn on the host.
+    """
+
+    observations: Any
+    actions: Any
+    rewards: Any
+    next_observations: Any
+    discounts: Any
+    weights: Any
+    noise: Any = None
 
 
 class ReplayNetworks(Networks, Protocol):

@@ -23,6 +23,7 @@ import optax
 
 from optix_core.agents import HyperparamStore, specs
 from optix_core.agents.base import Blueprint
+from optix_core.agents.off_policy import Transitions
 from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
@@ -34,7 +35,6 @@ from optix_jax._off_policy import (
     FlaxReplayNetworks,
     LearnerState,
     Optimizer,
-    Transitions,
     follow,
 )
 from optix_jax.networks import CNN, MLP, Network, build_network, check_width, encoder_for_module, network_of

@@ -24,8 +24,9 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.agents.continuous import SquashedActor
+from optix_core.agents.off_policy import Transitions
 from optix_core.policies.heads import LOG_STD_RANGE
-from optix_jax._off_policy import LearnerState, Transitions, follow
+from optix_jax._off_policy import LearnerState, follow
 from optix_jax._twin_critics import TwinCriticAgent, TwinModel
 
 

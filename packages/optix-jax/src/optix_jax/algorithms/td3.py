@@ -22,7 +22,8 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.agents.continuous import NoisyActor
-from optix_jax._off_policy import LearnerState, Transitions, follow
+from optix_core.agents.off_policy import Transitions
+from optix_jax._off_policy import LearnerState, follow
 from optix_jax._twin_critics import TwinCriticAgent, TwinModel
 
 

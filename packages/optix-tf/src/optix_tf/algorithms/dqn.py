@@ -19,12 +19,13 @@ import numpy as np
 
 from optix_core.agents import HyperparamStore, specs
 from optix_core.agents.base import Blueprint
+from optix_core.agents.off_policy import Transitions
 from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
 from optix_core.errors import ConfigError
 from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
-from optix_tf._off_policy import ReplayAgent, Result, Transitions, follow
+from optix_tf._off_policy import ReplayAgent, Result, follow
 from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
 from optix_tf._runtime import resolve_device, tf
 from optix_tf.algorithms.a2c import input_dtype, with_learning_rate_of

@@ -21,10 +21,11 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.agents.continuous import SquashedActor
+from optix_core.agents.off_policy import Transitions
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_protocol import Array
 from optix_tf._learned import TrainState
-from optix_tf._off_policy import Result, Transitions, follow
+from optix_tf._off_policy import Result, follow
 from optix_tf._runtime import tf
 from optix_tf._twin_critics import CRITICS, Model, TwinCriticAgent, step_critics
 

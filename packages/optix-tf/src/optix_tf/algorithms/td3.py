@@ -18,8 +18,9 @@ from typing import Any
 
 from optix_core.agents import specs
 from optix_core.agents.continuous import NoisyActor
+from optix_core.agents.off_policy import Transitions
 from optix_tf._learned import TrainState
-from optix_tf._off_policy import Result, Transitions, follow
+from optix_tf._off_policy import Result, follow
 from optix_tf._runtime import tf
 from optix_tf._twin_critics import CRITICS, Model, TwinCriticAgent, step_critics
 
