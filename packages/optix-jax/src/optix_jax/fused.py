@@ -112,7 +112,7 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
         returns, lengths = actors.returns + after.reward, actors.lengths + 1
         summary = Summary(after.reward, after.terminated, after.truncated, returns, lengths)
         later = Actors(states, observations, jnp.where(done, 0.0, returns), jnp.where(done, 0, lengths), actors.key)
-        return later, (actors.observations, actions, final_values, summary)
+        return later, (actors.observations, actions, outputs, final_values, summary)
 
     # All random numbers of a window at once: drawn step by step they would cost more than the environments.
     key, noise_key, step_key, reset_key = jax.random.split(actors.key, 4)
@@ -122,11 +122,13 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
         jax.random.split(step_key, (plan.num_steps, plan.num_envs)),
         jax.random.split(reset_key, plan.num_steps),
     )
-    actors, (observations, actions, final_values, summary) = jax.lax.scan(step, actors._replace(key=key), random)
+    actors, collected = jax.lax.scan(step, actors._replace(key=key), random)
+    observations, actions, outputs, final_values, summary = collected
     rows = plan.num_steps * plan.num_envs
     observations = encode(plan.encoder, observations.reshape(rows, *observations.shape[2:]))
     actions = actions.reshape(rows, -1) if actions.ndim > 2 else actions.reshape(rows)
-    log_probs, _, values = model.judge(params, observations, actions)
+    log_probs, _ = model.distribution.evaluate(outputs.reshape(rows, -1), params.get("log_std"), actions)
+    values = model.critic(params["critic"], observations)[:, 0]
     advantages = _advantages(
         summary, values.reshape(final_values.shape), final_values, value(actors.observations), settings
     ).reshape(rows)
