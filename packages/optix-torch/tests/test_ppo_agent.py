@@ -13,6 +13,7 @@ from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
 from optix_core.policies import policy_from_tree
 from optix_protocol import EpisodeData, HyperparamSet, capabilities_of
 from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
+from optix_torch._cuda_graphs import GraphedUpdate
 
 BOX = spaces.Box(-1, 1, (3,))
 SPACES = {
@@ -380,3 +381,39 @@ def test_single_environment_pipeline_works_too():
     agent = make_cartpole()
     data = BatchPipeline("CartPole-v1", agent, window_size=64, seed=0).collect()
     assert np.isfinite(agent.learn(data)["loss"])
+
+
+# ---- a step that a CUDA graph can replay ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_a_step_never_waits_for_the_device(kind, nothing_that_waits):
+    agent = make(kind)
+    (_, minibatch), *_ = agent._minibatches(agent._judge(window(kind)))
+    with nothing_that_waits:
+        agent._step_in_place(*minibatch)
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_replayed_steps_are_the_plain_ones(kind, capture_by_calling_again):
+    plain, graphed = (make(kind, hyperparams={"num_epochs": 6, "adaptive_kl": 1e-3}) for _ in range(2))
+    graphed._step = GraphedUpdate(graphed._step_in_place, graphed.device, capture=capture_by_calling_again(6))
+    rates = set()
+    for seed in range(3):
+        rates.add(graphed.networks.optimizer.learning_rate)
+        assert plain.learn(window(kind, seed=seed)) == graphed.learn(window(kind, seed=seed))
+    assert len(rates) > 1, "the learning rate never changed, and with it the graph"
+    assert len(graphed._step._graphs) >= len(rates)
+    for name, values in plain.networks.weights().items():
+        np.testing.assert_array_equal(values, graphed.networks.weights()[name])
+
+
+def test_what_cannot_be_captured_runs_step_by_step():
+    def refuse(update):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    plain, graphed = (make(hyperparams={"num_epochs": 6}) for _ in range(2))
+    graphed._step = GraphedUpdate(graphed._step_in_place, graphed.device, capture=refuse)
+    expected = plain.learn(window())
+    with pytest.warns(UserWarning, match="No CUDA graph of these networks.*capturing$"):
+        assert graphed.learn(window()) == expected

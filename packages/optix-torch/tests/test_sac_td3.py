@@ -7,7 +7,6 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from optix_core.policies import policy_from_tree
 from optix_protocol import HyperparamSet, capabilities_of
@@ -202,42 +201,21 @@ def test_bfloat16_learns_nearly_the_same(agent_class):
 # ---- an update that a CUDA graph can replay -------------------------------------------------------------------------
 
 
-class NothingThatWaits(TorchDispatchMode):
-    """Refuses operations that bring a number to the host, or whose result's shape depends on values."""
-
-    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "item", "equal")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert not any(name in func.name() for name in self.REFUSED), func
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("observation_space", [VECTORS, IMAGES])
-def test_an_update_never_waits_for_the_device(agent_class, observation_space):
+def test_an_update_never_waits_for_the_device(agent_class, observation_space, nothing_that_waits):
     agent = make(agent_class, observation_space)
     agent.learn(window(0, observation_space))
     batches = [agent.networks.to_device(agent.replay.sample(16), agent._rows) for _ in range(2)]
-    with NothingThatWaits():
+    with nothing_that_waits:
         for batch in batches:
             agent._update(batch)
             agent._num_updates += 1
 
 
-def capture_by_calling_again(update):
-    """Stands in for a CUDA graph: the same function on the same memory, its result in the same place."""
-    place = None
-
-    def replay():
-        result = update()
-        place.copy_(result)
-
-    place = torch.zeros(SMALL["batch_size"])
-    return replay, place
-
-
-def test_replayed_updates_are_the_plain_ones(agent_class):
+def test_replayed_updates_are_the_plain_ones(agent_class, capture_by_calling_again):
     plain, graphed = make(agent_class), make(agent_class)
-    graphed._step = GraphedUpdate(graphed._update_in_place, graphed.device, capture=capture_by_calling_again)
+    capture = capture_by_calling_again(SMALL["batch_size"])
+    graphed._step = GraphedUpdate(graphed._update_in_place, graphed.device, capture=capture)
     for seed in range(3):
         assert plain.learn(window(seed)) == graphed.learn(window(seed))
     assert len(graphed._step._graphs) == (2 if agent_class is TorchTD3Agent else 1)

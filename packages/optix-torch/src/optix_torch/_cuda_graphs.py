@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
@@ -24,27 +25,33 @@ class GraphedUpdate:
         update: takes tensors and returns one, always of the same shapes; it must not wait for the device, nor decide
             anything by the values of tensors. What it reads besides its inputs must stay where it is in memory.
         device: where it runs.
+        plain: never capture; a user's optimiser, for one, may count its steps where no graph sees it.
         capture: turns a function without arguments into one that replays it, and the tensor that it returns; None takes
             CUDA graphs on a GPU and nothing elsewhere.
     """
 
-    def __init__(self, update: Update, device: torch.device, *, capture: Capture | None = None) -> None:
+    def __init__(
+        self, update: Update, device: torch.device, *, plain: bool = False, capture: Capture | None = None
+    ) -> None:
         self._update = update
-        self._capture = _capture_cuda_graph if capture is None and device.type == "cuda" else capture
+        self._capture = _capture_cuda_graph if capture is None and device.type == "cuda" and not plain else capture
         self._num_calls: dict[Hashable, int] = {}
         self._graphs: dict[Hashable, _Graph] = {}
 
-    def __call__(self, *inputs: Tensor, key: Hashable) -> Tensor:
+    def __call__(self, *inputs: Tensor, key: Callable[[], Hashable]) -> Tensor:
         """Make one update.
 
         Args:
             inputs: what ``update`` takes.
-            key: stands for everything else that the update depends on and that a graph freezes (learning rates,
-                coefficients, branches); each key and each set of shapes gets a graph of its own.
+            key: called where there are graphs, returns everything else that the update depends on and that a graph
+                freezes (learning rates, coefficients, branches); each key and each set of shapes gets a graph of its
+                own.
         """
         if self._capture is None:
             return self._update(*inputs)
-        key = (key, *(tensor.shape for tensor in inputs))
+        return self._replay((key(), *(tensor.shape for tensor in inputs)), inputs, self._capture)
+
+    def _replay(self, key: Hashable, inputs: Sequence[Tensor], capture: Capture) -> Tensor:
         graph = self._graphs.get(key)
         if graph is None:
             self._num_calls[key] = self._num_calls.get(key, 0) + 1
@@ -52,7 +59,14 @@ class GraphedUpdate:
                 return self._update(*inputs)
             if len(self._graphs) >= _MAX_GRAPHS:  # ever-changing settings must not pile up
                 self._graphs.clear()
-            graph = self._graphs[key] = _Graph(self._update, inputs, self._capture)
+                self._num_calls.clear()
+            try:
+                graph = self._graphs[key] = _Graph(self._update, inputs, capture)
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                warnings.warn(f"No CUDA graph of these networks, so updates are slower: {reason}", stacklevel=4)
+                self._capture = None
+                return self._update(*inputs)
         return graph(inputs)
 
 

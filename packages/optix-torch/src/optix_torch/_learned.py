@@ -17,7 +17,7 @@ from optix_protocol import Array, StateTree
 from optix_torch._arrays import as_tensor
 from optix_torch._heads import LOG_STD
 from optix_torch._onnx import example_rows, write_module
-from optix_torch._optimizers import Adam, FlatParameters, ModuleOptimizer, Optimizer
+from optix_torch._optimizers import Adam, FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
 from optix_torch.networks import Runner, host_mlp, make_runner
 
 _SMALL_NETWORK = 1_000_000
@@ -258,7 +258,8 @@ def one_optimizer(
         parameter.data = parameter.data.to(device)
     every = FlatParameters([*(p for module in modules.values() for p in module.parameters()), *extra.values()])
     if optimizer is None:
-        return every, Adam(every, learning_rate=0.0)
+        kind = FusedAdam if device.type == "cuda" else Adam
+        return every, kind(every, learning_rate=0.0, epsilon=1e-5)
     return every, ModuleOptimizer(optimizer, extra.values())
 
 

@@ -68,7 +68,7 @@ class TwinCriticAgent(ContinuousAgent):
 
         self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds))
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
-        self._step = GraphedUpdate(self._update_in_place, where)
+        self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
         self._extra, self.device = extra, where
         self._optimizers = self._make_optimizers(optimizer, extra)
         super().__init__(
@@ -148,10 +148,10 @@ class TwinCriticAgent(ContinuousAgent):
         actions = (batch.actions.reshape(len(batch.rewards), -1) - self._centre) / self._width
         batch = batch._replace(actions=actions)
         with torch.no_grad():
-            return self._step(*batch, as_tensor(noise, self.device), key=self._graph_key())
+            return self._step(*batch, as_tensor(noise, self.device), key=self._graph_key)
 
     def _graph_key(self) -> tuple[Any, ...]:
-        return tuple(self.hyperparams.values()) if self.device.type == "cuda" else ()
+        return tuple(self.hyperparams.values())
 
     def _measure(self) -> dict[str, float]:
         return dict(zip(self._statistics_names, self._statistics.tolist(), strict=True))

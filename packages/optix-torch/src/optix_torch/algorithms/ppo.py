@@ -12,7 +12,6 @@ down in :func:`ppo_loss`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -33,6 +32,7 @@ from optix_torch._construction import (
     num_outputs_of,
     with_learning_rate_of,
 )
+from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._learned import ActorCriticNetworks
 
@@ -40,8 +40,7 @@ B = TypeVar("B")
 """A minibatch, however an algorithm lays it out."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """Rows to learn from, all first axes ``B``.
 
     Attributes:
@@ -62,12 +61,11 @@ class Batch:
 
     def take(self, rows: Tensor) -> Batch:
         """Return the rows in this order."""
-        return Batch(**{name: tensor.index_select(0, rows) for name, tensor in vars(self).items()})
+        return Batch(*(tensor.index_select(0, rows) for tensor in self))
 
     def split(self, sizes: list[int]) -> list[Batch]:
         """Return consecutive parts, views on this batch."""
-        parts = zip(*(torch.split(tensor, sizes) for tensor in vars(self).values()), strict=True)
-        return [Batch(**dict(zip(vars(self), part, strict=True))) for part in parts]
+        return [Batch(*part) for part in zip(*(torch.split(tensor, sizes) for tensor in self), strict=True)]
 
 
 class Loss(NamedTuple):
@@ -194,6 +192,7 @@ class TorchPPOAgent(ActorCriticAgent):
             seed=seed,
         )
         self._distribution = make_distribution(head, extra, self.device)
+        self._step = GraphedUpdate(self._step_in_place, self.device, plain=optimizer is not None)
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
@@ -255,7 +254,11 @@ class TorchPPOAgent(ActorCriticAgent):
 
     def _optimize(self, batch: Batch) -> dict[str, float]:
         """Step on shuffled minibatches and return the diagnostics of the loss."""
-        return take_steps(self._minibatches(batch), self._step, self.hyperparams)
+        return take_steps(
+            self._minibatches(batch),
+            lambda minibatch: self._step(*minibatch, key=self._graph_key),
+            self.hyperparams,
+        )
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """Yield the number of the epoch and a minibatch; rows are shuffled once per epoch."""
@@ -266,8 +269,13 @@ class TorchPPOAgent(ActorCriticAgent):
             for minibatch in batch.take(order).split(sizes):
                 yield epoch, minibatch
 
-    def _step(self, minibatch: Batch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
-        """Take one gradient step and return the loss and the gradient's norm before clipping."""
+    def _step_in_place(self, *tensors: Tensor) -> Tensor:
+        """Take one gradient step and return its statistics; it waits for nothing, so that a CUDA graph can replay it.
+
+        Args:
+            tensors: those of a minibatch, in the order of :class:`Batch`.
+        """
+        minibatch, settings = Batch(*tensors), self.hyperparams
         judged = self._distribution.evaluate(self.networks.actor.forward(minibatch.observations), minibatch.actions)
         values = self.networks.critic.forward(minibatch.observations)
         loss = ppo_loss(judged.log_probs, judged.entropies, values.squeeze(1), minibatch, settings)
@@ -276,7 +284,10 @@ class TorchPPOAgent(ActorCriticAgent):
         self.networks.critic.backward(loss.d_value.unsqueeze(1))
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
-        return loss, norm
+        return statistics(loss, norm)
+
+    def _graph_key(self) -> tuple[Any, ...]:
+        return (self.networks.optimizer.learning_rate, *self.hyperparams.values())
 
 
 class TorchGaussianPPOAgent(TorchPPOAgent):
@@ -292,7 +303,7 @@ class TorchGaussianPPOAgent(TorchPPOAgent):
 
 def take_steps(
     minibatches: Iterable[tuple[int, B]],
-    step: Callable[[B, Mapping[str, Any]], tuple[Loss, Tensor]],
+    step: Callable[[B], Tensor],
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
     """Take a gradient step on each minibatch, until ``target_kl`` ends the update; return means over the last epoch.
@@ -301,7 +312,7 @@ def take_steps(
 
     Args:
         minibatches: each with the number of its epoch.
-        step: takes a step on a minibatch and returns the loss and the gradient's norm.
+        step: takes a step on a minibatch and returns its :func:`statistics`.
         settings: ``target_kl``, ``entropy_coef`` and ``value_coef``.
     """
     target_kl = settings["target_kl"]
@@ -310,17 +321,17 @@ def take_steps(
     for epoch, minibatch in minibatches:
         if epoch != latest:
             measured, latest = [], epoch
-        loss, gradient_norm = step(minibatch, settings)
-        measured.append(torch.stack([*loss[:5], gradient_norm]))
-        if target_kl is not None and loss.approx_kl > 1.5 * target_kl:
+        measured.append(step(minibatch))
+        if target_kl is not None and measured[-1][_STATISTICS.index("approx_kl")] > 1.5 * target_kl:
             break
-    policy, value, entropy, kl, clip_fraction, norm = torch.stack(measured).mean(0).tolist()
-    return {
-        "loss": policy - settings["entropy_coef"] * entropy + settings["value_coef"] * value,
-        "policy_loss": policy,
-        "value_loss": value,
-        "entropy": entropy,
-        "approx_kl": kl,
-        "clip_fraction": clip_fraction,
-        "grad_norm": norm,
-    }
+    found = dict(zip(_STATISTICS, torch.stack(measured).mean(0).tolist(), strict=True))
+    total = found["policy_loss"] - settings["entropy_coef"] * found["entropy"]
+    return {"loss": total + settings["value_coef"] * found["value_loss"], **found}
+
+
+_STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
+
+def statistics(loss: Loss, gradient_norm: Tensor) -> Tensor:
+    """Return what describes a step, ``[6]``: the terms of the loss, and the gradient's norm before clipping."""
+    return torch.stack([*loss[:5], gradient_norm])

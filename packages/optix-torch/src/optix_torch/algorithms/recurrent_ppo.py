@@ -33,7 +33,7 @@ from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
 from optix_torch._heads import make_distribution, parameters_of
-from optix_torch.algorithms.ppo import Batch, Loss, ppo_loss, take_steps
+from optix_torch.algorithms.ppo import Batch, Loss, ppo_loss, statistics, take_steps
 from optix_torch.networks import build_mlp
 from optix_torch.recurrent import Cell, RecurrentActorCriticNetworks, State, build_cell
 
@@ -218,7 +218,10 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         if not episode_data.num_env_steps:
             return {}
         sequences = self._judge(episode_data)
-        diagnostics = take_steps(self._minibatches(sequences), self._step, self.hyperparams)
+        settings = self.hyperparams
+        diagnostics = take_steps(
+            self._minibatches(sequences), lambda minibatch: statistics(*self._step(minibatch, settings)), settings
+        )
         values, returns = sequences.rows.values.cpu().numpy(), sequences.rows.returns.cpu().numpy()
         rate = self.networks.optimizer.learning_rate
         diagnostics = self._report(episode_data, diagnostics, values, returns, rate)
