@@ -2,7 +2,8 @@
 
 Both sides of a group train on the same task with the same networks, minibatches and number of updates, one thread, in
 turns within one process; the ratio is that of the medians. Further rows of a group show wider configurations of ours.
-``--backends torch jax tf`` puts the backends beside each other.
+``--backends torch jax tf`` puts the backends beside each other. Where there is a GPU, updates as CUDA graphs are timed
+beside the same updates kernel by kernel.
 
     python benchmarks/throughput.py [ppo] [dqn] [sac] [td3] [--repeats 5] [--steps 32768] [--backends torch jax]
 """
@@ -196,6 +197,43 @@ def measure(
         print(f"  {name:<58}{statistics.median(values):>10,.0f}{statistics.median(values) / reference:>7.2f}x")
 
 
+def measure_cuda_graphs(algorithm: str, group: Group, *, repeats: int) -> None:
+    """Print updates per second on the GPU, with and without CUDA graphs, in the widest of our configurations."""
+    import torch
+
+    from optix_core.backends import make_agent
+    from optix_core.pipelines import VectorBatchPipeline
+
+    if not torch.cuda.is_available():
+        print(f"{algorithm.upper()}: CUDA graphs are not measured, there is no GPU here")
+        return
+    case = group.ours[-1] if algorithm == "ppo" else group.ours[1]
+    rates: dict[str, list[float]] = {"CUDA graphs": [], "kernel by kernel": []}
+    agents = {}
+    for name in rates:
+        agent = make_agent(algorithm, group.env_id, framework="torch", seed=0, device="cuda", **case.settings)
+        if name == "kernel by kernel":
+            agent._step._capture = None
+        agents[name] = agent
+    windows = VectorBatchPipeline(
+        group.env_id, agents["CUDA graphs"], n_envs=case.num_envs, window_size=case.window_size, seed=0
+    ).windows()
+    data = [next(windows) for _ in range(8)]
+    for repeat in range(repeats + 1):
+        for name, agent in agents.items():
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for window in data:
+                agent.learn(window)
+            torch.cuda.synchronize()
+            if repeat:  # the first time warms up and captures
+                rates[name].append(len(data) / (time.perf_counter() - start))
+    ratio = statistics.median(rates["CUDA graphs"]) / statistics.median(rates["kernel by kernel"])
+    print(
+        f"{algorithm.upper()} on {torch.cuda.get_device_name()}: CUDA graphs {ratio:.2f}x as fast as kernel by kernel"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("algorithms", nargs="*", default=[], help=f"of {', '.join(GROUPS)}; default all")
@@ -211,6 +249,8 @@ def main() -> None:
         group = GROUPS[algorithm]()
         steps = int(options.steps * group.share)
         measure(algorithm, group, repeats=options.repeats, num_env_steps=steps, backends=options.backends)
+        if algorithm in ("ppo", "sac", "td3") and "torch" in options.backends:
+            measure_cuda_graphs(algorithm, group, repeats=options.repeats)
 
 
 if __name__ == "__main__":
