@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from optix_core.policies import Encoder
 from optix_jax._learned import Batch, Model, TrainState
-from optix_jax.algorithms.ppo import Diagnostics, Settings, ppo_update
+from optix_jax.algorithms.ppo import Settings, ppo_update
 from optix_jax.environments import PureEnvironment
 from optix_jax.networks import encode
 
@@ -60,7 +60,7 @@ class Actors(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What the loop has to know of a window, leaves ``[T, N]``, or ``[K, T, N]`` for ``K`` updates.
+    """What the loop has to know of a collection, leaves ``[T, N]``.
 
     Attributes:
         rewards: of the environment.
@@ -75,6 +75,20 @@ class Summary(NamedTuple):
     truncated: Any
     returns: Any
     lengths: Any
+
+
+class Report(NamedTuple):
+    """What the host hears of a window, in few arrays: each costs a transfer of its own.
+
+    Attributes:
+        amounts: ``[2, K, T, N]`` rewards, and returns of the episodes in hand.
+        counts: ``[2, K, T, N]`` their lengths, and 1 where an episode terminated, 2 where it was truncated.
+        diagnostics: ``[K, 7]`` of the updates inside the window, see :func:`learn`; the first row is empty.
+    """
+
+    amounts: Any
+    counts: Any
+    diagnostics: Any
 
 
 def begin(plan: Plan, key: jax.Array) -> Actors:
@@ -140,49 +154,63 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
 
 def learn(
     plan: Plan, state: TrainState, batch: Batch, settings: Settings, key: jax.Array
-) -> tuple[TrainState, Diagnostics, jax.Array]:
-    """Make one PPO update; also return the share of the returns' variance that the values explained before it."""
+) -> tuple[TrainState, jax.Array]:
+    """Make one PPO update; also return its diagnostics as ``[7]``.
+
+    They are those of :class:`optix_jax.algorithms.ppo.Diagnostics` and then the share of the returns' variance that the
+    values explained before the update.
+    """
     variance = batch.returns.var()
     explained = jnp.where(variance > 0, 1.0 - (batch.returns - batch.values).var() / variance, 0.0)
     rows = plan.num_steps * plan.num_envs
     state, means = ppo_update(plan.model, state, batch, rows, settings, key, minibatch_size=plan.minibatch_size)
-    return state, means, explained
+    return state, jnp.stack([*means, explained])
 
 
 def collect_window(
     plan: Plan, state: TrainState, actors: Actors, settings: Settings
-) -> tuple[TrainState, Actors, Batch, Summary, tuple[Diagnostics, jax.Array]]:
+) -> tuple[TrainState, Actors, Batch, Report]:
     """Collect ``K`` times, with an update between two collections: one program, one call.
 
     The last batch is handed out to be learned from by its own call, so that between two windows the policy is the one
     that collected the end of the window, and what is said of the window is said of that policy.
 
     Returns:
-        State, actors, the last batch, the summary ``[K, T, N]``, and diagnostics ``[K]`` whose first entry is empty.
+        State, actors, the last batch, and what the host hears.
     """
     if plan.num_updates == 1:
         actors, batch, summary = collect(plan, state.params, actors, settings)
-        nothing = Diagnostics(*[jnp.zeros(1)] * 6), jnp.zeros(1)
-        return state, actors, batch, jax.tree.map(lambda leaf: leaf[None], summary), nothing
+        return state, actors, batch, _report(jax.tree.map(lambda leaf: leaf[None], summary), jnp.zeros((1, 7)))
 
     def turn(carry: tuple[TrainState, Actors, Batch], index: jax.Array) -> tuple[Any, Any]:
         state, actors, batch = carry
         key, learn_key = jax.random.split(actors.key)
-
-        def update(state: TrainState) -> Any:
-            return learn(plan, state, batch, settings, learn_key)
-
-        def skip(state: TrainState) -> Any:
-            return state, Diagnostics(*[jnp.zeros(())] * 6), jnp.zeros(())
-
-        state, means, explained = jax.lax.cond(index > 0, update, skip, state)
+        state, diagnostics = jax.lax.cond(
+            index > 0,
+            lambda state: learn(plan, state, batch, settings, learn_key),
+            lambda state: (state, jnp.zeros(7, batch.returns.dtype)),
+            state,
+        )
         actors, batch, summary = collect(plan, state.params, actors._replace(key=key), settings)
-        return (state, actors, batch), (summary, (means, explained))
+        return (state, actors, batch), (summary, diagnostics)
 
     shapes = jax.eval_shape(lambda: collect(plan, state.params, actors, settings))[1]
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (state, actors, batch), (summary, told) = jax.lax.scan(turn, (state, actors, empty), jnp.arange(plan.num_updates))
-    return state, actors, batch, summary, told
+    (state, actors, batch), told = jax.lax.scan(turn, (state, actors, empty), jnp.arange(plan.num_updates))
+    return state, actors, batch, _report(*told)
+
+
+def learn_window(
+    plan: Plan, state: TrainState, batch: Batch, settings: Settings, seed: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """Make the update that follows a window; also return its diagnostics and the learning rate it had, ``[8]``."""
+    after, diagnostics = learn(plan, state, batch, settings, jax.random.PRNGKey(seed))
+    return after, jnp.append(diagnostics, state.learning_rate)
+
+
+def _report(summary: Summary, diagnostics: jax.Array) -> Report:
+    ends = jnp.where(summary.terminated, 1, jnp.where(summary.truncated, 2, 0)).astype(summary.lengths.dtype)
+    return Report(jnp.stack([summary.rewards, summary.returns]), jnp.stack([summary.lengths, ends]), diagnostics)
 
 
 def _advantages(

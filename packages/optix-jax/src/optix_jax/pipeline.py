@@ -14,11 +14,11 @@ from optix_core.errors import ConfigError
 from optix_core.seeding import derive_seed
 from optix_jax import fused
 from optix_jax._compilation import Compiled
-from optix_jax._learned import Batch, TrainState
+from optix_jax._learned import Batch
 from optix_jax.algorithms.ppo import Diagnostics, FlaxPPOAgent, Settings, diagnostics_of
 from optix_jax.environments import PureEnvironment
 from optix_jax.networks import from_named_arrays, named_arrays
-from optix_protocol import EpisodeData, StateTree
+from optix_protocol import Array, EpisodeData, StateTree
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -41,58 +41,44 @@ class FusedWindow(EpisodeData):
     diagnostics: Any = None
 
 
-def _learn(
-    plan: fused.Plan, state: TrainState, batch: Batch, settings: Settings, seed: jax.Array
-) -> tuple[TrainState, Diagnostics, jax.Array]:
-    return fused.learn(plan, state, batch, settings, jax.random.PRNGKey(seed))
-
-
 begin = Compiled(fused.begin, static_argnums=0)
 collect_window = Compiled(fused.collect_window, static_argnums=0, donate_argnums=(1, 2))
-learn = Compiled(_learn, static_argnums=0, donate_argnums=1)
+learn = Compiled(fused.learn_window, static_argnums=0, donate_argnums=1)
 
 
 def window_of(
-    summary: fused.Summary,
-    told: tuple[Diagnostics, Any],
-    *,
-    pending: Batch,
-    plan: fused.Plan,
-    versions: tuple[int, int] = (0, 0),
+    report: fused.Report, *, pending: Batch, plan: fused.Plan, versions: tuple[int, int] = (0, 0)
 ) -> FusedWindow:
-    """Return what :func:`optix_jax.fused.collect_window` says of a window, fetched from the device."""
-    num_envs = summary.rewards.shape[-1]
-    flat = fused.Summary(*(leaf.reshape(-1, num_envs) for leaf in summary))
-    done = flat.terminated | flat.truncated
+    """Return what :func:`optix_jax.fused.collect_window` reports of a window, fetched from the device."""
+    num_envs = report.amounts.shape[-1]
+    rewards, returns = report.amounts.reshape(2, -1, num_envs)
+    lengths, ends = report.counts.reshape(2, -1, num_envs)
+    done = ends > 0
     rows = np.empty((*done.shape, 0), np.float32)
-    means, explained = told
     return FusedWindow(
         observations=rows,
         actions=rows,
-        rewards=flat.rewards,
-        terminated=flat.terminated,
-        truncated=flat.truncated,
+        rewards=rewards,
+        terminated=ends == 1,
+        truncated=ends == 2,
         valid=np.broadcast_to(np.True_, done.shape),
         last_observation=rows[0],
         final_observations=np.empty((int(done.sum()), 0), np.float32),
-        episode_returns=flat.returns[done].astype(np.float64),
-        episode_lengths=flat.lengths[done].astype(np.int64),
+        episode_returns=returns[done].astype(np.float64),
+        episode_lengths=lengths[done].astype(np.int64),
         policy_version=versions[0],
         hyperparam_version=versions[1],
         pending=pending,
         plan=plan,
-        diagnostics=np.stack([*means, explained], axis=1)[1:],
+        diagnostics=report.diagnostics[1:],
     )
 
 
-def diagnostics_of_window(
-    window: FusedWindow, means: Diagnostics, explained: Any, *, settings: Settings, learning_rate: float
-) -> dict[str, float]:
-    """Join the diagnostics of the updates inside a window with those of the last one."""
-    last = np.array([[*means, explained]], np.float32)
-    *terms, variance = np.concatenate([window.diagnostics, last]).mean(axis=0)
+def diagnostics_of_window(window: FusedWindow, last: Array, settings: Settings) -> dict[str, float]:
+    """Join the diagnostics of the updates inside a window with those of the one that followed it, ``[8]``."""
+    *terms, explained = np.concatenate([window.diagnostics, last[None, :-1]]).mean(axis=0, dtype=np.float64).tolist()
     found = diagnostics_of(Diagnostics(*terms), settings)
-    return {**found, "explained_variance": float(variance), "learning_rate": learning_rate}
+    return {**found, "explained_variance": explained, "learning_rate": float(last[-1])}
 
 
 def updates_for(num_envs: int, num_steps: int) -> int:
@@ -161,10 +147,9 @@ class FusedPipeline:
             key = jax.device_put(jax.random.PRNGKey(derive_seed(self._seed, "env")), networks.device)
             self._actors = begin(plan, key)
         settings = Settings.of(self.agent.hyperparams)
-        state, self._actors, batch, summary, told = collect_window(plan, networks.train_state, self._actors, settings)
+        state, self._actors, batch, report = collect_window(plan, networks.train_state, self._actors, settings)
         networks.train_state = state
-        summary, told = jax.device_get((summary, told))
-        return window_of(summary, told, pending=batch, plan=plan, versions=self._versions)
+        return window_of(jax.device_get(report), pending=batch, plan=plan, versions=self._versions)
 
     def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
         """Stamp the windows collected from now on with these versions."""

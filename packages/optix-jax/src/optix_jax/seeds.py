@@ -31,8 +31,8 @@ def _collect_all(plan: fused.Plan, states: TrainState, actors: fused.Actors, set
 
 
 def _learn_all(plan: fused.Plan, states: TrainState, batches: Batch, settings: Settings, seeds: jax.Array) -> Any:
-    keys = jax.vmap(jax.random.PRNGKey)(seeds)
-    return jax.vmap(functools.partial(fused.learn, plan), in_axes=(0, 0, None, 0))(states, batches, settings, keys)
+    update = functools.partial(fused.learn_window, plan)
+    return jax.vmap(update, in_axes=(0, 0, None, 0))(states, batches, settings, seeds)
 
 
 begin_all = Compiled(_begin_all, static_argnums=0)
@@ -102,12 +102,12 @@ class FusedSeeds:
             collected = (collect_window if self._lanes == 1 else collect_all)(
                 self._plan, states, actors, self._settings
             )
-            states, actors, batch, summary, told = collected
+            states, actors, batch, report = collected
             self._groups[index] = states, actors
-            fetched = jax.device_get((summary, told))
+            fetched = jax.device_get(report)
             for lane in range(min(self._lanes, self._num_live - index * self._lanes)):
                 own = fetched if self._lanes == 1 else _lane(fetched, lane)
-                windows.append(window_of(*own, pending=batch, plan=self._plan))
+                windows.append(window_of(own, pending=batch, plan=self._plan))
         return windows
 
     def learn(self, windows: Sequence[EpisodeData]) -> list[Mapping[str, float]]:
@@ -119,19 +119,14 @@ class FusedSeeds:
             seeds = [np.uint32(rng.integers(2**32)) for rng in self._rngs[low : low + self._lanes]]
             batch = members[0].pending
             if self._lanes == 1:
-                rates = [float(states.learning_rate)]
-                states, *told = learn(self._plan, states, batch, self._settings, seeds[0])
-                means, explained = jax.tree.map(lambda leaf: leaf[None], jax.device_get(told))
+                states, told = learn(self._plan, states, batch, self._settings, seeds[0])
             else:
-                rates = np.asarray(states.learning_rate).tolist()
                 seeds += [np.uint32(0)] * (self._lanes - len(seeds))
-                states, *told = learn_all(self._plan, states, batch, self._settings, np.array(seeds))
-                means, explained = jax.device_get(told)
+                states, told = learn_all(self._plan, states, batch, self._settings, np.array(seeds))
             self._groups[index] = states, actors
-            for lane, window in enumerate(members):
+            for window, last in zip(members, np.asarray(told).reshape(self._lanes, -1), strict=False):
                 assert isinstance(window, FusedWindow)
-                own = _lane((means, explained), lane)
-                found.append(diagnostics_of_window(window, *own, settings=self._settings, learning_rate=rates[lane]))
+                found.append(diagnostics_of_window(window, last, self._settings))
         return found
 
     def weights(self, position: int) -> Mapping[str, Array]:

@@ -388,13 +388,12 @@ class FlaxPPOAgent(FlaxAgent):
         from optix_jax.pipeline import diagnostics_of_window, learn
 
         settings = Settings.of(self.hyperparams)
-        learning_rate = float(self.networks.train_state.learning_rate)
         seed = np.uint32(self._rng.integers(2**32))
-        state, means, explained = learn(window.plan, self.networks.train_state, window.pending, settings, seed)
+        state, told = learn(window.plan, self.networks.train_state, window.pending, settings, seed)
         self.networks.train_state = state
         self._num_updates += 1
         self._refresh_policy()
-        return diagnostics_of_window(window, means, explained, settings=settings, learning_rate=learning_rate)
+        return diagnostics_of_window(window, np.asarray(told), settings)
 
 
 class FlaxGaussianPPOAgent(FlaxPPOAgent):
