@@ -82,8 +82,13 @@ def diagnostics_of_window(window: FusedWindow, last: Array, settings: Settings) 
 
 
 def updates_for(num_envs: int, num_steps: int) -> int:
-    """Return how many collections make a window of 2048 steps: one if it has as many, else more."""
-    return max(1, 2048 // max(1, num_envs * num_steps))
+    """Return how many collections make a window: one that has 2048 steps is enough, smaller ones are joined to 4096.
+
+    A window costs the host about as much as a thousand small steps of a network cost the device; the scheduler gets its
+    scores by 2048 steps either way.
+    """
+    batch = max(1, num_envs * num_steps)
+    return 1 if batch >= 2048 else 4096 // batch
 
 
 class FusedPipeline:
@@ -97,8 +102,8 @@ class FusedPipeline:
         agent: a :class:`optix_jax.FlaxPPOAgent` without normalisers.
         n_envs: environments side by side.
         window_size: steps of each environment between two updates.
-        updates_per_window: collections in one window, with an update between two; None takes as many as make
-            2048 steps, so that the loop costs little.
+        updates_per_window: collections in one window, with an update between two; None takes :func:`updates_for`, so
+            that the loop costs little.
         seed: of the environments, of exploration and of the order of minibatches.
         eval_env: the Gymnasium environment in which policies are compared and confirmed, or None.
 
