@@ -245,7 +245,7 @@ def test_environments_of_gymnax_in_gymnasium():
     assert single.observation_space.contains(observation)
     assert np.array_equal(observation, spec.make().reset(seed=1)[0])
     envs = spec.make_vector(4)
-    assert type(envs).__name__ == "GymnaxVectorEnv"
+    assert type(envs).__name__ == "PureVectorEnv"
     first, _ = envs.reset(seed=0)
     ended = np.zeros(4, bool)
     for _ in range(25):

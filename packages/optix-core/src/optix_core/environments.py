@@ -22,7 +22,12 @@ EnvWrapper: TypeAlias = "Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]"
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 # Packages of environments that register themselves when imported, by the namespace of their ids.
-_NAMESPACES: Mapping[str, str] = {"ALE": "ale_py", "MinAtar": "minatar", "gymnax": "optix_jax.gymnax_envs"}
+_NAMESPACES: Mapping[str, str] = {
+    "ALE": "ale_py",
+    "MinAtar": "minatar",
+    "brax": "optix_jax.brax_envs",
+    "gymnax": "optix_jax.gymnax_envs",
+}
 # Extras of optix-core, by what the error of a missing dependency mentions.
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "box2d": ("box2d",),

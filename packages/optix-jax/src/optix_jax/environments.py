@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import io
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from optix_core.errors import EnvError
+from optix_core.errors import EnvError, suggest
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -82,17 +86,104 @@ class GymnaxEnvironment:
         """Begin an episode."""
         env, params = _made(self.env_id)
         observation, state = env.reset_env(key, params)
-        # With explicit types, which the loop around it keeps, or a second step would be compiled for other types.
-        return observation, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), state)
+        return observation, _strong(state)
 
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
         """Take a step; the time limit truncates."""
         env, params = _made(self.env_id)
         observation, after, reward, terminated, _ = env.step_env(key, state, action, params)
         truncated = jnp.logical_and(env.is_truncated(after, params), jnp.logical_not(terminated))
-        # Some environments change a type on the way (a weak float, say); compiled loops need it to stay.
-        after = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype), after, state)
-        return Transition(observation, after, jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
+        return Transition(
+            observation, _like(state, after), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated
+        )
+
+
+@dataclass(frozen=True)
+class BraxEnvironment:
+    """An environment of brax: continuous control with a physics engine in JAX, actions from -1 to 1.
+
+    Attributes:
+        name: as brax names it, ``"ant"``.
+        backend: brax's physics: ``"generalized"``, ``"positional"``, ``"spring"`` or ``"mjx"``.
+        episode_length: steps after which an episode is truncated; brax itself has no time limits.
+    """
+
+    name: str
+    backend: str = "generalized"
+    episode_length: int = 1000
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Space of one observation, without bounds."""
+        from gymnasium import spaces
+
+        return spaces.Box(-np.inf, np.inf, (int(_made_brax(self.name, self.backend).observation_size),))
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Space of one action, from -1 to 1."""
+        from gymnasium import spaces
+
+        return spaces.Box(-1.0, 1.0, (int(_made_brax(self.name, self.backend).action_size),))
+
+    def reset(self, key: jax.Array) -> tuple[jax.Array, Any]:
+        """Begin an episode."""
+        state = _strong(_made_brax(self.name, self.backend).reset(key))
+        return state.obs, (state, jnp.int32(0))
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Transition:
+        """Take a step; nothing in it is random."""
+        del key
+        before, time = state
+        after = _like(before, _made_brax(self.name, self.backend).step(before, action))
+        terminated = after.done > 0
+        truncated = (time + 1 >= self.episode_length) & ~terminated
+        return Transition(after.obs, (after, time + 1), after.reward.astype(jnp.float32), terminated, truncated)
+
+
+_OWN: dict[str, PureEnvironment] = {}
+
+
+def register(env_id: str, env: PureEnvironment) -> None:
+    """Make an environment known by an id, to Gymnasium too.
+
+    Where the call is in a module, ``optix train module:env_id --backend jax`` trains in it, ``--num-seeds`` included,
+    and policies are compared, confirmed and evaluated in it.
+
+    Args:
+        env_id: as Gymnasium wants it, ``"Guess-v0"``.
+        env: hashable, and its equals share its compiled code: a frozen dataclass, say.
+    """
+    _OWN[env_id] = env
+    register_with_gymnasium(env_id)
+
+
+def register_with_gymnasium(env_id: str) -> None:
+    """Register the environment that :func:`pure_environment` finds by this id with Gymnasium."""
+    import gymnasium
+
+    gymnasium.register(
+        id=env_id,
+        entry_point="optix_jax.gymnasium_envs:PureEnv",
+        vector_entry_point="optix_jax.gymnasium_envs:PureVectorEnv",
+        kwargs={"env_id": env_id},
+        disable_env_checker=True,
+    )
+
+
+def pure_environment(env_id: str) -> PureEnvironment | None:
+    """Return the environment of an id as pure functions, or None.
+
+    Known are those of :func:`register`, ``brax/<name>``, and all ids for which gymnax has an environment of that name,
+    with or without ``gymnax/`` before it.
+    """
+    name = env_id.rpartition(":")[2]
+    if name in _OWN:
+        return _OWN[name]
+    if name.startswith("brax/"):
+        return BraxEnvironment(name.removeprefix("brax/"))
+    known = gymnax_id(name)
+    return GymnaxEnvironment(known) if known is not None else None
 
 
 def registered() -> tuple[str, ...]:
@@ -108,6 +199,46 @@ def gymnax_id(env_id: str) -> str | None:
     """Return the name under which gymnax has the environment of a Gymnasium id, None if it has not, or is not there."""
     name = env_id.removeprefix("gymnax/")
     return name if name in registered() else None
+
+
+def brax_names() -> tuple[str, ...]:
+    """Return the names of brax's environments; importing brax takes seconds.
+
+    Raises:
+        EnvError: brax is not installed.
+    """
+    return tuple(sorted(_brax()._envs))
+
+
+@functools.cache
+def _brax() -> Any:
+    if not importlib.util.find_spec("brax"):
+        raise EnvError('Environments of brax need it: pip install "optix-jax[brax]".')
+    # MuJoCo prints which optional parts it has not found, and brax's dependencies warn that they have had their day.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from brax import envs
+    return envs
+
+
+@functools.cache
+def _made_brax(name: str, backend: str) -> Any:
+    envs = _brax()
+    if name not in envs._envs:
+        raise EnvError(f"brax has no environment '{name}'.{suggest(name, envs._envs)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it is not developed any more
+        return envs.get_environment(name, backend=backend)
+
+
+def _strong(state: Any) -> Any:
+    """Give every leaf an explicit type, which loops keep, or a second step would be compiled for other types."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), state)
+
+
+def _like(state: Any, after: Any) -> Any:
+    """Keep the types of a state: some environments change one on the way (a weak float, say)."""
+    return jax.tree.map(lambda old, new: jnp.asarray(new, jnp.asarray(old).dtype), state, after)
 
 
 @functools.cache

@@ -310,10 +310,10 @@ class FlaxPPOAgent(FlaxAgent):
     def fused_pipeline(self, env_id: str, *, num_envs: int, num_steps: int, seed: int) -> BasePipeline | None:
         """Return a pipeline that collects on the device, or None where that is impossible.
 
-        It is possible for the environments of gymnax (the extra ``gymnax``) and for agents without normalisers.
+        It is possible for agents without normalisers, in environments of which there is a pure version.
 
         Args:
-            env_id: a Gymnasium id; gymnax must know it by the same name, or by that after ``gymnax/``.
+            env_id: a Gymnasium id that :func:`optix_jax.environments.pure_environment` knows.
             num_envs: environments ``N`` side by side.
             num_steps: rows ``T`` of a window.
             seed: of the environments, of exploration and of the order of minibatches.
@@ -361,13 +361,12 @@ class FlaxPPOAgent(FlaxAgent):
         return FusedSeeds(env, agents, pipeline_seeds, num_envs=num_envs, num_steps=num_steps)
 
     def _pure_environment(self, env_id: str) -> PureEnvironment | None:
-        from optix_jax.environments import GymnaxEnvironment, gymnax_id
+        from optix_jax.environments import pure_environment
 
-        known = gymnax_id(env_id)
-        if known is None or self._obs_normalizer is not None or self._reward_normalizer is not None:
+        if self._obs_normalizer is not None or self._reward_normalizer is not None:
             return None
-        env = GymnaxEnvironment(known)
-        return env if env.observation_space.shape == self._encoder.shape else None
+        env = pure_environment(env_id)
+        return env if env is not None and env.observation_space.shape == self._encoder.shape else None
 
     def fused_plan(self, env: PureEnvironment, *, num_envs: int, num_steps: int, num_updates: int) -> Plan:
         """Return what collecting and learning on the device is compiled for; see :class:`optix_jax.fused.Plan`."""
