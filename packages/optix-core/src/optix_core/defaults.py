@@ -108,6 +108,20 @@ _PPO: tuple[Recipe, ...] = (
         max_env_steps=10_000_000,
         hyperparams={"learning_rate": 1e-3, "num_epochs": 4, "minibatch_size": 1024},
     ),
+    # The settings that brax trains its own PPO with, for fewer environments.
+    Recipe(
+        pattern="brax/*",
+        n_envs=256,
+        window_size=64,
+        max_env_steps=30_000_000,
+        hyperparams={
+            "gamma": 0.97,
+            "clip_range": 0.3,
+            "entropy_coef": 1e-3,
+            "num_epochs": 4,
+            "minibatch_size": 1024,
+        },
+    ),
     Recipe(pattern="*"),
 )
 
@@ -259,3 +273,14 @@ def recipe(algorithm: str, env_id: str, *, is_goal_env: bool = False) -> Recipe:
         if fnmatchcase(env_id, candidate.pattern) and candidate.for_goals <= is_goal_env:
             return candidate
     return _GENERAL
+
+
+def usual_algorithm(env_id: str) -> str | None:
+    """Return the algorithm that a family of environments is trained with whatever its actions, None if it has none.
+
+    brax steps hundreds of environments on a device, which is what PPO can use.
+
+    Args:
+        env_id: id of the environment; its module does not matter.
+    """
+    return "ppo" if env_id.rpartition(":")[2].startswith("brax/") else None

@@ -19,7 +19,7 @@ from optix_core.backends import (
     load_backend,
 )
 from optix_core.convergence import ConvergenceMonitor
-from optix_core.defaults import recipe
+from optix_core.defaults import recipe, usual_algorithm
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError
 from optix_core.loop.result import RunResult
@@ -144,7 +144,10 @@ class TrainPlan:
         spec = EnvSpec.of(config.env_id)
         backend = load_backend(config.backend or default_backend())
         kind = action_kind(spec.action_space)
-        algorithm = choose_algorithm(backend, kind) if config.algorithm == "auto" else config.algorithm
+        algorithm = config.algorithm
+        if algorithm == "auto":
+            usual = usual_algorithm(str(spec.env_id))
+            algorithm = usual if usual and usual in backend.algorithms() else choose_algorithm(backend, kind)
         info = algorithm_info(backend, algorithm, kind)
         family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
         loop_names = {f.name for f in fields(LoopSettings)}
