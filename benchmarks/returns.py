@@ -2,7 +2,9 @@
 
     uv run python benchmarks/returns.py CartPole-v1 Acrobot-v1:ppo Pendulum-v1:ppo@200000 [--seeds 5] [--sb3]
     uv run python benchmarks/returns.py CartPoleMasked-v1:recurrent_ppo CartPoleMasked-v1:ppo@300000
-        [--backend jax]
+        [--backend jax] [--results runs.jsonl]
+
+With ``--results`` every run is written to a file as soon as it ends, and runs that the file holds are not made again.
 
 A task is ENV_ID[:ALGORITHM][@MAX_ENV_STEPS]; what is left out is chosen as ``optix train`` would. The number of a run
 is the mean of its 100 confirmation episodes (greedy, seeds that nothing else has seen); a row shows the interquartile
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,13 +110,22 @@ def parse(task: str) -> tuple[str, str | None, int | None]:
     return env_id, algorithm or None, int(budget) if budget else None
 
 
-def child(*arguments: object) -> dict[str, Any]:
-    """Run one training in a process of its own."""
-    command = [sys.executable, __file__, "-", "--one", json.dumps(arguments)]
+def child(results: Path | None, *arguments: object) -> dict[str, Any]:
+    """Run one training in a process of its own, unless ``results`` holds it already."""
+    key = json.dumps(arguments)
+    known = results.read_text(encoding="utf-8").splitlines() if results is not None and results.exists() else []
+    for entry in map(json.loads, known):
+        if entry["key"] == key:
+            return entry["run"]
+    command = [sys.executable, __file__, "-", "--one", key]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    run = json.loads(done.stdout.strip().splitlines()[-1])
+    if results is not None:
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "run": run}) + "\n")
+    return run
 
 
 def row(name: str, runs: list[dict[str, Any]]) -> None:
@@ -134,6 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sb3", action="store_true")
     parser.add_argument("--backend", help="of our runs; torch where it is installed")
+    parser.add_argument("--results", type=Path, help="file of single runs to go on with")
     parser.add_argument("--one")
     arguments = parser.parse_args()
     if arguments.one:
@@ -141,11 +154,12 @@ def main() -> None:
         print(json.dumps({"ours": ours, "theirs": theirs}[kind](*rest)))
         return
     for task in arguments.tasks:
-        runs = [child("ours", task, seed, arguments.backend) for seed in range(arguments.seeds)]
+        runs = [child(arguments.results, "ours", task, seed, arguments.backend) for seed in range(arguments.seeds)]
         row(f"{task} ({runs[0]['algorithm']})", runs)
         if arguments.sb3:
             env_id, algorithm = parse(task)[0], runs[0]["algorithm"]
-            row("  stable-baselines3", [child("theirs", env_id, algorithm, r["steps"], s) for s, r in enumerate(runs)])
+            peers = [child(arguments.results, "theirs", env_id, algorithm, r["steps"], s) for s, r in enumerate(runs)]
+            row("  stable-baselines3", peers)
 
 
 if __name__ == "__main__":
