@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
 from optix_tf._onnx import write_model
-from optix_tf._optimizers import KerasOptimizer, Optimizer
+from optix_tf._optimizers import KerasOptimizer, Optimizer, pack, unpack
 from optix_tf._runtime import tf
 from optix_tf.networks import Network, as_input, host_mlp
 
@@ -27,13 +28,33 @@ class TrainState(NamedTuple):
 
     Attributes:
         params: tensors of each part, by its name.
-        targets: those of its slow copy, by the name of the part.
+        targets: those of its slow copy, by the name of the part; packed, all of them are one vector.
         slots: each optimiser's memory, by its name.
     """
 
     params: dict[str, list[Any]]
-    targets: dict[str, list[Any]]
+    targets: Any
     slots: dict[str, Any]
+
+    def pack(self) -> TrainState:
+        """Return the same with packed slow copies: each tensor that crosses the border costs time."""
+        return self._replace(targets=pack(self.targets)) if self.targets else self
+
+    def unpack(self, targets: Sequence[str]) -> TrainState:
+        """Return what was packed, given the names of the parts that have a slow copy."""
+        if not targets:
+            return self
+        return self._replace(targets=unpack(self.targets, {name: self.params[name] for name in targets}))
+
+    def read(self) -> TrainState:
+        """Return the tensors in a state of variables."""
+        state: TrainState = tf.nest.map_structure(lambda variable: variable.read_value(), self)
+        return state
+
+    def assign(self, state: TrainState) -> None:
+        """Let a state of variables hold these tensors."""
+        for variable, tensor in zip(tf.nest.flatten(self), tf.nest.flatten(state), strict=True):
+            variable.assign(tensor, read_value=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +116,11 @@ class KerasNetworks:
         groups: optimisers, by name.
         acting: name of the part that acts.
         device: TensorFlow's name of the device.
-        targets: parts that have a slow copy.
+        targets: names of the parts that have a slow copy.
+
+    Attributes:
+        acting: as given.
+        memory: the variables of all that updates change, packed.
     """
 
     def __init__(
@@ -108,43 +133,41 @@ class KerasNetworks:
         targets: Sequence[str] = (),
     ) -> None:
         self.parts, self.groups, self.device = dict(parts), dict(groups), device
+        self.targets = tuple(targets)
         self.learning_rate = 0.0
         self.dtype = np.dtype(self.parts[acting].variables[0].dtype.as_numpy_dtype)
-        self._acting = acting
+        self.acting = acting
         self._snapshots: dict[str, list[Array]] = {}
         with tf.device(device):
             params = self._params()
-            self._targets = {name: params[name] for name in targets}
-            self._slots = {name: group.slots(params) for name, group in self.groups.items()}
-        self._packed: Any = None
-        self._is_stale = False
+            slow = {name: params[name] for name in self.targets}
+            slots = {name: group.slots(params) for name, group in self.groups.items()}
+            others = tf.nest.map_structure(tf.Variable, TrainState({}, slow, slots).pack())
+        self.memory: TrainState = others._replace(params={name: part.variables for name, part in self.parts.items()})
 
     # ---- for updates ------------------------------------------------------------------------------------------------
 
     @property
     def train_state(self) -> TrainState:
         """What an update takes, and what it returned."""
-        self._unpack()
-        return TrainState(self._params(), self._targets, self._slots)
+        return self.memory.read().unpack(self.targets)
 
     @train_state.setter
     def train_state(self, state: TrainState) -> None:
-        self._assign(state.params)
-        self._targets, self._slots = state.targets, state.slots
-        self._packed, self._is_stale = None, False
+        self.memory.assign(state.pack())
+        self.was_updated()
 
-    @property
-    def packed_state(self) -> tuple[dict[str, list[Any]], Any]:
-        """The same with slow copies and slots in one vector: each tensor that crosses the border costs time."""
-        if self._packed is None:
-            self._packed = pack(self._targets, self._slots)
-        return self._params(), self._packed
+    def was_updated(self, acting: Array | None = None) -> None:
+        """Take note that the variables have changed.
 
-    @packed_state.setter
-    def packed_state(self, state: tuple[dict[str, list[Any]], Any]) -> None:
-        params, self._packed = state
-        self._is_stale = True
-        self._assign(params)
+        Args:
+            acting: the variables of the acting part side by side, if they are known already.
+        """
+        self._snapshots.clear()
+        if acting is not None:
+            variables = self.acting_part.variables
+            parts = np.split(acting, np.cumsum([math.prod(variable.shape) for variable in variables])[:-1])
+            self._snapshots[self.acting] = [a.reshape(v.shape) for a, v in zip(parts, variables, strict=True)]
 
     @property
     def log_std(self) -> Array:
@@ -159,31 +182,26 @@ class KerasNetworks:
         return _in_chunks(mlp or _on_device(network, self._params()[part], self.device, self.dtype), rows)
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        """Names of the parts that have a slow copy."""
-        return tuple(self._targets)
-
-    @property
     def acting_part(self) -> Part:
         """The part that acts."""
-        return self.parts[self._acting]
+        return self.parts[self.acting]
 
     # ---- as the base of all agents asks for -------------------------------------------------------------------------
 
     def act(self, rows: Array) -> Array:
         """Return the acting network's outputs ``[N, out]`` for encoded observations ``[N, ...]``, as it is now."""
-        return self.infer(self._acting, rows)
+        return self.infer(self.acting, rows)
 
     def frozen_act(self) -> Callable[[Array], Array]:
         """Return ``act`` on a copy of the parameters."""
-        network = self.parts[self._acting].network
+        network = self.parts[self.acting].network
         assert network is not None
-        return self.mlp() or _on_device(network, self._params()[self._acting], self.device, self.dtype)
+        return self.mlp() or _on_device(network, self._params()[self.acting], self.device, self.dtype)
 
     def mlp(self) -> MLP | None:
         """Return the acting network in NumPy, None if it is no chain of dense layers."""
-        network = self.parts[self._acting].network
-        return host_mlp(network.layers if network else None, self._snapshot(self._acting))
+        network = self.parts[self.acting].network
+        return host_mlp(network.layers if network else None, self._snapshot(self.acting))
 
     def write_onnx(self, graph: PolicyGraph) -> str:
         """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
@@ -201,35 +219,23 @@ class KerasNetworks:
 
     def align(self) -> None:
         """Make the slow copies equal to what they follow."""
-        self._unpack()
         params = self._params()
-        self._targets = {name: params[name] for name in self._targets}
-        self._packed = None
+        slow = TrainState({}, {name: params[name] for name in self.targets}, {}).pack()
+        self.memory._replace(params={}, slots={}).assign(slow)
 
     def state(self) -> dict[str, Any]:
         """Return copies of the slow copies, of what the optimisers remember, and the learning rate."""
-        self._unpack()
-        own = {name: _arrays(slots) for name, slots in self._slots.items()}
-        kept = {name: _arrays(variables) for name, variables in self._optimizer_variables().items()}
         return {
-            "optimizers": own | kept,
-            "targets": {name: _arrays(tensors) for name, tensors in self._targets.items()},
+            "optimizers": {name: _arrays(variables) for name, variables in self._optimizer_variables().items()},
+            "targets": _arrays(self.memory.targets),
             "learning_rate": self.learning_rate,
         }
 
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned."""
-        kept = self._optimizer_variables()
-        for name, variables in kept.items():
-            for i, variable in enumerate(variables):
-                variable.assign(state["optimizers"][name][str(i)])
-        with tf.device(self.device):
-            self._slots = {
-                name: slots if name in kept else _tensors(slots, state["optimizers"][name])
-                for name, slots in self._slots.items()
-            }
-            self._targets = {name: _tensors(old, state["targets"][name]) for name, old in self._targets.items()}
-        self._packed, self._is_stale = None, False
+        _restore(self.memory.targets, state["targets"])
+        for name, variables in self._optimizer_variables().items():
+            _restore(variables, state["optimizers"][name])
         self.learning_rate = float(state["learning_rate"])
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -237,34 +243,16 @@ class KerasNetworks:
         self.learning_rate = float(learning_rate)
 
     def to_device(self, batch: ReplayBatch, encode: Callable[[Array], Array]) -> ReplayBatch:
-        """Return a batch as compiled updates take it, its observations encoded; they bring it to the device."""
-        return ReplayBatch(
-            observations=as_input(encode(batch.observations), self.dtype),
-            actions=batch.actions,
-            rewards=as_input(batch.rewards, self.dtype),
-            next_observations=as_input(encode(batch.next_observations), self.dtype),
-            discounts=as_input(batch.discounts, self.dtype),
-            weights=as_input(batch.weights, self.dtype),
-            indices=batch.indices,
+        """Return a batch with encoded observations; compiled updates bring it to the device."""
+        return batch._replace(
+            observations=encode(batch.observations), next_observations=encode(batch.next_observations)
         )
 
-    def to_host(self, errors: Any) -> Array:
-        """Return errors ``[B]`` as an array."""
-        array: Array = errors.numpy()
-        return array
+    def to_host(self, errors: Array) -> Array:
+        """Return errors ``[B]``, which are there already."""
+        return errors
 
     # ---- inside -----------------------------------------------------------------------------------------------------
-
-    def _assign(self, params: Mapping[str, Sequence[Any]]) -> None:
-        for name, part in self.parts.items():
-            for variable, tensor in zip(part.variables, params[name], strict=True):
-                variable.assign(tensor, read_value=False)
-        self._snapshots.clear()
-
-    def _unpack(self) -> None:
-        if self._is_stale:
-            self._targets, self._slots = unpack(self._packed, (self._targets, self._slots))
-            self._is_stale = False
 
     def _params(self) -> dict[str, list[Any]]:
         return {name: [variable.read_value() for variable in part.variables] for name, part in self.parts.items()}
@@ -284,23 +272,12 @@ class KerasNetworks:
                 named |= {f"{name}.{i}": variable for i, variable in enumerate([*part.variables, *part.fixed])}
         return named
 
-    def _optimizer_variables(self) -> dict[str, list[Any]]:
-        groups = {name: group.optimizer for name, group in self.groups.items()}
-        return {name: opt.variables for name, opt in groups.items() if isinstance(opt, KerasOptimizer)}
-
-
-def pack(*structures: Any) -> Any:
-    """Return all tensors of nested structures in one vector."""
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tf.nest.flatten(structures)], 0)
-
-
-def unpack(vector: Any, like: Any) -> Any:
-    """Return the structure whose tensors :func:`pack` put into a vector; ``like`` has its shapes."""
-    flat = tf.nest.flatten(like)
-    parts = tf.split(vector, [tensor.shape.num_elements() for tensor in flat])
-    return tf.nest.pack_sequence_as(
-        like, [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, flat, strict=True)]
-    )
+    def _optimizer_variables(self) -> dict[str, Any]:
+        """Return the variables of each optimiser's memory, by its name: a Keras optimiser has its own."""
+        return {
+            name: group.optimizer.variables if isinstance(group.optimizer, KerasOptimizer) else self.memory.slots[name]
+            for name, group in self.groups.items()
+        }
 
 
 def _forward(network: Network, params: list[Any], rows: Any) -> Any:
@@ -324,11 +301,10 @@ def _in_chunks(network: Callable[[Array], Array], rows: Array) -> Array:
     return np.concatenate([network(rows[low : low + _CHUNK_ROWS]) for low in range(0, len(rows), _CHUNK_ROWS)])
 
 
-def _arrays(structure: Any) -> dict[str, Array]:
-    return {str(i): np.array(tensor.numpy()) for i, tensor in enumerate(tf.nest.flatten(structure))}
+def _arrays(variables: Any) -> dict[str, Array]:
+    return {str(i): variable.numpy() for i, variable in enumerate(tf.nest.flatten(variables))}
 
 
-def _tensors(like: Any, arrays: Mapping[str, Array]) -> Any:
-    flat = tf.nest.flatten(like)
-    values = [tf.constant(arrays[str(i)], tensor.dtype) for i, tensor in enumerate(flat)]
-    return tf.nest.pack_sequence_as(like, values)
+def _restore(variables: Any, arrays: Mapping[str, Array]) -> None:
+    for i, variable in enumerate(tf.nest.flatten(variables)):
+        variable.assign(arrays[str(i)])

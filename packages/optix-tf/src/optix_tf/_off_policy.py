@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,10 +14,10 @@ from optix_core.agents.off_policy import OffPolicyAgent, Transitions
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_protocol import Array, StateTree
 from optix_tf._compilation import compiled
-from optix_tf._learned import Group, KerasNetworks, TrainState, pack, unpack
+from optix_tf._learned import KerasNetworks, TrainState
+from optix_tf._optimizers import pack, unpack
 from optix_tf._runtime import tf
 from optix_tf._saved_model import SavedModelExport
-from optix_tf.networks import as_input
 
 _UPDATES_PER_CALL = 64
 _BYTES_PER_CALL = 1 << 26
@@ -39,63 +40,108 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What is packed into vectors.
+    """What is where in the arrays that an update takes.
 
     Attributes:
         targets: names of the parts that have a slow copy.
-        groups: the optimisers with their names.
+        shapes: of one row of each field of :class:`Transitions`; None for pictures, which have arrays of their own.
+        num_statistics: how many numbers an update reports.
         settings: names of the hyperparameters.
+        acting: the part whose parameters are wanted afterwards, if any.
     """
 
     targets: tuple[str, ...]
-    groups: tuple[tuple[str, Group], ...]
+    shapes: tuple[tuple[int, ...] | None, ...]
+    num_statistics: int
     settings: tuple[str, ...]
+    acting: str | None
 
-    def state(self, params: dict[str, list[Any]], packed: Any) -> TrainState:
-        """Return all that is learned."""
-        targets = {name: params[name] for name in self.targets}
-        slots = {name: group.slots(params) for name, group in self.groups}
-        return TrainState(params, *unpack(packed, (targets, slots)))
+    @property
+    def widths(self) -> list[int]:
+        """How many columns each field takes."""
+        return [0 if shape is None else math.prod(shape) for shape in self.shapes]
+
+    def transitions(self, columns: Sequence[Any], pictures: Sequence[Any], batch_axes: tuple[int, ...], reshape: Any) -> Transitions:
+        """Return all fields ``[*batch_axes, ...]``, given the columns of each and the pictures."""
+        left = iter(pictures)
+        fields = zip(columns, self.shapes, strict=True)
+        return Transitions(
+            *(next(left) if shape is None else reshape(part, (*batch_axes, *shape)) for part, shape in fields)
+        )
+
+
+class Batches:
+    """Room for the batches of one call, side by side: each array that crosses the border costs time.
+
+    Args:
+        room: ``K``, the most batches of a call.
+        like: a batch of ``B`` rows.
+        layout: what is where.
+        dtype: of the networks.
+
+    Attributes:
+        layout: as given.
+        columns: ``[K, B, W]``.
+        pictures: ``[K, B, ...]`` observations and next observations, where they are no floats.
+    """
+
+    def __init__(self, room: int, like: Transitions, layout: Layout, dtype: Any) -> None:
+        self.layout, size = layout, len(like.rewards)
+        self.columns = np.zeros((room, size, sum(layout.widths)), dtype)
+        fields = zip(like, layout.shapes, strict=True)
+        self.pictures = [np.zeros((room, *array.shape), array.dtype) for array, shape in fields if shape is None]
+        parts = np.split(self.columns, np.cumsum(layout.widths)[:-1], axis=2)
+        self._fields = layout.transitions(parts, self.pictures, (room, size), np.reshape)
+
+    def __setitem__(self, i: int, batch: Transitions) -> None:
+        """Copy a batch to the ``i``-th place."""
+        for field, array in zip(self._fields, batch, strict=True):
+            field[i] = array
 
 
 def make_updates(
     step: Callable[..., Result],
     model: Any,
     layout: Layout,
-    params: dict[str, list[Any]],
-    packed: Any,
-    statistics: Any,
-    batches: Transitions,
-    count: Any,
-    number: Any,
-    settings: Any,
-) -> tuple[dict[str, list[Any]], Any, Any, Any]:
+    memory: TrainState,
+    columns: Any,
+    pictures: Sequence[Any],
+    numbers: Any,
+) -> Any:
     """Make one update on each of the first batches.
 
     Args:
         step: one update, ``step(model, state, statistics, batch, number, settings)``.
         model: hashable; what stays as it is.
-        layout: what is in the vectors.
-        params: what is learned.
-        packed: slow copies and the optimisers' memory, one vector.
-        statistics: ``[n]`` of the latest update before.
-        batches: all first axes ``K``, then ``B``.
-        count: 0-d, how many of them count.
-        number: 0-d, which update of the agent's life the first one is, from 1.
-        settings: the hyperparameters, one vector.
+        layout: what is in the arrays.
+        memory: the variables of all that is learned.
+        columns: ``[K, B, W]`` the batches.
+        pictures: what belongs to them, ``[K, B, ...]`` each.
+        numbers: float64: how many of the batches count, which update of the agent's life the first one is (from 1), the
+            statistics of the latest update before, and the hyperparameters.
 
     Returns:
-        Parameters, slow copies and memory packed, statistics, and errors ``[B]`` of the last update.
+        Statistics, errors ``[B]`` of the last update and the parameters of ``layout.acting``, one vector.
     """
+    room, size = columns.shape[:2]
+    count, first = tf.unstack(tf.cast(numbers[:2], tf.int32))
+    statistics, settings = tf.split(tf.cast(numbers[2:], columns.dtype), [layout.num_statistics, len(layout.settings)])
     named = dict(zip(layout.settings, tf.unstack(settings), strict=True))
 
-    def body(i: Any, result: Result) -> tuple[Any, Result]:
-        batch = Transitions(*(column[i] for column in batches))
-        return i + 1, step(model, result.state, result.statistics, batch, number + i, named)
+    def update(i: Any, before: Result) -> tuple[Any, Result]:
+        parts = tf.split(columns[i], layout.widths, axis=1)
+        batch = layout.transitions(parts, [array[i] for array in pictures], (size,), tf.reshape)
+        result = step(model, before.state.unpack(layout.targets), before.statistics, batch, first + i, named)
+        return i + 1, result._replace(state=result.state.pack())
 
-    start = Result(layout.state(params, packed), statistics, tf.zeros_like(batches.rewards[0]))
-    end = tf.while_loop(lambda i, _: i < count, body, (tf.constant(0), start))[1]
-    return end.state.params, pack(end.state.targets, end.state.slots), end.statistics, end.errors
+    end = Result(memory.read(), statistics, tf.zeros([size], columns.dtype))
+    if room == 1:
+        _, end = update(0, end)
+    else:
+        _, end = tf.while_loop(lambda i, _: i < count, update, (tf.constant(0), end))
+    memory.assign(end.state)
+    acting = [pack(end.state.params[layout.acting])] if layout.acting else []
+    return tf.concat([end.statistics, end.errors, *acting], 0)
 
 
 class ReplayAgent(OffPolicyAgent, SavedModelExport):
@@ -111,7 +157,8 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
         self.model = model
         super().__init__(**options)
         self._statistics = np.zeros(len(self.statistics_names), self.networks.dtype)
-        self._room = 1
+        self._batches: Batches | None = None
+        self._concrete: Any = None
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 
@@ -130,9 +177,9 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
     def _actions(self, actions: Array) -> Array:
         """Return stored actions ``[B, *act]`` as ``step`` takes them."""
 
-    def _noise(self, batch_size: int) -> Array:  # noqa: ARG002 - none by default
-        """Draw the noise of one update from ``self._rng``."""
-        return np.zeros(0, np.float32)
+    def _noise(self, batch_size: int) -> Array:
+        """Draw the noise of one update ``[B, ...]`` from ``self._rng``."""
+        return np.zeros((batch_size, 0), np.float32)
 
     # ---- updates ----------------------------------------------------------------------------------------------------
 
@@ -147,50 +194,67 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             self._num_updates += count
             num_updates -= count
             if isinstance(self.replay, PrioritizedReplayBuffer):
-                self.replay.update_priorities(first.indices, self.networks.to_host(errors))
+                self.replay.update_priorities(first.indices, errors)
 
-    def _update(self, batch: list[Transitions]) -> Any:
+    def _update(self, batches: list[Transitions]) -> Array:
         """Make one update on each batch and return the errors ``[B]`` of the last."""
-        count = len(batch)
-        while self._room < count:  # few sizes, so that few are compiled
-            self._room *= 2
-        filled = batch + batch[-1:] * (self._room - count)
-        stacked = Transitions(*(np.stack(columns) for columns in zip(*filled, strict=True)))
-        settings = {**self._settings(), "learning_rate": self.networks.learning_rate}
-        update = self.compiled_updates
+        room = self._room_for(len(batches), batches[0])
+        for i, batch in enumerate(batches):
+            room[i] = batch
+        numbers = [len(batches), self._num_updates + 1, *self._statistics, *self._settings().values()]
         with tf.device(self.networks.device):
-            *state, statistics, errors = update(
-                *self.networks.packed_state,
-                self._statistics,
-                stacked,
-                np.asarray(count, np.int32),
-                np.asarray(self._num_updates + 1, np.int32),
-                np.array(list(settings.values()), self.networks.dtype),
+            inputs = (
+                self.networks.memory,
+                tf.constant(room.columns),
+                [tf.constant(array) for array in room.pictures],
+                tf.constant([*numbers, self.networks.learning_rate], tf.float64),
             )
-        self.networks.packed_state = (state[0], state[1])
-        self._statistics = statistics.numpy()
+            if self._concrete is None:
+                self._concrete = self.compiled_updates.get_concrete_function(*inputs)
+            found = self._concrete(*inputs).numpy()
+        ends = np.cumsum([len(self._statistics), len(batches[0].rewards)])
+        self._statistics, errors, acting = np.split(found, ends)
+        self.networks.was_updated(acting if room.layout.acting else None)
         return errors
+
+    def _room_for(self, count: int, like: Transitions) -> Batches:
+        """Return room for so many batches; what is compiled is made for it."""
+        room, size = self._batches.columns.shape[:2] if self._batches else (1, 0)
+        if self._batches is None or room < count or size != len(like.rewards):
+            while room < count:  # few sizes, so that few are compiled
+                room *= 2
+            self._batches = Batches(room, like, self._layout(like), self.networks.dtype)
+            self._concrete = None
+        return self._batches
+
+    def _layout(self, like: Transitions) -> Layout:
+        shapes = {name: array.shape[1:] for name, array in like._asdict().items()}
+        if like.observations.dtype.kind != "f":
+            shapes |= {"observations": None, "next_observations": None}
+        acting = self.networks.acting
+        return Layout(
+            targets=self.networks.targets,
+            shapes=tuple(shapes.values()),
+            num_statistics=len(self.statistics_names),
+            settings=(*self._settings(), "learning_rate"),
+            acting=acting if self.networks.parts[acting].network.layers else None,
+        )
 
     @property
     def compiled_updates(self) -> Any:
-        """The ``tf.function`` that makes the updates, shared with all agents of equal models."""
-        layout = Layout(
-            targets=tuple(self.networks.targets),
-            groups=tuple(self.networks.groups.items()),
-            settings=(*self._settings(), "learning_rate"),
-        )
-        return compiled(make_updates, type(self).step, self.model, layout)
+        """The ``tf.function`` that made the latest updates, shared with all agents of equal models."""
+        return compiled(make_updates, type(self).step, self.model, self._batches.layout)
 
     def _transitions(self, batch: ReplayBatch) -> Transitions:
         ready = self.networks.to_device(batch, self._rows)
         return Transitions(
             observations=ready.observations,
-            actions=as_input(self._actions(ready.actions), self.networks.dtype),
+            actions=self._actions(ready.actions),
             rewards=ready.rewards,
             next_observations=ready.next_observations,
             discounts=ready.discounts,
             weights=ready.weights,
-            noise=as_input(self._noise(len(ready.rewards)), self.networks.dtype),
+            noise=self._noise(len(ready.rewards)),
         )
 
     def _measure(self) -> dict[str, float]:
@@ -204,9 +268,9 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
         self._statistics = np.array(values, self.networks.dtype)
 
 
-def follow(targets: list[Any], online: list[Any], tau: Any) -> list[Any]:
-    """Move the share ``tau`` of the way towards the networks (Polyak averaging); all of it is a copy."""
-    return [
-        tf.where(tau < 0.5, target + tau * (new - target), new - (1.0 - tau) * (new - target))
-        for target, new in zip(targets, online, strict=True)
-    ]
+def follow(targets: Mapping[str, list[Any]], online: Mapping[str, list[Any]], tau: Any) -> dict[str, list[Any]]:
+    """Move slow copies the share ``tau`` of the way towards their parts (Polyak averaging); all of it is a copy."""
+    old, new = pack(targets), pack({name: online[name] for name in targets})
+    moved = tf.where(tau < 0.5, old + tau * (new - old), new - (1.0 - tau) * (new - old))
+    slow: dict[str, list[Any]] = unpack(moved, targets)
+    return slow

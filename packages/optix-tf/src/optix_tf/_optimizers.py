@@ -39,12 +39,9 @@ class Adam:
     betas: tuple[float, float] = (0.9, 0.999)
 
     def slots(self, parameters: Sequence[Any]) -> Any:
-        """Return the number of steps, and both moments of each parameter."""
-        return {
-            "num_steps": tf.zeros([], parameters[0].dtype),
-            "first": [tf.zeros_like(parameter) for parameter in parameters],
-            "second": [tf.zeros_like(parameter) for parameter in parameters],
-        }
+        """Return the number of steps, and both moments of all parameters, one vector each."""
+        zeros = tf.zeros_like(pack(parameters))
+        return {"num_steps": tf.zeros([], zeros.dtype), "first": zeros, "second": zeros}
 
     def step(
         self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Any, learning_rate: Any
@@ -54,12 +51,11 @@ class Adam:
         num_steps = slots["num_steps"] + 1
         rate = learning_rate / (1 - beta1**num_steps)
         root_correction = tf.math.rsqrt(1 - beta2**num_steps)
-        first = [m + (1 - beta1) * (g - m) for m, g in zip(slots["first"], gradients, strict=True)]
-        second = [beta2 * v + (1 - beta2) * g * g for v, g in zip(slots["second"], gradients, strict=True)]
-        moved = [
-            p - rate * m / (tf.sqrt(v) * root_correction + self.epsilon)
-            for p, m, v in zip(parameters, first, second, strict=True)
-        ]
+        gradient = pack(gradients)
+        first = slots["first"] + (1 - beta1) * (gradient - slots["first"])
+        second = beta2 * slots["second"] + (1 - beta2) * gradient * gradient
+        change = rate * first / (tf.sqrt(second) * root_correction + self.epsilon)
+        moved = [p - c for p, c in zip(parameters, unpack(change, list(parameters)), strict=True)]
         return moved, {"num_steps": num_steps, "first": first, "second": second}
 
 
@@ -99,6 +95,20 @@ class KerasOptimizer:
         self.optimizer.learning_rate = learning_rate
         self.optimizer.apply(list(gradients), self._variables)
         return [variable.read_value() for variable in self._variables], slots
+
+
+def pack(structure: Any) -> Any:
+    """Return all tensors of a nested structure in one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tf.nest.flatten(structure)], 0)
+
+
+def unpack(vector: Any, like: Any) -> Any:
+    """Return the structure whose tensors :func:`pack` put into a vector; ``like`` has its shapes."""
+    flat = tf.nest.flatten(like)
+    parts = tf.split(vector, [tensor.shape.num_elements() for tensor in flat])
+    return tf.nest.pack_sequence_as(
+        like, [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, flat, strict=True)]
+    )
 
 
 def clip_by_norm(gradients: Sequence[Any], max_norm: Any) -> tuple[list[Any], Any]:

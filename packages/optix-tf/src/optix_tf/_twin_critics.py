@@ -144,7 +144,7 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
     # ---- one update -------------------------------------------------------------------------------------------------
 
     def _noise(self, batch_size: int) -> Array:
-        return self._rng.standard_normal((2, batch_size, len(self._low)), dtype=np.float32)
+        return self._rng.standard_normal((batch_size, 2, len(self._low)), dtype=np.float32)
 
     def _actions(self, actions: Array) -> Array:
         return self._to_unit(actions)

@@ -149,14 +149,14 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
         with tf.GradientTape() as tape:
             tape.watch(params)
             q = model.q_network(params, batch.observations)
-            loss, errors = dqn_loss(q, batch.actions, targets, batch.weights)
+            loss, errors = dqn_loss(q, tf.cast(batch.actions, tf.int32), targets, batch.weights)
         gradients, norm = clip_by_norm(tape.gradient(loss, params), settings["max_grad_norm"])
         moved, slots = model.group.step(
             state.params, {"q_network": gradients}, state.slots["q_network"], settings["learning_rate"]
         )
         is_due = tf.equal(number % tf.cast(settings["target_update_interval"], tf.int32), 0)
         tau = tf.where(is_due, settings["tau"], tf.zeros_like(settings["tau"]))
-        slow = {"q_network": follow(state.targets["q_network"], moved["q_network"], tau)}
+        slow = follow(state.targets, moved, tau)
         measured = tf.stack([loss, tf.reduce_mean(tf.abs(errors)), tf.reduce_mean(targets), norm])
         return Result(TrainState(moved, slow, {"q_network": slots}), measured, errors)
 
@@ -165,7 +165,7 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
         return {name: float(self.hyperparams[name]) for name in names}
 
     def _actions(self, actions: Array) -> Array:
-        return (actions - self._head.start).astype(np.int32)
+        return actions - self._head.start
 
     def _measure(self) -> dict[str, float]:
         return super()._measure() | {"epsilon": self._head.epsilon}

@@ -27,7 +27,7 @@ from optix_protocol import Array
 from optix_tf._learned import TrainState
 from optix_tf._off_policy import Result, follow
 from optix_tf._runtime import tf
-from optix_tf._twin_critics import CRITICS, Model, TwinCriticAgent, step_critics
+from optix_tf._twin_critics import Model, TwinCriticAgent, step_critics
 
 
 def draw(outputs: Any, noise: Any) -> tuple[Any, Any]:
@@ -90,7 +90,7 @@ class TFSACAgent(SquashedActor, TwinCriticAgent):
         alpha = tf.where(is_learned, tf.exp(state.params["log_alpha"][0][0]), settings["alpha"])
 
         # The critics, towards the reward and the soft value of what the policy would do next.
-        actions, log_probs = draw(model.actor(state.params["actor"], batch.next_observations), batch.noise[1])
+        actions, log_probs = draw(model.actor(state.params["actor"], batch.next_observations), batch.noise[:, 1])
         next_values = tf.reduce_min(model.values(state.targets, batch.next_observations, actions), 0)
         targets = batch.rewards + batch.discounts * (next_values - alpha * log_probs)
         state, errors, values = step_critics(model, state, batch, targets, 0.5, settings["learning_rate"])
@@ -99,7 +99,7 @@ class TFSACAgent(SquashedActor, TwinCriticAgent):
         actor = state.params["actor"]
         with tf.GradientTape() as tape:
             tape.watch(actor)
-            actions, log_probs = draw(model.actor(actor, batch.observations), batch.noise[0])
+            actions, log_probs = draw(model.actor(actor, batch.observations), batch.noise[:, 0])
             judged = model.values(state.params, batch.observations, actions)
             actor_loss = tf.reduce_mean(alpha * log_probs - tf.minimum(judged[0], judged[1]))
 
@@ -108,7 +108,7 @@ class TFSACAgent(SquashedActor, TwinCriticAgent):
         surplus = tf.where(is_learned, entropy - settings["target_entropy"], tf.zeros_like(entropy))
         gradients = {"actor": tape.gradient(actor_loss, actor), "log_alpha": [surplus[None]]}
         params, slots = model.actor_group.step(state.params, gradients, state.slots["actor"], settings["learning_rate"])
-        slow = {name: follow(state.targets[name], params[name], settings["tau"]) for name in CRITICS}
+        slow = follow(state.targets, params, settings["tau"])
         critic_loss = 0.5 * tf.reduce_mean(tf.reduce_sum(tf.square(errors), 0) * batch.weights)
         measured = tf.stack([critic_loss, actor_loss, tf.reduce_mean(values), alpha, entropy])
         state = TrainState(params, slow, {**state.slots, "actor": slots})

@@ -61,7 +61,7 @@ class TFTD3Agent(NoisyActor, TwinCriticAgent):
         """Make one update; pure and compiled."""
         # The critics, towards the reward and the value of what the target policy would do next, or nearly do.
         limit = settings["target_noise_clip"]
-        smoothing = tf.clip_by_value(batch.noise[0] * settings["target_noise"], -limit, limit)
+        smoothing = tf.clip_by_value(batch.noise[:, 0] * settings["target_noise"], -limit, limit)
         following = model.actor(state.targets["actor"], batch.next_observations) + smoothing
         next_actions = tf.clip_by_value(following, -1.0, 1.0)
         next_values = tf.reduce_min(model.values(state.targets, batch.next_observations, next_actions), 0)
@@ -80,7 +80,7 @@ class TFTD3Agent(NoisyActor, TwinCriticAgent):
             params, slots = model.actor_group.step(
                 state.params, gradients, state.slots["actor"], settings["learning_rate"]
             )
-            slow = {part: follow(state.targets[part], params[part], settings["tau"]) for part in TFTD3Agent.slow_parts}
+            slow = follow(state.targets, params, settings["tau"])
             return TrainState(params, slow, {**state.slots, "actor": slots}), loss
 
         is_due = tf.equal(number % tf.cast(settings["policy_delay"], tf.int32), 0)
