@@ -183,7 +183,7 @@ def _group(plan: TrainPlan, seeds: Sequence[int]) -> SeedGroup:
     if group is None:
         raise ConfigError(
             f"{plan.algorithm} of backend '{plan.backend}' cannot train many seeds of {plan.env_id} at once: "
-            "that takes --backend jax and an environment of gymnax."
+            "that takes --backend jax and an environment in pure JAX, such as those of gymnax and brax."
         )
     return group
 
