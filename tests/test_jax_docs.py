@@ -3,16 +3,21 @@
 import re
 from pathlib import Path
 
+import gymnasium
+
 DOC = Path(__file__).parent.parent / "docs" / "jax.md"
 
 
 def test_an_environment_of_ones_own():
     shown: dict = {"__name__": "doc"}
-    (block,) = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
-    exec(compile(block, str(DOC), "exec"), shown)
+    building, registering = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    exec(compile(building, str(DOC), "exec"), shown)
     assert shown["result"].train_env_steps <= 20_000
     assert shown["result"].confirmed_return is None
     window = shown["pipeline"]
     assert window.num_envs == 32
     score = shown["result"].best_snapshot["score"]
     assert score > 8.0  # of 10; guessing earns 5
+    exec(compile(registering, str(DOC), "exec"), shown)
+    observation, _ = gymnasium.make("Guess-v0").reset(seed=0)
+    assert observation.shape == (1,)

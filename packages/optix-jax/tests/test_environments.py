@@ -14,9 +14,10 @@ from optix_core.errors import EnvError
 from optix_core.seeds import train_seeds
 from optix_core.training import TrainConfig, TrainPlan, train
 from optix_jax import FlaxPPOAgent, environments
-from optix_jax.environments import BraxEnvironment, Transition, pure_environment, register
+from optix_jax.environments import BraxEnvironment, GymnaxEnvironment, Transition, pure_environment, register
 from optix_jax.pipeline import FusedPipeline
 
+needs_gymnax = pytest.mark.skipif(not find_spec("gymnax"), reason="gymnax is an extra")
 needs_brax = pytest.mark.skipif(not find_spec("brax"), reason="brax is an extra")
 
 
@@ -55,6 +56,35 @@ def test_an_environment_of_ones_own_by_its_id(tmp_path):
     assert result.confirmed_return["mean"] > 8.0  # of 10; guessing earns 5
     seeds = train_seeds(plan, 2, tmp_path / "seeds")
     assert seeds.seeds[0].confirmed_return == result.confirmed_return
+
+
+@needs_gymnax
+def test_minatar_is_collected_and_learned_from_on_the_device():
+    env = GymnaxEnvironment("Breakout-MinAtar")
+    settings = {"hidden_sizes": [8], "num_epochs": 1, "minibatch_size": 64}
+    agent = FlaxPPOAgent.from_spaces(env.observation_space, env.action_space, seed=0, hyperparams=settings)
+    pipeline = FusedPipeline(env, agent, n_envs=4, window_size=32, updates_per_window=1)
+    window = pipeline.collect()
+    window.check()
+    assert set(np.unique(window.pending.observations)) == {0.0, 1.0}
+    assert np.isfinite(agent.learn(window)["loss"])
+    # Whoever does not know the game loses the ball within some twenty steps.
+    assert window.terminated.sum() >= 4
+    assert set(np.unique(window.rewards)) <= {0.0, 1.0}
+
+
+@pytest.mark.slow
+@needs_gymnax
+def test_a_short_run_of_minatar():
+    overrides = {"hidden_sizes": [8], "window_size": 64, "minibatch_size": 64, "confirm_episodes": 2}
+    config = TrainConfig(
+        env_id="gymnax/Breakout-MinAtar", backend="jax", n_envs=32, max_env_steps=4096, overrides=overrides
+    )
+    assert TrainPlan.of(config).loop.fused is True
+    result = train(config)
+    assert result.train_env_steps == 4096
+    assert result.confirmed_return is not None
+    assert result.confirmed_return["mean"] >= 0
 
 
 @needs_brax
