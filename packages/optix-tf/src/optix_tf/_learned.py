@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,6 +139,9 @@ class KerasNetworks:
         self.dtype = np.dtype(self.parts[acting].variables[0].dtype.as_numpy_dtype)
         self.acting = acting
         self._snapshots: dict[str, list[Array]] = {}
+        shapes = [tuple(variable.shape) for variable in self.parts[acting].variables]
+        ends = list(accumulate(math.prod(shape) for shape in shapes))
+        self._places_of_acting = list(zip([0, *ends], ends, shapes, strict=False))
         with tf.device(device):
             params = self._params()
             slow = {name: params[name] for name in self.targets}
@@ -165,9 +169,9 @@ class KerasNetworks:
         """
         self._snapshots.clear()
         if acting is not None:
-            variables = self.acting_part.variables
-            parts = np.split(acting, np.cumsum([math.prod(variable.shape) for variable in variables])[:-1])
-            self._snapshots[self.acting] = [a.reshape(v.shape) for a, v in zip(parts, variables, strict=True)]
+            self._snapshots[self.acting] = [
+                acting[low:high].reshape(shape) for low, high, shape in self._places_of_acting
+            ]
 
     @property
     def log_std(self) -> Array:

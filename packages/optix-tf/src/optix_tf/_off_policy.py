@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from optix_core.agents.off_policy import OffPolicyAgent, Transitions
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_protocol import Array, StateTree
-from optix_tf._compilation import compiled
+from optix_tf._compilation import DirectCall, compiled
 from optix_tf._learned import KerasNetworks, TrainState
 from optix_tf._optimizers import pack, unpack
 from optix_tf._runtime import tf
@@ -43,6 +43,7 @@ class Layout:
     """What is where in the arrays that an update takes.
 
     Attributes:
+        memory: the structure of all that is learned, which follows from what is compiled.
         targets: names of the parts that have a slow copy.
         shapes: of one row of each field of :class:`Transitions`; None for pictures, which have arrays of their own.
         num_statistics: how many numbers an update reports.
@@ -50,6 +51,7 @@ class Layout:
         acting: the part whose parameters are wanted afterwards, if any.
     """
 
+    memory: TrainState = field(compare=False)
     targets: tuple[str, ...]
     shapes: tuple[tuple[int, ...] | None, ...]
     num_statistics: int
@@ -103,26 +105,24 @@ def make_updates(
     step: Callable[..., Result],
     model: Any,
     layout: Layout,
-    memory: TrainState,
-    columns: Any,
-    pictures: Sequence[Any],
-    numbers: Any,
-) -> Any:
+    inputs: Sequence[Any],
+) -> list[Any]:
     """Make one update on each of the first batches.
 
     Args:
         step: one update, ``step(model, state, statistics, batch, number, settings)``.
         model: hashable; what stays as it is.
         layout: what is in the arrays.
-        memory: the variables of all that is learned.
-        columns: ``[K, B, W]`` the batches.
-        pictures: what belongs to them, ``[K, B, ...]`` each.
-        numbers: float64: how many of the batches count, which update of the agent's life the first one is (from 1), the
+        inputs: the variables of all that is learned; numbers (below); the columns of the batches ``[K, B, W]``; pictures
+            that belong to them, ``[K, B, ...]`` each. The numbers are, in float64: how many of the batches count, which update of the agent's life the first one is (from 1), the
             statistics of the latest update before, and the hyperparameters.
 
     Returns:
-        Statistics, errors ``[B]`` of the last update and the parameters of ``layout.acting``, one vector.
+        One vector: statistics, errors ``[B]`` of the last update and the parameters of ``layout.acting``.
     """
+    num_variables = len(tf.nest.flatten(layout.memory))
+    memory: TrainState = tf.nest.pack_sequence_as(layout.memory, inputs[:num_variables])
+    numbers, columns, *pictures = inputs[num_variables:]
     room, size = columns.shape[:2]
     count, first = tf.unstack(tf.cast(numbers[:2], tf.int32))
     statistics, settings = tf.split(tf.cast(numbers[2:], columns.dtype), [layout.num_statistics, len(layout.settings)])
@@ -141,7 +141,7 @@ def make_updates(
         _, end = tf.while_loop(lambda i, _: i < count, update, (tf.constant(0), end))
     memory.assign(end.state)
     acting = [pack(end.state.params[layout.acting])] if layout.acting else []
-    return tf.concat([end.statistics, end.errors, *acting], 0)
+    return [tf.concat([end.statistics, end.errors, *acting], 0)]
 
 
 class ReplayAgent(OffPolicyAgent, SavedModelExport):
@@ -158,7 +158,7 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
         super().__init__(**options)
         self._statistics = np.zeros(len(self.statistics_names), self.networks.dtype)
         self._batches: Batches | None = None
-        self._concrete: Any = None
+        self._call: DirectCall | None = None
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 
@@ -201,21 +201,19 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
         room = self._room_for(len(batches), batches[0])
         for i, batch in enumerate(batches):
             room[i] = batch
-        numbers = [len(batches), self._num_updates + 1, *self._statistics, *self._settings().values()]
+        settings = (*self._settings().values(), self.networks.learning_rate)
+        numbers = [len(batches), self._num_updates + 1, *self._statistics.tolist(), *settings]
         with tf.device(self.networks.device):
-            inputs = (
-                self.networks.memory,
-                tf.constant(room.columns),
-                [tf.constant(array) for array in room.pictures],
-                tf.constant([*numbers, self.networks.learning_rate], tf.float64),
-            )
-            if self._concrete is None:
-                self._concrete = self.compiled_updates.get_concrete_function(*inputs)
-            found = self._concrete(*inputs).numpy()
-        ends = np.cumsum([len(self._statistics), len(batches[0].rewards)])
-        self._statistics, errors, acting = np.split(found, ends)
-        self.networks.was_updated(acting if room.layout.acting else None)
-        return errors
+            tensors = [tf.constant(array) for array in (np.array(numbers, float), room.columns, *room.pictures)]
+            if self._call is None:
+                variables = tf.nest.flatten(self.networks.memory)
+                self._call = DirectCall(self.compiled_updates, variables, tensors)
+            found = self._call(tensors)[0].numpy()
+        low = len(self._statistics)
+        high = low + len(batches[0].rewards)
+        self._statistics = found[:low]
+        self.networks.was_updated(found[high:] if room.layout.acting else None)
+        return found[low:high]
 
     def _room_for(self, count: int, like: Transitions) -> Batches:
         """Return room for so many batches; what is compiled is made for it."""
@@ -224,7 +222,7 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             while room < count:  # few sizes, so that few are compiled
                 room *= 2
             self._batches = Batches(room, like, self._layout(like), self.networks.dtype)
-            self._concrete = None
+            self._call = None
         return self._batches
 
     def _layout(self, like: Transitions) -> Layout:
@@ -233,6 +231,7 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             shapes |= {"observations": None, "next_observations": None}
         acting = self.networks.acting
         return Layout(
+            memory=tf.nest.map_structure(lambda variable: None, self.networks.memory),
             targets=self.networks.targets,
             shapes=tuple(shapes.values()),
             num_statistics=len(self.statistics_names),
