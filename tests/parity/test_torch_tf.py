@@ -161,9 +161,9 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
         names = ("observations", "actions", "values", "advantages", "returns")
         batch = Batch(log_probs=log_probs, **{key: tensors[key] for key in names})
         for _ in range(num_updates):
-            loss, norm = agent._step(batch, agent.hyperparams)
+            measured = agent._step_in_place(*batch)
         terms = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-        diagnostics = {key: float(value) for key, value in zip(terms, (*loss[:5], norm), strict=True)}
+        diagnostics = dict(zip(terms, measured.tolist(), strict=True))
         learned, slow = {"actor": agent.actor, "critic": agent.critic}, {}
     else:
         agent._rng = Noise(arrays["noise"].astype(np.float32))
@@ -234,13 +234,14 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
     else:
         names = {"q_network": "slow_q_network", "actor": "slow_actor"}
         names |= {f"critic_{i}": f"slow_critic{i}" for i in range(2)}
-        agent.networks._targets = {
+        slow = {
             part: [tf.constant(array) for pair in layers(arrays, names[part]) for array in pair]
-            for part in agent.networks._targets
+            for part in agent.networks.targets
         }
+        agent.networks.train_state = agent.networks.train_state._replace(targets=slow)
         fields = {key: arrays[key] for key in Transitions._fields}
         noises = arrays["noise"].astype(np.float32).astype(dtype)[:num_updates]
-        agent._update([TFTransitions(noise=noise, **fields) for noise in noises])
+        agent._update([TFTransitions(noise=noise.swapaxes(0, 1), **fields) for noise in noises])
         diagnostics = agent._measure()
     params, targets, _ = agent.networks.train_state
     return (
