@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from optix_protocol import Array
 from optix_tf._runtime import tf
 
 
@@ -31,19 +32,20 @@ class DirectCall:
     network; here that happens once.
 
     Args:
-        function: what :func:`compiled` returned; it takes one list, ``[*variables, *tensors]``.
+        function: what :func:`compiled` returned; it takes one list, ``[*variables, *tensors]``, and returns another.
         variables: what it reads and assigns; the same ones in every call.
-        tensors: examples of the others, of the shapes that every call will have.
+        arrays: examples of the other inputs, of the shapes and types that they have in every call.
     """
 
-    def __init__(self, function: Any, variables: Sequence[Any], tensors: Sequence[Any]) -> None:
-        # Only functions that are called from another one are compiled by XLA when that one is an operation.
-        self._concrete = compiled(function, xla=False).get_concrete_function([*variables, *tensors])
+    def __init__(self, function: Any, variables: Sequence[Any], arrays: Sequence[Array]) -> None:
+        # XLA compiles a function that is called from another one, but not one that is an operation.
+        self._concrete = compiled(function, xla=False).get_concrete_function([*variables, *map(tf.constant, arrays)])
         self._handles = [variable.handle for variable in {id(variable): variable for variable in variables}.values()]
+        self._captured = self._concrete.captured_inputs
         self._types = [tensor.dtype for tensor in self._concrete.outputs]
 
-    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+    def __call__(self, arrays: Sequence[Array]) -> list[Any]:
         """Return the list of tensors that the function returns."""
-        arguments = [*self._handles, *tensors, *self._concrete.captured_inputs]
+        arguments = [*self._handles, *arrays, *self._captured]
         found: list[Any] = tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=self._types, f=self._concrete)
         return found

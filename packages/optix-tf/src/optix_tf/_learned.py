@@ -139,6 +139,7 @@ class KerasNetworks:
         self.dtype = np.dtype(self.parts[acting].variables[0].dtype.as_numpy_dtype)
         self.acting = acting
         self._snapshots: dict[str, list[Array]] = {}
+        self._running: dict[str, Callable[[Array], Array]] = {}
         shapes = [tuple(variable.shape) for variable in self.parts[acting].variables]
         ends = list(accumulate(math.prod(shape) for shape in shapes))
         self._places_of_acting = list(zip([0, *ends], ends, shapes, strict=False))
@@ -168,6 +169,7 @@ class KerasNetworks:
             acting: the variables of the acting part side by side, if they are known already.
         """
         self._snapshots.clear()
+        self._running.clear()
         if acting is not None:
             self._snapshots[self.acting] = [
                 acting[low:high].reshape(shape) for low, high, shape in self._places_of_acting
@@ -180,10 +182,12 @@ class KerasNetworks:
 
     def infer(self, part: str, rows: Array) -> Array:
         """Return a part's outputs ``[B, out]`` for encoded observations ``[B, ...]``."""
-        network = self.parts[part].network
-        assert network is not None
-        mlp = host_mlp(network.layers, self._snapshot(part))
-        return _in_chunks(mlp or _on_device(network, self._params()[part], self.device, self.dtype), rows)
+        if part not in self._running:
+            network = self.parts[part].network
+            assert network is not None
+            mlp = host_mlp(network.layers, self._snapshot(part))
+            self._running[part] = mlp or _on_device(network, self._params()[part], self.device, self.dtype)
+        return _in_chunks(self._running[part], rows)
 
     @property
     def acting_part(self) -> Part:
@@ -219,7 +223,7 @@ class KerasNetworks:
         """Take over what :meth:`weights` returned; slow copies and optimisers stay as they are."""
         for name, variable in self._named().items():
             variable.assign(np.asarray(weights[name], variable.dtype.as_numpy_dtype))
-        self._snapshots.clear()
+        self.was_updated()
 
     def align(self) -> None:
         """Make the slow copies equal to what they follow."""
@@ -306,7 +310,7 @@ def _in_chunks(network: Callable[[Array], Array], rows: Array) -> Array:
 
 
 def _arrays(variables: Any) -> dict[str, Array]:
-    return {str(i): variable.numpy() for i, variable in enumerate(tf.nest.flatten(variables))}
+    return {str(i): np.array(variable.numpy()) for i, variable in enumerate(tf.nest.flatten(variables))}
 
 
 def _restore(variables: Any, arrays: Mapping[str, Array]) -> None:

@@ -63,7 +63,9 @@ class Layout:
         """How many columns each field takes."""
         return [0 if shape is None else math.prod(shape) for shape in self.shapes]
 
-    def transitions(self, columns: Sequence[Any], pictures: Sequence[Any], batch_axes: tuple[int, ...], reshape: Any) -> Transitions:
+    def transitions(
+        self, columns: Sequence[Any], pictures: Sequence[Any], batch_axes: tuple[int, ...], reshape: Any
+    ) -> Transitions:
         """Return all fields ``[*batch_axes, ...]``, given the columns of each and the pictures."""
         left = iter(pictures)
         fields = zip(columns, self.shapes, strict=True)
@@ -97,8 +99,8 @@ class Batches:
 
     def __setitem__(self, i: int, batch: Transitions) -> None:
         """Copy a batch to the ``i``-th place."""
-        for field, array in zip(self._fields, batch, strict=True):
-            field[i] = array
+        for place, array in zip(self._fields, batch, strict=True):
+            place[i] = array
 
 
 def make_updates(
@@ -113,9 +115,10 @@ def make_updates(
         step: one update, ``step(model, state, statistics, batch, number, settings)``.
         model: hashable; what stays as it is.
         layout: what is in the arrays.
-        inputs: the variables of all that is learned; numbers (below); the columns of the batches ``[K, B, W]``; pictures
-            that belong to them, ``[K, B, ...]`` each. The numbers are, in float64: how many of the batches count, which update of the agent's life the first one is (from 1), the
-            statistics of the latest update before, and the hyperparameters.
+        inputs: the variables of all that is learned; numbers (below); the columns of the batches ``[K, B, W]``;
+            pictures that belong to them, ``[K, B, ...]`` each. The numbers are, in float64: how many of the batches
+            count, which update of the agent's life the first one is (from 1), the statistics of the latest update
+            before, and the hyperparameters.
 
     Returns:
         One vector: statistics, errors ``[B]`` of the last update and the parameters of ``layout.acting``.
@@ -203,12 +206,11 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             room[i] = batch
         settings = (*self._settings().values(), self.networks.learning_rate)
         numbers = [len(batches), self._num_updates + 1, *self._statistics.tolist(), *settings]
+        arrays = [np.array(numbers, float), room.columns, *room.pictures]
         with tf.device(self.networks.device):
-            tensors = [tf.constant(array) for array in (np.array(numbers, float), room.columns, *room.pictures)]
             if self._call is None:
-                variables = tf.nest.flatten(self.networks.memory)
-                self._call = DirectCall(self.compiled_updates, variables, tensors)
-            found = self._call(tensors)[0].numpy()
+                self._call = DirectCall(self.compiled_updates, tf.nest.flatten(self.networks.memory), arrays)
+            found: Array = self._call(arrays)[0].numpy()
         low = len(self._statistics)
         high = low + len(batches[0].rewards)
         self._statistics = found[:low]
@@ -229,19 +231,20 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
         shapes = {name: array.shape[1:] for name, array in like._asdict().items()}
         if like.observations.dtype.kind != "f":
             shapes |= {"observations": None, "next_observations": None}
-        acting = self.networks.acting
+        acting, network = self.networks.acting, self.networks.acting_part.network
         return Layout(
-            memory=tf.nest.map_structure(lambda variable: None, self.networks.memory),
+            memory=tf.nest.map_structure(lambda _: None, self.networks.memory),
             targets=self.networks.targets,
             shapes=tuple(shapes.values()),
             num_statistics=len(self.statistics_names),
             settings=(*self._settings(), "learning_rate"),
-            acting=acting if self.networks.parts[acting].network.layers else None,
+            acting=acting if network is not None and network.layers else None,
         )
 
     @property
     def compiled_updates(self) -> Any:
         """The ``tf.function`` that made the latest updates, shared with all agents of equal models."""
+        assert self._batches is not None, "no update has been made yet"
         return compiled(make_updates, type(self).step, self.model, self._batches.layout)
 
     def _transitions(self, batch: ReplayBatch) -> Transitions:

@@ -113,6 +113,7 @@ def unpack(vector: Any, like: Any) -> Any:
 
 def clip_by_norm(gradients: Sequence[Any], max_norm: Any) -> tuple[list[Any], Any]:
     """Scale gradients down to a largest norm over all of them; also return the norm before."""
-    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+    vector = pack(gradients)
+    norm = tf.sqrt(tf.reduce_sum(tf.square(vector)))
     factor = tf.minimum(tf.ones_like(norm), max_norm / (norm + 1e-6))
-    return [gradient * factor for gradient in gradients], norm
+    return unpack(vector * factor, list(gradients)), norm
