@@ -5,6 +5,7 @@ import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
 from optix_core.backends import make_agent
+from optix_core.loop.arena import Arena
 from optix_protocol import LoopCallback
 
 
@@ -74,3 +75,21 @@ def test_scores_are_judged_in_pieces_longer_than_the_windows(loop, tmp_path):
     assert (steps >= 1600 // 50).all()
     counted, ended = sum(episodes for _, _, episodes in scored), windows[-1]["evidence"]["num_episodes"]
     assert ended - 5 <= counted <= ended  # all but those of the last, unfinished piece
+
+
+def test_a_comparison_with_an_earlier_policy_leaves_training_as_it_was(loop, tmp_path):
+    """The slow copies too, which loading weights alone would begin anew."""
+    optimizer = loop("run")
+    optimizer.run()
+    agent = optimizer.agent
+    agent.save_weights(tmp_path / "later.safetensors")
+    pipeline = VectorBatchPipeline("CartPole-v1", agent, n_envs=2, window_size=8, seed=3)
+    for window, _ in zip(pipeline.windows(), range(20), strict=False):
+        agent.learn(window)
+    before = agent.training_state()
+    arena = Arena(agent, pipeline.make_eval_env)
+    with arena.borrowed(lambda: agent.load_weights(tmp_path / "later.safetensors")):
+        assert len(arena.returns(2, 0)) == 2
+    np.testing.assert_equal(agent.training_state(), before)
+    pipeline.close()
+    arena.close()

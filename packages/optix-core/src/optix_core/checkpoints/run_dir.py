@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,7 +35,9 @@ from optix_core.checkpoints.runs import (
 from optix_core.checkpoints.state import KEPT_STATES, STATE_NAME, StateStore
 from optix_core.checkpoints.writer import BackgroundWriter
 from optix_core.errors import RunDirectoryError
-from optix_protocol import StateTree
+from optix_protocol import BaseAgent, EvalMetrics, StateTree
+
+UNTRAINED_NAME = "untrained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class SavedState:
 
 
 class RunDirectory:
-    """``run.json``, ``events.jsonl``, ``snapshots/``, ``state/`` and ``result.json`` of one run.
+    """``run.json``, ``events.jsonl``, ``snapshots/``, ``untrained/``, ``state/`` and ``result.json`` of one run.
 
     Make one with :meth:`create` (to write) or :meth:`open` (to read). One background writer serves snapshots and
     states in order, so that a state is visible only when every snapshot before it is.
@@ -79,6 +82,7 @@ class RunDirectory:
         self.registry = CheckpointRegistry(
             path, max_snapshots, resume=True, read_only=lock is None, writer=self._writer
         )
+        self._untrained_if_read: CheckpointRegistry | None = None
         self._journal = Journal(self.events_path) if lock else None
 
     @classmethod
@@ -162,7 +166,13 @@ class RunDirectory:
         """Everything that was damaged, half-written or missing so far, and was skipped."""
         events = self._journal.problems if self._journal else ()
         journal = tuple(Problem(path=EVENTS_NAME, reason=reason) for reason in events)
-        return (*self._problems, *journal, *self.registry.problems, *self._states.problems)
+        return (
+            *self._problems,
+            *journal,
+            *self.registry.problems,
+            *_inside(UNTRAINED_NAME, self._untrained.problems if self._untrained_if_read else ()),
+            *self._states.problems,
+        )
 
     @property
     def status(self) -> RunStatus:
@@ -210,6 +220,42 @@ class RunDirectory:
         """Remove ``result.json``, because a finished run goes on."""
         self._require_writable()
         self.result_path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ where training began
+
+    @property
+    def _untrained(self) -> CheckpointRegistry:
+        """A registry of its own, made when it is first asked for, so that a run that never began leaves nothing."""
+        if self._untrained_if_read is None:
+            self._untrained_if_read = CheckpointRegistry(
+                self.path / UNTRAINED_NAME, resume=True, read_only=self._lock is None, writer=self._writer
+            )
+        return self._untrained_if_read
+
+    @property
+    def has_untrained(self) -> bool:
+        """Whether the policy that training began with is there."""
+        return (self.path / UNTRAINED_NAME).exists() and bool(self._untrained.list())
+
+    def keep_untrained(self, agent: BaseAgent) -> None:
+        """Keep the policy that training begins with, once.
+
+        Raises:
+            RunDirectoryError: the disk is full or refuses.
+            AgentError: the agent did not write its weights.
+        """
+        self._require_writable()
+        if not self.has_untrained:
+            score = EvalMetrics(primary_score=-math.inf, episode_id=0)
+            self._untrained.save(agent, eval_metrics=score, hyperparams=agent.get_hyperparams())
+
+    def load_untrained(self, agent: BaseAgent) -> None:
+        """Give an agent the policy that training began with.
+
+        Raises:
+            RunDirectoryError: it is damaged or missing; the agent is untouched.
+        """
+        self._untrained.load_best(agent)
 
     # ------------------------------------------------------------------ exact resume
 
@@ -278,7 +324,10 @@ class RunDirectory:
 
     def verify(self) -> VerifyReport:
         """Read every file of the run in full and report what is damaged."""
-        reports = (self.registry.verify(), self._states.verify())
+        reports = [self.registry.verify(), self._states.verify()]
+        if self.has_untrained:
+            found = self._untrained.verify()
+            reports.append(replace(found, problems=_inside(UNTRAINED_NAME, found.problems)))
         problems = [problem for report in reports for problem in report.problems]
         num_checked = sum(report.num_checked for report in reports)
         for path in (self.run_path, self.result_path):
@@ -345,6 +394,10 @@ def _require_usable(directory: Path, *, resume: bool) -> None:
         raise RunDirectoryError(
             f"{str(directory)!a} is not empty and holds no run ({printable(min(names))}): choose another directory."
         )
+
+
+def _inside(directory: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(replace(problem, path=f"{directory}/{problem.path}") for problem in problems)
 
 
 def _snapshots_listed(state: Mapping[str, Any]) -> frozenset[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
-from optix_protocol import BaseAgent, SupportsPolicy
+from optix_protocol import BaseAgent, SupportsPolicy, SupportsTrainingState
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -59,7 +59,18 @@ class Arena:
 
     @contextmanager
     def borrowed(self, load: Callable[[], object]) -> Iterator[None]:
-        """Let the agent act with other weights inside the block, and with its present ones again afterwards."""
+        """Let the agent act with other weights inside the block, and be as it was afterwards.
+
+        Its exact training state comes back if it gives that away: loading weights alone would begin slow copies anew.
+        """
+        if isinstance(self.agent, SupportsTrainingState):
+            state = self.agent.training_state()
+            try:
+                load()
+                yield
+            finally:
+                self.agent.restore_training_state(state)
+            return
         with tempfile.TemporaryDirectory(prefix="optix-") as folder:
             present = Path(folder) / "weights.safetensors"
             self.agent.save_weights(present)

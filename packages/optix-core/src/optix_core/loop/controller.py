@@ -90,13 +90,29 @@ class LoopController:
     rollbacks: int = 0
     rollbacks_without_gain: int = 0
     _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
+    _learned_why: str = ""
+    _learned_until: int = 0
     _next_snapshot: int = 0
     _pool_floor: float = -math.inf
 
     @property
     def assessment(self) -> Assessment:
-        """The scheduler's latest view."""
-        return self.scheduler.assessment
+        """The scheduler's latest view, corrected where the policy is known to have learned what its scores hide."""
+        found = self.scheduler.assessment
+        if not self._knows_better:
+            return found
+        return replace(
+            found,
+            verdict=Verdict.UNDECIDED,
+            should_stop=False,
+            reason="learned-greedily",
+            explanation=self._learned_why,
+        )
+
+    @property
+    def _knows_better(self) -> bool:
+        no_signal = self.scheduler.assessment.verdict is Verdict.NO_SIGNAL
+        return no_signal and self.progress.num_env_steps < self._learned_until
 
     @property
     def level(self) -> float:
@@ -106,6 +122,8 @@ class LoopController:
     @property
     def state(self) -> LoopState:
         """How closely the run is watched."""
+        if self._knows_better:
+            return LoopState.ACTIVE
         own = getattr(self.scheduler, "state", None)
         if isinstance(own, LoopState):
             return own
@@ -217,6 +235,16 @@ class LoopController:
             stop_request=stop_request,
         )
 
+    def ends_without_signal(self) -> bool:
+        """Whether the run is about to end, with the verdict that nothing was learned."""
+        assessment = self.assessment
+        ends = assessment.should_stop or self.budget.exceeded(self.progress) is not None
+        return ends and assessment.verdict is Verdict.NO_SIGNAL
+
+    def learned_greedily(self, why: str) -> None:
+        """Note that the greedy policy has learned; believed until the run is twice as long."""
+        self._learned_why, self._learned_until = why, 2 * self.progress.num_env_steps
+
     def snapshot_due(self) -> bool:
         """Whether the policy that collected the latest window may be among the best, and enough steps have passed.
 
@@ -277,6 +305,8 @@ class LoopController:
             "best_level": self.best_level,
             "rollbacks": self.rollbacks,
             "rollbacks_without_gain": self.rollbacks_without_gain,
+            "learned_why": self._learned_why,
+            "learned_until": self._learned_until,
             "next_snapshot": self._next_snapshot,
             "pool_floor": self._pool_floor,
         }
@@ -294,6 +324,8 @@ class LoopController:
         self.best_level = float(state["best_level"])
         self.rollbacks = int(state["rollbacks"])
         self.rollbacks_without_gain = int(state["rollbacks_without_gain"])
+        self._learned_why = str(state.get("learned_why", ""))  # absent in states of release 0.1
+        self._learned_until = int(state.get("learned_until", 0))
         self._next_snapshot = int(state["next_snapshot"])
         self._pool_floor = float(state["pool_floor"])
 

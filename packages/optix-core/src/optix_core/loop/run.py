@@ -15,6 +15,7 @@ from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
+from optix_core.loop.greedy_test import NUM_PAIRS, compare_with_untrained
 from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.state import can_resume_exactly, run_state
 from optix_core.loop.validation import Validation
@@ -89,6 +90,7 @@ class Run:
     _policy_version: int = 0
     _hyperparam_version: int = 0
     _num_confirmations: int = 0
+    _num_greedy_tests: int = 0
 
     @property
     def policy_version(self) -> int:
@@ -121,6 +123,8 @@ class Run:
         """Go round until a decision stops it; return why."""
         if self.outcome is not None:
             return self.outcome
+        if self.progress.num_windows == 0:
+            self._survive_disk(lambda: self.run_dir.keep_untrained(self.agent))
         windows = iter(self.pipeline.windows())
         self._announce_policy()
         self._next_state_s = self.elapsed_s + self.state_interval_s
@@ -183,6 +187,8 @@ class Run:
             and self.best is not None
             and self.arena.num_env_steps <= EVALUATION_SHARE * self.progress.num_env_steps
         )
+        if request is None and self.controller.ends_without_signal():
+            self._compare_with_untrained()
         return self.controller.evidence(
             snapshot_due=self.controller.snapshot_due(),
             tuning_due=(
@@ -228,6 +234,7 @@ class Run:
             "policy_version": self._policy_version,
             "hyperparam_version": self._hyperparam_version,
             "num_confirmations": self._num_confirmations,
+            "num_greedy_tests": self._num_greedy_tests,
             **self.validation.counters(),
             "outcome": self.outcome,
             "budget": asdict(self.controller.budget),
@@ -243,6 +250,7 @@ class Run:
         self._policy_version = int(state["policy_version"])
         self._hyperparam_version = int(state["hyperparam_version"])
         self._num_confirmations = int(state["num_confirmations"])
+        self._num_greedy_tests = int(state.get("num_greedy_tests", 0))  # absent in states of release 0.1
         self.validation.restore_counters(state)
         if state["outcome"] is not None and state["budget"] == asdict(self.controller.budget):
             reason, why = state["outcome"]
@@ -342,6 +350,32 @@ class Run:
                 return confirmation.explanation
             if not confirmation.replicate:
                 return None
+
+    def _compare_with_untrained(self) -> None:
+        """Play the present and the untrained policy on the same fresh episodes, and tell the controller."""
+        if not self.run_dir.has_untrained:
+            return
+        self._num_greedy_tests += 1
+        seed = derive_seed(self.seed, "greedy test", self._num_greedy_tests)
+        present = self.arena.returns(NUM_PAIRS, seed)
+        if len(present) == 0:
+            return
+        try:
+            with self.arena.borrowed(lambda: self.run_dir.load_untrained(self.agent)):
+                untrained = self.arena.returns(NUM_PAIRS, seed)
+        except RunDirectoryError as error:
+            self.journal.append("error", message=f"The untrained policy could not be played: {error}")
+            return
+        found = compare_with_untrained(untrained, present)
+        self.journal.append(
+            "greedy_test",
+            gain=found.gain,
+            p_value=found.p_value,
+            learned=found.learned,
+            message=found.explanation,
+        )
+        if found.learned:
+            self.controller.learned_greedily(found.explanation)
 
     def _roll_back(self, why: str) -> None:
         """Return to the best policy: the exact training state where the agent has one, its weights otherwise."""

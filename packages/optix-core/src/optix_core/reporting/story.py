@@ -170,6 +170,8 @@ def _incidents(events: Sequence[Event]) -> Section:
             rows.append((steps(position), str(event["symptom"]).replace("_", " "), event["message"]))
         elif event["kind"] == "degradation_test":
             rows.append((steps(position), "degradation test", event["message"]))
+        elif event["kind"] == "greedy_test":
+            rows.append((steps(position), "greedy test", event["message"]))
         elif event["kind"] == "damage":
             rows.append((steps(position), "damage", f"{event['message']} Decision: {event['action']}."))
         elif event["kind"] == "rollback":
