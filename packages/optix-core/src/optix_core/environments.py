@@ -294,7 +294,7 @@ def _missing_dependency(env_id: str, error: Exception) -> str:
     text = str(error).lower()
     for extra, signs in _EXTRAS.items():
         if any(sign in text for sign in signs):
-            clone = f"in a clone: uv run --package optix-torch --extra {extra} optix ..."
+            clone = f"in a clone: uv run --package optix-core --extra {extra} optix ..."
             return f'{env_id} needs {extra}: pip install "optix-core[{extra}]" ({clone}).'
     return f"{env_id} needs a package that is not installed: {_one_line(error)}"
 
