@@ -66,9 +66,12 @@ def test_a_directory_that_holds_something_is_refused_untouched(tmp_path, make_ru
         RunDirectory.open(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("name", ["snapshots", "state"])
-def test_a_link_in_place_of_a_directory_leads_nowhere(tmp_path, make_run, name):
+@pytest.mark.parametrize("name", ["snapshots", "state", "untrained", "untrained/snapshots"])
+def test_a_link_in_place_of_a_directory_leads_nowhere(tmp_path, make_run, toy, name):
     path, foreign = make_run(tmp_path / "run"), make_run(tmp_path / "foreign")
+    for each in (path, foreign):
+        with RunDirectory.create(each, resume=True) as run:
+            run.keep_untrained(toy())
     before = sorted(foreign.rglob("*"))
     (path / name).rename(tmp_path / "moved")
     (path / name).symlink_to(foreign / name)

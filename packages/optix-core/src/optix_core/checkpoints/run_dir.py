@@ -17,6 +17,7 @@ from optix_core.checkpoints.files import (
     TEMPORARY_PREFIX,
     make_directories,
     remove_orphans,
+    require_own_directory,
     sync_file,
     write_error,
 )
@@ -71,6 +72,8 @@ class RunDirectory:
         """Use :meth:`create` or :meth:`open`."""
         self.path = path
         self.resumed = is_run_directory(path)
+        for directory in (path / UNTRAINED_NAME, path / UNTRAINED_NAME / SNAPSHOTS_NAME):
+            require_own_directory(directory)
         self._lock = lock
         self._problems = remove_orphans(path) if lock else []
         if lock is not None and not lock.supported:
