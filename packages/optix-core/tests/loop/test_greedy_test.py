@@ -1,5 +1,6 @@
 """A run does not end as NO_SIGNAL while its greedy policy beats the one that training began with."""
 
+import dataclasses
 import shutil
 import time
 from itertools import pairwise
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
+from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop.greedy_test import compare_with_untrained
 from optix_core.reporting import replay_decisions
 
@@ -110,6 +112,81 @@ def test_a_run_without_an_untrained_policy_ends_as_before(skill_env, shy_agent, 
     pipeline = VectorBatchPipeline(lambda: skill_env(noise=0.05), agent, n_envs=10, window_size=4)
     optimizer = RLOptimizer(agent, pipeline, max_env_steps=40 * 400, checkpoint_dir=tmp_path / "run")
     assert optimizer.run().verdict == "NO_SIGNAL"
+
+
+def test_a_run_from_before_untrained_policies_were_kept_takes_no_other_for_one(loop, shy_agent, events, tmp_path):
+    def curve(k):
+        return float(k > 0)
+
+    loop(agent=shy_agent(curve), max_env_steps=40 * 20).run()
+    shutil.rmtree(tmp_path / "run/untrained")
+    result = loop(agent=shy_agent(curve), max_env_steps=40 * 400, resume=True).run()
+    assert result.verdict == "NO_SIGNAL"
+    assert not (tmp_path / "run/untrained").exists()
+    assert events("greedy_test")[1:] == []
+
+
+def test_weights_that_do_not_fit_end_the_run_as_before(loop, shy_agent, events):
+    class Picky(shy_agent):
+        def load_weights(self, path):
+            skill = self.skill
+            super().load_weights(path)
+            if self.skill == 0.0 and skill > 0.0:
+                raise ValueError("no fit")
+
+    result = loop(agent=Picky(lambda k: min(1.0, k / 50))).run()
+    assert (result.verdict, result.stop_reason) == ("NO_SIGNAL", "no_signal")
+    (error,) = events("error")
+    assert "no fit" in error["message"]
+
+
+def test_an_environment_in_which_the_untrained_policy_cannot_be_played_ends_the_run_as_before(
+    loop, shy_agent, skill_env, events
+):
+    class Trap(skill_env):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            return observation, (float("nan") if action.item() < 0 else reward), *rest
+
+    agent = shy_agent(lambda k: -1.0 if k == 0 else 0.0)
+    optimizer = loop(agent=agent)
+    optimizer.pipeline = VectorBatchPipeline(lambda: Trap(noise=0.05), agent, n_envs=10, window_size=4)
+    result = optimizer.run()
+    assert (result.verdict, result.stop_reason) == ("NO_SIGNAL", "no_signal")
+    assert result.confirmed_return is not None
+    (error,) = events("error")
+    assert "NaN" in error["message"]
+
+
+class Unmoved(ReturnEvaluator):
+    """A score that is not the return."""
+
+    def score(self, episode_data, train_diagnostics):
+        found = super().score(episode_data, train_diagnostics)
+        return found and dataclasses.replace(found, primary_score=0.0)
+
+
+def test_a_score_of_the_users_own_is_not_judged_by_returns(loop, shy_agent, events):
+    result = loop(agent=shy_agent(lambda k: min(1.0, k / 50)), evaluator=Unmoved()).run()
+    assert result.verdict == "NO_SIGNAL"
+    assert events("greedy_test") == []
+
+
+def test_a_validation_score_is_not_judged_by_returns_in_training_environments(loop, shy_agent, skill_env, events):
+    class Elsewhere(skill_env):
+        def step(self, action):
+            return super().step(np.zeros(1))
+
+    agent = shy_agent(lambda k: min(1.0, k / 50))
+    validation = VectorBatchPipeline(lambda: Elsewhere(noise=0.05), agent, n_envs=2, window_size=4, mode="greedy")
+    assert loop(agent=agent, val_pipeline=validation).run().verdict == "NO_SIGNAL"
+    assert events("greedy_test") == []
+
+
+def test_an_agent_that_cannot_act_greedily_is_not_asked_to(loop, skill_agent, events, tmp_path):
+    assert loop(agent=skill_agent(lambda k: 0.0)).run().verdict == "NO_SIGNAL"
+    assert events("greedy_test") == []
+    assert not (tmp_path / "run/untrained").exists()
 
 
 def test_the_comparison_is_paired():

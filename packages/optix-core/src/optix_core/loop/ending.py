@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.budget import StopReason
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.run import Run
@@ -49,8 +48,7 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
 
 def _has_scores_of_its_own(run: Run) -> bool:
     """Whether the kept scores are the user's own goal or come from validation, and not training returns."""
-    own_goal = run.checkpoint_score_fn is not None or type(run.controller.evaluator) is not ReturnEvaluator
-    return own_goal or run.validation.pipeline is not None
+    return run.checkpoint_score_fn is not None or not run.judges_training_returns
 
 
 def keep_last_policy(run: Run) -> None:

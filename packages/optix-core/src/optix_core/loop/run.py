@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.errors import ConfigError, RunDirectoryError
+from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -30,6 +31,7 @@ from optix_protocol import (
     LoopState,
     PolicySnapshot,
     StateTree,
+    SupportsPolicy,
     SupportsTrainingState,
     Verdict,
     is_on_policy,
@@ -117,13 +119,23 @@ class Run:
         """Keeps what happened."""
         return self.run_dir.journal
 
+    @property
+    def judges_training_returns(self) -> bool:
+        """Whether the scores are returns of training, and not the user's own or those of a validation."""
+        return type(self.controller.evaluator) is ReturnEvaluator and self.validation.pipeline is None
+
+    @property
+    def _can_ask_greedily(self) -> bool:
+        """Whether greedy episodes measure what the scores measure, without what exploring hides."""
+        return self.judges_training_returns and isinstance(self.agent, SupportsPolicy)
+
     # ---------------------------------------------------------------- the line
 
     def train(self) -> tuple[StopReason, str]:
         """Go round until a decision stops it; return why."""
         if self.outcome is not None:
             return self.outcome
-        if self.progress.num_windows == 0:
+        if self.progress.num_env_steps == 0 and self._can_ask_greedily:
             self._survive_disk(lambda: self.run_dir.keep_untrained(self.agent))
         windows = iter(self.pipeline.windows())
         self._announce_policy()
@@ -353,18 +365,18 @@ class Run:
 
     def _compare_with_untrained(self) -> None:
         """Play the present and the untrained policy on the same fresh episodes, and tell the controller."""
-        if not self.run_dir.has_untrained:
+        if not (self._can_ask_greedily and self.run_dir.has_untrained):
             return
         self._num_greedy_tests += 1
         seed = derive_seed(self.seed, "greedy test", self._num_greedy_tests)
-        present = self.arena.returns(NUM_PAIRS, seed)
-        if len(present) == 0:
-            return
         try:
+            present = self.arena.returns(NUM_PAIRS, seed)
+            if len(present) == 0:
+                return
             with self.arena.borrowed(lambda: self.run_dir.load_untrained(self.agent)):
                 untrained = self.arena.returns(NUM_PAIRS, seed)
-        except RunDirectoryError as error:
-            self.journal.append("error", message=f"The untrained policy could not be played: {error}")
+        except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
+            self.journal.append("error", message=f"The policy could not be compared with the untrained one: {error}")
             return
         found = compare_with_untrained(untrained, present)
         self.journal.append(
