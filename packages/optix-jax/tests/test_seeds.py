@@ -101,6 +101,12 @@ def test_a_run_of_many_seeds_reports_what_single_runs_report(tmp_path):
         train_seeds(plan, 2, tmp_path / "run")
 
 
+def test_a_budget_smaller_than_a_window_is_kept(tmp_path):
+    config, plan = plan_of(max_env_steps=1100)  # 512 steps per collection, of which eight make a window
+    (found,) = train_seeds(plan, 1, tmp_path / "run").seeds
+    assert found.train_env_steps == train(config).train_env_steps == 1024
+
+
 def test_only_where_the_device_can(tmp_path):
     plan = TrainPlan.of(TrainConfig(env_id="CartPole-v1", backend="jax", overrides={"fused": False}))
     assert plan.loop.fused is False

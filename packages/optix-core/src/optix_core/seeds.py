@@ -15,7 +15,7 @@ from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.statistics import Interval, iqm, mean, stratified_bootstrap
 from optix_core.loop.arena import Arena
-from optix_core.loop.budget import Budget, StopReason
+from optix_core.loop.budget import Budget, StopReason, fit_updates
 from optix_core.loop.controller import LoopController
 from optix_core.loop.decision import Action, Decision, decide
 from optix_core.loop.final import choose_final_policy
@@ -185,6 +185,8 @@ def _group(plan: TrainPlan, seeds: Sequence[int]) -> SeedGroup:
             f"{plan.algorithm} of backend '{plan.backend}' cannot train many seeds of {plan.env_id} at once: "
             "that takes --backend jax and an environment in pure JAX, such as those of gymnax and brax."
         )
+    if plan.max_env_steps is not None:
+        fit_updates(group, plan.n_envs * plan.loop.window_size, plan.max_env_steps)
     return group
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -94,6 +95,15 @@ class FusedSeeds:
                 stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(states[i] for i in members))
                 actors = begin_all(self._plan, jax.device_put(jnp.stack([keys[i] for i in members]), self._device))
                 self._groups.append((jax.device_put(stacked, self._device), actors))
+
+    @property
+    def updates_per_window(self) -> int:
+        """How many collections make a window; may be changed between two windows."""
+        return self._plan.num_updates
+
+    @updates_per_window.setter
+    def updates_per_window(self, updates: int) -> None:
+        self._plan = replace(self._plan, num_updates=updates)
 
     def collect(self) -> list[EpisodeData]:
         """Return the next window of every agent, by position."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from optix_core.errors import ConfigError
 
@@ -31,6 +32,19 @@ class StopReason(StrEnum):
     """Weights or losses became NaN or infinite and there was no safe policy to return to."""
     ERROR = "error"
     """The environment, the agent or a callback raised."""
+
+
+def fit_updates(source: Any, env_steps: int, max_env_steps: int) -> None:
+    """Let a source that joins collections to windows (``updates_per_window``) join no more than the budget holds.
+
+    Args:
+        source: a pipeline, or agents of many seeds; one that joins nothing is left alone.
+        env_steps: of one collection.
+        max_env_steps: budget of the run.
+    """
+    updates = getattr(source, "updates_per_window", None)
+    if isinstance(updates, int):
+        source.updates_per_window = min(updates, max(1, max_env_steps // env_steps))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from optix_core.convergence import ConvergenceMonitor, DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
-from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_core.loop.budget import Budget, Progress, StopReason, fit_updates
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Scheduler
 from optix_core.loop.ending import finish
@@ -145,6 +145,7 @@ class RLOptimizer:
                 f"max_env_steps={max_env_steps} is less than one step of each of the {num_envs} environments."
             )
         pipeline.window_size = min(rows, max(1, max_env_steps // num_envs))
+        fit_updates(pipeline, num_envs * pipeline.window_size, max_env_steps)
 
     def add_callback(self, callback: LoopCallback) -> None:
         """Let another callback hear what happens."""
