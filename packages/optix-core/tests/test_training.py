@@ -78,6 +78,21 @@ def test_values_out_of_range_are_refused(reference, overrides):
         TrainPlan.of(TrainConfig(env_id="CartPole-v1", overrides=overrides))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"max_env_steps": 0}, {"max_env_steps": 50.5}, {"n_envs": 0}, {"n_envs": -2}, {"seed": 1.5}]
+)
+def test_numbers_that_count_nothing_are_refused(reference, settings):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        TrainPlan.of(TrainConfig(env_id="CartPole-v1", **settings))
+
+
+def test_a_budget_written_as_a_power_of_ten_is_stored_as_a_whole_number(reference):
+    plan = TrainPlan.of(TrainConfig(env_id="CartPole-v1", max_env_steps=1e5))
+    assert isinstance(plan.max_env_steps, int)
+    assert TrainPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
 def test_a_run_that_optix_train_did_not_start_has_no_plan():
     with pytest.raises(ConfigError, match="was not started by `optix train`"):
         TrainPlan.from_dict({"env_id": "CartPole-v1"})

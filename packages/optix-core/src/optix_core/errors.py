@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class OptixError(Exception):
@@ -28,6 +30,26 @@ class RunDirectoryError(OptixError):
 
 class MissingExtraError(OptixError, ImportError):
     """An optional dependency that is not installed; the message names the command that installs it."""
+
+
+def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
+    """Return a number of things as an int; ``1e6`` is one.
+
+    Args:
+        name: of the setting.
+        value: what was given.
+        least: the smallest value allowed.
+
+    Raises:
+        ConfigError: it is no whole number, or too small.
+    """
+    try:
+        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} must be a whole number, got {value!r}.") from None
+    if least is not None and number < least:
+        raise ConfigError(f"{name} must be at least {least}, got {number}.")
+    return number
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from optix_core.backends import (
 from optix_core.convergence import ConvergenceMonitor
 from optix_core.defaults import recipe, usual_algorithm
 from optix_core.environments import EnvSpec
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
@@ -160,8 +160,12 @@ class TrainPlan:
         loop = {k: v for k, v in config.overrides.items() if k in loop_names}
         hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams}
         hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
-        budget = config.max_env_steps or family.max_env_steps
-        n_envs = min(config.n_envs or family.n_envs, budget)
+        budget, n_envs = family.max_env_steps, family.n_envs
+        if config.max_env_steps is not None:
+            budget = whole_number("max_env_steps", config.max_env_steps, least=1)
+        if config.n_envs is not None:
+            n_envs = whole_number("n_envs", config.n_envs, least=1)
+        n_envs = min(n_envs, budget)
         settings = _loop_settings({"window_size": family.window_size, **family.loop, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
         if settings.early_plateau_fraction is None:
@@ -171,7 +175,7 @@ class TrainPlan:
             env_id=str(spec.env_id),
             backend=backend.name,
             algorithm=info.name,
-            seed=config.seed,
+            seed=whole_number("seed", config.seed),
             device=config.device,
             n_envs=n_envs,
             max_env_steps=budget,

@@ -360,6 +360,31 @@ def test_an_evaluator_of_your_own_chooses_the_final_policy(loop):
     assert result.confirmed_return["mean"] < 0.3
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"evaluator": lambda window: 1.0}, "is no evaluator: it lacks score, combine"),
+        ({"evaluator": ReturnEvaluator}, r"the class ReturnEvaluator: make one of it"),
+        ({"scheduler": 3}, "int is no scheduler"),
+        ({"optimizer": object()}, "object is no optimizer"),
+        ({"val_pipeline": "CartPole-v1"}, "str is no pipeline: it lacks windows"),
+        ({"callbacks": print}, "is no callback"),
+        ({"max_env_steps": 50.5}, r"max_env_steps must be a whole number, got 50\.5"),
+        ({"max_env_steps": "100"}, "max_env_steps must be a whole number, got '100'"),
+        ({"max_snapshots": 1}, "max_snapshots must be at least 2, got 1"),
+        ({"confirm_episodes": 2.5}, "confirm_episodes must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+    ],
+)
+def test_wrong_settings_are_told_in_a_line(loop, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        loop(**settings)
+
+
+def test_a_budget_may_be_written_as_a_power_of_ten(loop):
+    assert loop(max_env_steps=1e3, n_envs=3).run().train_env_steps <= 1000
+
+
 def test_a_run_without_a_single_finished_episode_still_ends_with_a_policy(loop, skill_env, skill_agent, tmp_path):
     agent = skill_agent()
     pipeline = VectorBatchPipeline(lambda: skill_env(length=10_000), agent, n_envs=2, window_size=4)

@@ -206,6 +206,8 @@ def test_actions_of_a_wrong_shape_are_refused(skill_env):
 def test_impossible_settings_are_refused(skill_env, skill_agent):
     with pytest.raises(ConfigError):
         VectorBatchPipeline(skill_env, skill_agent(), n_envs=0)
+    with pytest.raises(ConfigError, match=r"window_size must be a whole number, got 2\.5"):
+        VectorBatchPipeline(skill_env, skill_agent(), n_envs=1, window_size=2.5)
     with pytest.raises(ConfigError, match="make_policy"):
         VectorBatchPipeline(skill_env, skill_agent(), mode="greedy")
 

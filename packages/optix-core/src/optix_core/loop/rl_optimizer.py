@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from optix_core.checkpoints import RunDirectory
 from optix_core.checkpoints.documents import plain
 from optix_core.convergence import ConvergenceMonitor, DegradationTest
-from optix_core.errors import ConfigError, OptixError, RunDirectoryError
+from optix_core.errors import ConfigError, OptixError, RunDirectoryError, whole_number
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, Progress, StopReason, fit_updates
@@ -39,7 +39,13 @@ from optix_protocol import (
     is_on_policy,
 )
 
-_SIX_METHODS = ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights")
+_METHODS: Mapping[str, Sequence[str]] = {
+    "agent": ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights"),
+    "pipeline": ("windows", "policy_changed", "close"),
+    "evaluator": ("score", "combine"),
+    "optimizer": ("suggest", "on_improvement", "on_plateau", "is_probing"),
+    "scheduler": ("update", "state_dict", "load_state_dict"),
+}
 
 
 class RLOptimizer:
@@ -99,12 +105,24 @@ class RLOptimizer:
         state_interval_s: float = 10.0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        for kind, part in (
+            ("agent", agent),
+            ("pipeline", pipeline),
+            ("pipeline", val_pipeline or pipeline),
+            ("evaluator", evaluator),
+            ("optimizer", optimizer),
+            ("scheduler", scheduler),
+        ):
+            if part is not None or kind in ("agent", "pipeline"):
+                _require(kind, part)
+        if max_env_steps is not None:
+            max_env_steps = whole_number("max_env_steps", max_env_steps)
+        if max_episodes is not None:
+            max_episodes = whole_number("max_episodes", max_episodes)
+        max_snapshots = whole_number("max_snapshots", max_snapshots, least=2)
+        confirm_episodes = whole_number("confirm_episodes", confirm_episodes, least=2)
+        seed = whole_number("seed", seed)
         self._fit_window(pipeline, max_env_steps)
-        if max_snapshots < 2 or confirm_episodes < 2:
-            raise ConfigError("max_snapshots and confirm_episodes must be at least 2.")
-        missing = [name for name in _SIX_METHODS if not callable(getattr(agent, name, None))]
-        if missing:
-            raise ConfigError(f"{type(agent).__name__} is no agent: it lacks {', '.join(missing)}.")
         self.agent = agent
         self.pipeline = pipeline
         self.val_pipeline = val_pipeline
@@ -129,7 +147,9 @@ class RLOptimizer:
             degradation=DegradationTest() if rollback_on_degradation else None,
         )
         self.result: RunResult | None = None
-        self._callbacks = CallbackList([callbacks] if isinstance(callbacks, LoopCallback) else callbacks)
+        self._callbacks = CallbackList(
+            [callbacks] if isinstance(callbacks, LoopCallback) or not isinstance(callbacks, Iterable) else callbacks
+        )
         for callback in self._callbacks.callbacks:
             _require_callback(callback)
         self._run: Run | None = None
@@ -335,6 +355,15 @@ class RLOptimizer:
         pipeline = {name: getattr(self.pipeline, name, None) for name in ("num_envs", "window_size")}
         hyperparams = dict(self.agent.get_hyperparams().params)
         return {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": pipeline}
+
+
+def _require(kind: str, part: object) -> None:
+    """Raise ``ConfigError`` unless a part has the methods that the loop calls."""
+    if isinstance(part, type):
+        raise ConfigError(f"The {kind} is the class {part.__name__}: make one of it, {part.__name__}(...).")
+    missing = [name for name in _METHODS[kind] if not callable(getattr(part, name, None))]
+    if missing:
+        raise ConfigError(f"{type(part).__name__} is no {kind}: it lacks {', '.join(missing)}.")
 
 
 def _require_callback(callback: object) -> None:

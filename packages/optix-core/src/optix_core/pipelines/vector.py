@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from optix_core.environments import EnvSpec, make_vector
-from optix_core.errors import ConfigError, EnvError, OptixError
+from optix_core.errors import ConfigError, EnvError, OptixError, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor
 from optix_core.seeding import derive_seed
@@ -60,8 +60,8 @@ class VectorBatchPipeline:
     ) -> None:
         from gymnasium.vector import AutoresetMode
 
-        if n_envs < 1 or window_size < 1:
-            raise ConfigError(f"n_envs and window_size must be at least 1, got {n_envs} and {window_size}.")
+        n_envs = whole_number("n_envs", n_envs, least=1)
+        window_size = whole_number("window_size", window_size, least=1)
         self.agent = agent
         self.window_size = window_size
         self._clip_rewards = clip_rewards
