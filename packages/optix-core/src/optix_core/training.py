@@ -39,6 +39,9 @@ from optix_protocol import (
 MAX_ENVS = 65_536
 """More environments side by side than this are taken for a mistake."""
 
+MAX_SETTING = 10**9
+"""The same for steps of a window, policies kept and episodes of a confirmation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -391,10 +394,11 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
     wrong = [
         name
         for name in ("window_size", "max_snapshots", "confirm_episodes")
-        if not isinstance(getattr(settings, name), int) or getattr(settings, name) < 1
+        if not isinstance(getattr(settings, name), int) or not 1 <= getattr(settings, name) <= MAX_SETTING
     ]
     if wrong:
-        raise ConfigError(f"{wrong[0]} must be a positive whole number, got {getattr(settings, wrong[0])!r}.")
+        got = f"got {getattr(settings, wrong[0])!r}"
+        raise ConfigError(f"{wrong[0]} must be a positive whole number of at most {MAX_SETTING:,}, {got}.")
     if not (isinstance(settings.state_interval_s, int | float) and settings.state_interval_s >= 0):
         raise ConfigError(f"state_interval_s must be a number of seconds, got {settings.state_interval_s!r}.")
     for name in ("margin", "margin_fraction", "alpha", "early_plateau_fraction"):

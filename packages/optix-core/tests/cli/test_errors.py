@@ -35,6 +35,7 @@ def assert_one_line(outcome, *words):
         (["CartPole-v1", "--set", "learning_rate"], ["key=value", "'learning_rate'"]),
         (["CartPole-v1", "--set", "gamma=.9", "--set", "gamma=.8"], ["'gamma' twice"]),
         (["CartPole-v1", "--set", "window_size=0"], ["window_size must be a positive whole number"]),
+        (["CartPole-v1", "--set", "window_size=1000000000000"], ["window_size must be a positive whole number"]),
         (["CartPole-v1", "--set", "alpha=7"], ["alpha"]),
         (["CartPole-v1", "--max-seconds", "0"], ["max_seconds must be positive"]),
         (["CartPole-v1", "--max-env-steps", "0"], ["--max-env-steps", "optix train --help"]),
@@ -46,6 +47,14 @@ def assert_one_line(outcome, *words):
 def test_bad_input_of_train(train, tmp_path, args, words):
     assert_one_line(train(*args), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory(train, monkeypatch):
+    def collect(pipeline):
+        raise MemoryError("Unable to allocate 45.5 PiB")
+
+    monkeypatch.setattr("optix_core.pipelines.VectorBatchPipeline.collect", collect)
+    assert_one_line(train(), "memory", "45.5 PiB")
 
 
 def test_an_unknown_backend(optix, tmp_path):

@@ -75,6 +75,11 @@ def run(args: Sequence[str] | None = None) -> int:
             raise
         fail(str(error))
         return EXIT_USER_ERROR
+    except MemoryError as error:
+        if os.environ.get("OPTIX_DEBUG"):
+            raise
+        fail(f"Not enough memory ({error}): choose smaller windows, networks or replay memories.")
+        return EXIT_USER_ERROR
     except typer.Abort:
         fail("interrupted.")
         return EXIT_USER_ERROR
