@@ -115,6 +115,20 @@ def test_a_finished_run_goes_on_with_a_larger_budget(loop, tmp_path):
     assert resumed["budget"]["max_env_steps"] == 30 * 80
 
 
+def test_a_run_whose_budget_was_shorter_than_a_window_goes_on_with_a_larger_one(loop):
+    assert loop("run", max_env_steps=20).run().train_env_steps == 20
+    assert loop("run", max_env_steps=300, resume=True).run().train_env_steps == 20 + 9 * 30
+
+
+@pytest.mark.parametrize("smaller", [{"max_env_steps": 300}, {"max_env_steps": 20}, {"max_episodes": 10}])
+def test_a_run_that_has_used_up_its_new_budget_trains_no_more(loop, smaller):
+    first = loop("run", max_env_steps=600).run()
+    again = loop("run", resume=True, **smaller).run()
+    assert again.train_env_steps == first.train_env_steps == 600
+    assert again.stop_reason == ("budget_episodes" if "max_episodes" in smaller else "budget_env_steps")
+    assert again.confirmed_return == first.confirmed_return
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(loop, tmp_path):
     whole = loop("whole")
     whole.run()

@@ -122,6 +122,8 @@ class RLOptimizer:
         max_snapshots = whole_number("max_snapshots", max_snapshots, least=2)
         confirm_episodes = whole_number("confirm_episodes", confirm_episodes, least=2)
         seed = whole_number("seed", seed)
+        # As asked for: what the budget makes of it may change with the budget.
+        self._windows = {name: getattr(pipeline, name, None) for name in ("num_envs", "window_size")}
         self._fit_window(pipeline, max_env_steps)
         self.agent = agent
         self.pipeline = pipeline
@@ -352,9 +354,8 @@ class RLOptimizer:
             "algorithm": str(getattr(self.agent, "algorithm", kind.__name__)),
         }
         named = {key: self.config.get(key, value) for key, value in defaults.items()}
-        pipeline = {name: getattr(self.pipeline, name, None) for name in ("num_envs", "window_size")}
         hyperparams = dict(self.agent.get_hyperparams().params)
-        return {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": pipeline}
+        return {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": self._windows}
 
 
 def _require(kind: str, part: object) -> None:

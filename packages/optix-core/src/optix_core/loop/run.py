@@ -137,6 +137,10 @@ class Run:
             return self.outcome
         if self.progress.num_env_steps == 0 and self._can_ask_greedily:
             self._survive_disk(lambda: self.run_dir.keep_untrained(self.agent))
+        if self.controller.budget.exceeded(self.progress) is not None:  # resumed with a smaller budget
+            ended = decide(self.controller.evidence())
+            assert ended.stop_reason is not None
+            return ended.stop_reason, ended.why
         windows = iter(self.pipeline.windows())
         self._announce_policy()
         self._next_state_s = self.elapsed_s + self.state_interval_s
