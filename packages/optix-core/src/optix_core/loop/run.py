@@ -16,7 +16,7 @@ from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
-from optix_core.loop.greedy_test import NUM_PAIRS, compare_with_untrained
+from optix_core.loop.greedy_test import ask_greedily, can_ask_greedily
 from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.state import can_resume_exactly, run_state
 from optix_core.loop.validation import Validation
@@ -31,7 +31,6 @@ from optix_protocol import (
     LoopState,
     PolicySnapshot,
     StateTree,
-    SupportsPolicy,
     SupportsTrainingState,
     Verdict,
     is_on_policy,
@@ -124,18 +123,13 @@ class Run:
         """Whether the scores are returns of training, and not the user's own or those of a validation."""
         return type(self.controller.evaluator) is ReturnEvaluator and self.validation.pipeline is None
 
-    @property
-    def _can_ask_greedily(self) -> bool:
-        """Whether greedy episodes measure what the scores measure, without what exploring hides."""
-        return self.judges_training_returns and isinstance(self.agent, SupportsPolicy)
-
     # ---------------------------------------------------------------- the line
 
     def train(self) -> tuple[StopReason, str]:
         """Go round until a decision stops it; return why."""
         if self.outcome is not None:
             return self.outcome
-        if self.progress.num_env_steps == 0 and self._can_ask_greedily:
+        if self.progress.num_env_steps == 0 and can_ask_greedily(self):
             self._survive_disk(lambda: self.run_dir.keep_untrained(self.agent))
         if self.controller.budget.exceeded(self.progress) is not None:  # resumed with a smaller budget
             ended = decide(self.controller.evidence())
@@ -154,7 +148,8 @@ class Run:
             observation = self._observe(window)
             evidence = self._gather(observation, window)
             decision = decide(evidence)
-            self._record(evidence, decision, observation, window)
+            # The greedy test may have corrected the assessment meanwhile.
+            self._record(evidence, decision, replace(observation, assessment=self.controller.assessment), window)
             if decision.checkpoint:
                 self.keep_policy()
             if decision.action is Action.ROLLBACK:
@@ -204,7 +199,7 @@ class Run:
             and self.arena.num_env_steps <= EVALUATION_SHARE * self.progress.num_env_steps
         )
         if request is None and self.controller.ends_without_signal():
-            self._compare_with_untrained()
+            self._num_greedy_tests += ask_greedily(self, self._num_greedy_tests + 1)
         return self.controller.evidence(
             snapshot_due=self.controller.snapshot_due(),
             tuning_due=(
@@ -366,32 +361,6 @@ class Run:
                 return confirmation.explanation
             if not confirmation.replicate:
                 return None
-
-    def _compare_with_untrained(self) -> None:
-        """Play the present and the untrained policy on the same fresh episodes, and tell the controller."""
-        if not (self._can_ask_greedily and self.run_dir.has_untrained):
-            return
-        self._num_greedy_tests += 1
-        seed = derive_seed(self.seed, "greedy test", self._num_greedy_tests)
-        try:
-            present = self.arena.returns(NUM_PAIRS, seed)
-            if len(present) == 0:
-                return
-            with self.arena.borrowed(lambda: self.run_dir.load_untrained(self.agent)):
-                untrained = self.arena.returns(NUM_PAIRS, seed)
-        except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
-            self.journal.append("error", message=f"The policy could not be compared with the untrained one: {error}")
-            return
-        found = compare_with_untrained(untrained, present)
-        self.journal.append(
-            "greedy_test",
-            gain=found.gain,
-            p_value=found.p_value,
-            learned=found.learned,
-            message=found.explanation,
-        )
-        if found.learned:
-            self.controller.learned_greedily(found.explanation)
 
     def _roll_back(self, why: str) -> None:
         """Return to the best policy: the exact training state where the agent has one, its weights otherwise."""
