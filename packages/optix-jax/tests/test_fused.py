@@ -20,7 +20,9 @@ from optix_jax.environments import GymnaxEnvironment, Transition, gymnax_id
 from optix_jax.pipeline import FusedPipeline
 from optix_protocol import LoopCallback
 
-needs_gymnax = pytest.mark.skipif(not find_spec("gymnax"), reason="gymnax is an extra")
+needs_gymnax = pytest.mark.skipif(
+    not find_spec("gymnax"), reason="optix-jax works without its extra gymnax; .ci/run has it"
+)
 
 
 @dataclass(frozen=True)

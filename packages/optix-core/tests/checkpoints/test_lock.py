@@ -51,7 +51,7 @@ def test_one_process_cannot_lock_twice(tmp_path):
     DirectoryLock(tmp_path).release()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, so no child inherits a lock")
 def test_a_forked_child_neither_keeps_nor_frees_the_lock(tmp_path):
     lock = DirectoryLock(tmp_path)
     alive_read, alive_write = os.pipe()
