@@ -57,6 +57,20 @@ class Arena:
         outcome = self.play(episodes, seed)
         return np.empty(0) if outcome is None else outcome.returns
 
+    def paired_returns(
+        self, episodes: int, seed: int, load: Callable[[], object]
+    ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]] | None:
+        """Play the present policy and the one that ``load`` puts into the agent on the same episodes.
+
+        Returns:
+            The returns of both, present first, or None without environments for evaluation.
+        """
+        present = self.returns(episodes, seed)
+        if len(present) == 0:
+            return None
+        with self.borrowed(load):
+            return present, self.returns(episodes, seed)
+
     @contextmanager
     def borrowed(self, load: Callable[[], object]) -> Iterator[None]:
         """Let the agent act with other weights inside the block, and be as it was afterwards.

@@ -88,14 +88,13 @@ def ask_greedily(run: Run, number: int) -> bool:
         return False
     seed = derive_seed(run.seed, "greedy test", number)
     try:
-        present = run.arena.returns(NUM_PAIRS, seed)
-        if len(present) == 0:
-            return True
-        with run.arena.borrowed(lambda: run.run_dir.load_untrained(run.agent)):
-            untrained = run.arena.returns(NUM_PAIRS, seed)
+        played = run.arena.paired_returns(NUM_PAIRS, seed, lambda: run.run_dir.load_untrained(run.agent))
     except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
         run.journal.append("error", message=f"The policy could not be compared with the untrained one: {error}")
         return True
+    if played is None:
+        return True
+    present, untrained = played
     found = compare_with_untrained(untrained, present)
     run.journal.append(
         "greedy_test", gain=found.gain, p_value=found.p_value, learned=found.learned, message=found.explanation

@@ -342,11 +342,12 @@ class Run:
         while True:
             self._num_confirmations += 1
             seed = derive_seed(self.seed, "degradation", self._num_confirmations)
-            present = self.arena.returns(test.num_pairs, seed)
-            if len(present) == 0:
+            played = self.arena.paired_returns(
+                test.num_pairs, seed, lambda: self.registry.load(self.agent, best.snapshot_id)
+            )
+            if played is None:
                 return None
-            with self.arena.borrowed(lambda: self.registry.load(self.agent, best.snapshot_id)):
-                earlier = self.arena.returns(test.num_pairs, seed)
+            present, earlier = played
             confirmation = test.confirm(earlier, present)
             self.journal.append(
                 "degradation_test",
