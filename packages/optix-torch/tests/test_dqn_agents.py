@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import nn
 
 from optix_core.data import PrioritizedReplayBuffer, ReplayBuffer
+from optix_core.loop.arena import Arena
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.policies import policy_from_tree
 from optix_protocol import EpisodeData, HyperparamSet
@@ -194,6 +195,41 @@ def test_acts_at_random_until_learning_starts(name):
     agent.learn(random_window(seed=1))
     if name == "rainbow":
         assert len(set(agent.act(same))) == 1  # one noise for the whole batch
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_short_episodes_fill_the_memory_with_their_ends_and_learning_starts_all_the_same(name, length):
+    agent = make(name, capacity=200, learning_starts=190)
+    for seed in range(6):  # 64 transitions each, and as many final observations where an episode is one step
+        assert agent.is_warming_up is (seed < 3)
+        window = random_window(seed=seed)
+        ends = np.zeros(window.rewards.shape, bool)
+        ends[length - 1 :: length] = True
+        agent.learn(
+            replace(
+                window,
+                truncated=ends,
+                terminated=np.zeros_like(ends),
+                final_observations=np.zeros((int(ends.sum()), 3), np.float32),
+                episode_returns=np.zeros(int(ends.sum())),
+                episode_lengths=np.full(int(ends.sum()), length),
+            )
+        )
+    assert agent._num_updates == 4 * 64 * 0.5
+
+
+def test_acting_by_other_weights_for_a_while_copies_no_memory(name, tmp_path, monkeypatch):
+    agent, pipeline = cartpole(name)
+    agent.save_weights(tmp_path / "early")
+    for _ in range(5):
+        agent.learn(pipeline.collect())
+    twin, other = cartpole(name, num_windows=15)
+    monkeypatch.setattr(ReplayBuffer, "state", lambda self: pytest.fail("the memory was copied"))
+    arena = Arena(agent, lambda num_envs: gym.make_vec("CartPole-v1", num_envs, vectorization_mode="sync"))
+    arena.paired_returns(2, 0, lambda: agent.load_weights(tmp_path / "early"))
+    monkeypatch.undo()
+    for _ in range(3):  # and nobody can tell afterwards
+        assert agent.learn(pipeline.collect()) == twin.learn(other.collect())
 
 
 def test_epsilon_falls_on_a_straight_line_and_says_how_often_to_explore():

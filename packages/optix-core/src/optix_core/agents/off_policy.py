@@ -161,18 +161,23 @@ class OffPolicyAgent(NetworkAgent):
         if episode_data.num_env_steps:
             self.replay.add(episode_data)
             self._num_env_steps += episode_data.num_env_steps
-            if not self._is_warming_up:
+            if not self.is_warming_up:
                 self._updates_owed += self.hyperparams["updates_per_step"] * episode_data.num_env_steps
                 self._make_updates(int(self._updates_owed))
             self._prepare_to_act()
         return {**self._diagnostics, "buffer_size": float(len(self.replay))}
 
     @property
-    def _is_warming_up(self) -> bool:
-        return len(self.replay) < max(1, int(self.hyperparams["learning_starts"]))
+    def is_warming_up(self) -> bool:
+        """Whether it acts at random and does not learn yet: before ``learning_starts`` steps, or with no memory at all.
+
+        Steps count, not what the memory holds: final observations take rows too, so short episodes would keep a ring
+        from ever holding as many transitions as it has rows.
+        """
+        return self._num_env_steps < self.hyperparams["learning_starts"] or not len(self.replay)
 
     def _explore(self, observations: Array) -> Array:
-        return self._random_actions(len(observations)) if self._is_warming_up else super()._explore(observations)
+        return self._random_actions(len(observations)) if self.is_warming_up else super()._explore(observations)
 
     def _make_updates(self, num_updates: int) -> None:
         if not num_updates:
@@ -195,13 +200,22 @@ class OffPolicyAgent(NetworkAgent):
 
     # ---- state ------------------------------------------------------------------------------------------------------
 
+    def learned_state(self) -> StateTree:
+        """Return copies of networks, targets, optimisers and random numbers; the memory, the bulk, is left out."""
+        return {"weights": self._weights(), "networks": self.networks.state(), "rng": rng_state(self._rng)}
+
+    def restore_learned_state(self, state: StateTree) -> None:
+        """Act and learn again as the agent did that returned ``state``, if it has learned nothing since."""
+        self.networks.restore(state["networks"])
+        self._load(state["weights"])
+        self._prepare_to_act()
+        restore_rng(self._rng, state["rng"])
+
     def training_state(self) -> StateTree:
         """Return copies of networks, targets, optimisers, memory, random numbers and counters."""
         return {
-            "weights": self._weights(),
-            "networks": self.networks.state(),
+            **self.learned_state(),
             "replay": self.replay.state(),
-            "rng": rng_state(self._rng),
             "hyperparams": dict(self.hyperparams.to_set().params),
             "num_env_steps": self._num_env_steps,
             "num_updates": self._num_updates,
@@ -216,10 +230,7 @@ class OffPolicyAgent(NetworkAgent):
         self._updates_owed = float(state["updates_owed"])
         self._diagnostics = dict(state["diagnostics"])
         self.replay.restore(state["replay"])
-        self.networks.restore(state["networks"])
-        self._load(state["weights"])
-        self._prepare_to_act()
-        restore_rng(self._rng, state["rng"])
+        self.restore_learned_state(state)
 
 
 def make_replay(
@@ -236,13 +247,16 @@ def make_replay(
     Observations are kept as they come, but never in float64.
 
     Raises:
-        ConfigError: learning would never start, because the memory is full before.
+        ConfigError: the memory could not hold what is gathered before learning starts.
     """
     from optix_core.flattening import flat_space
 
     starts, capacity = settings["learning_starts"], settings["capacity"]
     if starts >= capacity:
-        raise ConfigError(f"learning_starts={starts} is never reached by a memory of capacity={capacity} rows.")
+        raise ConfigError(
+            f"learning_starts={starts} transitions are never reached in a memory of capacity={capacity} rows: "
+            "raise capacity or lower learning_starts."
+        )
     dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
     common: dict[str, Any] = {
         "observation_shape": encoder.shape,

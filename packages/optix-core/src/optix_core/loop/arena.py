@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
-from optix_protocol import BaseAgent, SupportsPolicy, SupportsTrainingState
+from optix_core.loop.capabilities import SupportsLearnedState
+from optix_protocol import BaseAgent, StateTree, SupportsPolicy, SupportsTrainingState
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -75,8 +76,18 @@ class Arena:
     def borrowed(self, load: Callable[[], object]) -> Iterator[None]:
         """Let the agent act with other weights inside the block, and be as it was afterwards.
 
-        Its exact training state comes back if it gives that away: loading weights alone would begin slow copies anew.
+        Its exact state comes back if it gives that away: loading weights alone would begin slow copies anew. What
+        acting never touches, a replay memory say, is not copied.
         """
+        state: StateTree
+        if isinstance(self.agent, SupportsLearnedState):
+            state = self.agent.learned_state()
+            try:
+                load()
+                yield
+            finally:
+                self.agent.restore_learned_state(state)
+            return
         if isinstance(self.agent, SupportsTrainingState):
             state = self.agent.training_state()
             try:

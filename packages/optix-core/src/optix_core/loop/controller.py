@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -90,6 +91,7 @@ class LoopController:
     rollbacks: int = 0
     rollbacks_without_gain: int = 0
     _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
+    _warm_up: ScoreJoiner = field(default_factory=lambda: ScoreJoiner(sys.maxsize))
     _learned_why: str = ""
     _learned_until: int = 0
     _next_snapshot: int = 0
@@ -150,6 +152,7 @@ class LoopController:
         validation: EvalMetrics | None = None,
         validate_only: bool = False,
         is_evidence: bool = True,
+        warming_up: bool = False,
     ) -> Observation:
         """Count and score a window.
 
@@ -160,6 +163,8 @@ class LoopController:
             validation: the validation score of the same policy, if it was measured.
             validate_only: scores without validation are no evidence, because the run has a validation pipeline.
             is_evidence: False while hyperparameters are being probed.
+            warming_up: the agent did not learn yet when the window was collected. Such windows say what an untrained
+                policy earns, and nothing of learning: the scheduler gets them as one score, when learning has begun.
         """
         before = self.progress
         self.progress = Progress(
@@ -171,7 +176,7 @@ class LoopController:
         )
         whole = self._score(window, diagnostics)
         metrics = self.evaluator.combine(whole, validation) if validation is not None or not validate_only else None
-        if metrics is not None:
+        if metrics is not None and not warming_up:
             self.history.add(
                 ScorePoint(
                     policy_version=window.policy_version,
@@ -186,11 +191,19 @@ class LoopController:
         scores: list[tuple[int, float, int]] = []
         pieces = [window] if validate_only or self.score_window_env_steps is None else None
         end = before.num_env_steps
+        untrained = self._warm_up.flush() if is_evidence and not warming_up else None
+        if untrained is not None:
+            scores.append((end, *untrained))
+            looked = self.scheduler.update(untrained[0], end, episodes=untrained[1]).looked
         for piece in pieces or time_slices(window, self.score_window_env_steps or window.num_env_steps):
             end += piece.num_env_steps
             found = metrics if pieces is not None else self._score(piece, diagnostics)
             mean = None if found is None else found.primary_score
-            joined = self.joiner.add(piece.num_env_steps, mean, max(1, len(piece.episode_returns)))
+            num_episodes = max(1, len(piece.episode_returns))
+            if warming_up:
+                self._warm_up.add(piece.num_env_steps, mean, num_episodes)
+                continue
+            joined = self.joiner.add(piece.num_env_steps, mean, num_episodes)
             if joined is None:
                 continue
             score, episodes = joined
@@ -302,6 +315,7 @@ class LoopController:
             "history": self.history.state_dict(),
             "smoother": self._smoother.state_dict(),
             "joiner": self.joiner.state_dict(),
+            "warm_up": self._warm_up.state_dict(),
             "best_level": self.best_level,
             "rollbacks": self.rollbacks,
             "rollbacks_without_gain": self.rollbacks_without_gain,
@@ -321,6 +335,8 @@ class LoopController:
         self.history.load_state_dict(state["history"])
         self._smoother.load_state_dict(state["smoother"])
         self.joiner.load_state_dict(state["joiner"])
+        if "warm_up" in state:  # absent in states of release 0.1
+            self._warm_up.load_state_dict(state["warm_up"])
         self.best_level = float(state["best_level"])
         self.rollbacks = int(state["rollbacks"])
         self.rollbacks_without_gain = int(state["rollbacks_without_gain"])

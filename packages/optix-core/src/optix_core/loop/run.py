@@ -14,6 +14,7 @@ from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
+from optix_core.loop.capabilities import SupportsWarmUp
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.greedy_test import ask_greedily, can_ask_greedily
@@ -184,6 +185,7 @@ class Run:
             ),
             validate_only=self.validation.pipeline is not None,
             is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
+            warming_up=isinstance(self.agent, SupportsWarmUp) and self.agent.is_warming_up,
         )
 
     def _gather(self, observation: Observation, window: EpisodeData) -> Evidence:

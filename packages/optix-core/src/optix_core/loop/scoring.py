@@ -82,7 +82,11 @@ class ScoreJoiner:
         if score is not None:
             self._total += score * episodes
             self._episodes += episodes
-        if self._env_steps < self._wanted or not self._episodes:
+        return self.flush() if self._env_steps >= self._wanted else None
+
+    def flush(self) -> tuple[float, int] | None:
+        """Return the mean over the episodes taken in and their number, and begin anew; None if there was none."""
+        if not self._episodes:
             return None
         joined = self._total / self._episodes, self._episodes
         self._env_steps, self._episodes, self._total = 0, 0, 0.0

@@ -249,13 +249,13 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         runner = make_dueling_runner(network, self.device)
         return runner.mlp() if isinstance(runner, DuelingRunner) else host_mlp(network)
 
-    def training_state(self) -> StateTree:
-        """Return copies of networks, target, optimiser, memory, noise, random numbers and counters."""
-        return {**super().training_state(), "noise": self._noise.vector.cpu().numpy().copy()}
+    def learned_state(self) -> StateTree:
+        """Return copies of networks, target, optimiser, noise and random numbers; the memory is left out."""
+        return {**super().learned_state(), "noise": self._noise.vector.cpu().numpy().copy()}
 
-    def restore_training_state(self, state: StateTree) -> None:
-        """Continue as the agent that returned ``state`` would, bit for bit."""
-        super().restore_training_state(state)
+    def restore_learned_state(self, state: StateTree) -> None:
+        """Act and learn again as the agent did that returned ``state``, if it has learned nothing since."""
+        super().restore_learned_state(state)
         self._noise.vector.copy_(torch.from_numpy(np.array(state["noise"])))
         self._refresh_policy()
 
