@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from optix_core.checkpoints import RunDirectory, read_events
-from optix_core.checkpoints.tree import read_chunk_names
+from optix_core.storage.tree import read_chunk_names
 
 KINDS = ("run_started", "window", "snapshot", "rollback", "degradation_test", "symptom", "selection", "confirmed")
 

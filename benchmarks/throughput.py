@@ -60,7 +60,7 @@ def sb3_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
 
 
 def optix_trainer(algorithm: str, env_id: str, case: Case, backend: str) -> Trainer:
-    from optix_core.backends import make_agent
+    from optix_core.agents.backends import make_agent
     from optix_core.pipelines import VectorBatchPipeline
 
     agent = make_agent(algorithm, env_id, framework=backend, seed=0, **case.settings)
@@ -201,7 +201,7 @@ def measure_cuda_graphs(algorithm: str, group: Group, *, repeats: int) -> None:
     """Print updates per second on the GPU, with and without CUDA graphs, in the widest of our configurations."""
     import torch
 
-    from optix_core.backends import make_agent
+    from optix_core.agents.backends import make_agent
     from optix_core.pipelines import VectorBatchPipeline
 
     if not torch.cuda.is_available():

@@ -24,7 +24,7 @@ def test_every_public_name_of_core_loads_without_a_framework():
 
 def test_listing_backends_loads_no_framework():
     program = (
-        "from optix_core.backends import list_backends, load_backend; import sys\n"
+        "from optix_core.agents.backends import list_backends, load_backend; import sys\n"
         "assert 'torch' in [listing.name for listing in list_backends()]\n"
         "load_backend('torch').algorithms()\n"
         "print(*sys.modules)"

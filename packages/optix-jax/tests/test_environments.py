@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 from optix_core.environments import EnvSpec
 from optix_core.errors import EnvError
-from optix_core.seeds import train_seeds
 from optix_core.training import TrainConfig, TrainPlan, train
+from optix_core.training.seeds import train_seeds
 from optix_jax import FlaxPPOAgent, environments
 from optix_jax.environments import BraxEnvironment, GymnaxEnvironment, Transition, pure_environment, register
 from optix_jax.pipeline import FusedPipeline

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline
-from optix_core.backends import make_agent
+from optix_core.agents.backends import make_agent
 from optix_protocol import LoopCallback
 
 

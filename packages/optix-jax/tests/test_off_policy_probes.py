@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optix_core.probes import VALUE_PROBES, RightAction, right_actions, train
+from optix_core.testing.probes import VALUE_PROBES, RightAction, right_actions, train
 from optix_jax import FlaxDQNAgent, FlaxSACAgent, FlaxTD3Agent
 
 COMMON = {"learning_rate": 3e-3, "learning_starts": 64, "hidden_sizes": [32, 32], "capacity": 5000}

@@ -7,8 +7,8 @@ import pytest
 
 from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.seeding import derive_seed
-from optix_core.seeds import train_seeds
 from optix_core.training import TrainConfig, TrainPlan, load_policy, train
+from optix_core.training.seeds import train_seeds
 from optix_jax import FlaxPPOAgent
 from optix_jax.environments import GymnaxEnvironment
 from optix_jax.pipeline import FusedPipeline

@@ -5,7 +5,7 @@ import gymnasium as gym
 import pytest
 from gymnasium import spaces
 
-from optix_core.backends import list_backends, load_backend, make_agent
+from optix_core.agents.backends import list_backends, load_backend, make_agent
 from optix_protocol import Backend
 from optix_tf.backend import create
 

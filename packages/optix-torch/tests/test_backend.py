@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from optix_core.backends import list_backends, load_backend, make_agent
+from optix_core.agents.backends import list_backends, load_backend, make_agent
 from optix_protocol import Backend
 from optix_torch import TorchAgent, TorchGaussianPPOAgent, TorchPPOAgent, TorchRecurrentPPOAgent
 from optix_torch.backend import create
@@ -94,7 +94,8 @@ def test_small_networks_run_on_one_thread():
 )
 def test_building_an_agent_does_not_import_the_compiler_stack(algorithm, env_id):
     code = (
-        "import sys; from optix_core.backends import make_agent; from optix_core.pipelines import VectorBatchPipeline; "
+        "import sys; from optix_core.agents.backends import make_agent; "
+        "from optix_core.pipelines import VectorBatchPipeline; "
         f"agent = make_agent('{algorithm}', '{env_id}', framework='torch'); "
         f"agent.learn(VectorBatchPipeline('{env_id}', agent, n_envs=2, window_size=60).collect()); "
         "print({'torch._dynamo', 'sympy'} & set(sys.modules))"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
-from optix_core.backends import make_agent
+from optix_core.agents.backends import make_agent
 from optix_core.loop.arena import Arena
 from optix_protocol import LoopCallback
 

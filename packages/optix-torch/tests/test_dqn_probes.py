@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optix_core.probes import VALUE_PROBES, RightAction, train
+from optix_core.testing.probes import VALUE_PROBES, RightAction, train
 from optix_torch import TorchDQNAgent, TorchRainbowDQNAgent
 
 SETTINGS = {

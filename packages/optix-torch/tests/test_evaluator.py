@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from optix_core import RLOptimizer, VectorBatchPipeline
-from optix_core.backends import make_agent
+from optix_core.agents.backends import make_agent
 from optix_core.evaluation import ReturnEvaluator
 from optix_protocol.conformance import example_case, make_window
 from optix_torch import TorchEvaluator

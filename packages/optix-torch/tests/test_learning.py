@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from optix_core import RLOptimizer
-from optix_core.backends import make_agent
-from optix_core.defaults import recipe
+from optix_core.agents.backends import make_agent
 from optix_core.environments import EnvSpec
 from optix_core.evaluation.rollouts import policy_factory, rollout
 from optix_core.pipelines import VectorBatchPipeline
+from optix_core.training.defaults import recipe
 
 
 def train(env_id, *, n_envs, window_size, num_env_steps, algorithm="ppo", seed=0, **hyperparams):

@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 import onnxruntime
 
-from optix_core.flattening import flat_space
+from optix_core.environments.flattening import flat_space
 from optix_protocol import EpisodeData, SupportsExport
 from optix_torch import TorchPPOAgent, TorchSACAgent
 from optix_torch.backend import TorchBackend

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 from optix_core import VectorBatchPipeline
-from optix_core.flattening import flat_space
+from optix_core.environments.flattening import flat_space
 from optix_torch import (
     TorchDQNAgent,
     TorchGaussianPPOAgent,

@@ -317,7 +317,7 @@ def test_training_goes_on_from_its_state_bit_for_bit(kind):
 
 SCRIPT = """
 import sys, torch
-from optix_core.backends import make_agent
+from optix_core.agents.backends import make_agent
 from optix_core.pipelines import VectorBatchPipeline
 torch.manual_seed(int(sys.argv[1]))
 agent = make_agent("ppo", "CartPole-v1", framework="torch", seed=7, num_epochs=2)

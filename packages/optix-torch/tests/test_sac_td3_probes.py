@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optix_core.probes import VALUE_PROBES, RightAction, right_actions, train
+from optix_core.testing.probes import VALUE_PROBES, RightAction, right_actions, train
 from optix_torch import TorchSACAgent, TorchTD3Agent
 
 SETTINGS = {

@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from optix_core import _moved
+
 if TYPE_CHECKING:
-    from optix_core.backends import list_backends, load_backend, make_agent
-    from optix_core.checkpoints import CheckpointRegistry, RunDirectory, read_events
+    from optix_core.agents.backends import list_backends, load_backend, make_agent
+    from optix_core.checkpoints import CheckpointRegistry, RunDirectory
     from optix_core.convergence import Assessment, BackoffScheduler, ConvergenceMonitor, DegradationTest
     from optix_core.environments import EnvSpec
     from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
     from optix_core.evaluation import ReturnEvaluator, evaluate
+    from optix_core.journal import read_events
     from optix_core.loop import (
         Action,
         Budget,
@@ -32,9 +35,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_moved.install()
+
 _HOMES = {
-    "optix_core.backends": ("list_backends", "load_backend", "make_agent"),
-    "optix_core.checkpoints": ("CheckpointRegistry", "RunDirectory", "read_events"),
+    "optix_core.agents.backends": ("list_backends", "load_backend", "make_agent"),
+    "optix_core.checkpoints": ("CheckpointRegistry", "RunDirectory"),
     "optix_core.convergence": ("Assessment", "BackoffScheduler", "ConvergenceMonitor", "DegradationTest"),
     "optix_core.environments": ("EnvSpec",),
     "optix_core.errors": (
@@ -46,6 +51,7 @@ _HOMES = {
         "RunDirectoryError",
     ),
     "optix_core.evaluation": ("ReturnEvaluator", "evaluate"),
+    "optix_core.journal": ("read_events",),
     "optix_core.loop": (
         "Action",
         "Budget",

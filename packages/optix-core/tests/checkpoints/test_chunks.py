@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from optix_core.checkpoints import DamagedFileError, RunDirectory, chunks
-from optix_core.checkpoints.documents import dump_document, parse_document
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.documents import dump_document, parse_document
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optix_core.checkpoints import RunDirectory, list_runs, read_events
-from optix_core.checkpoints.documents import dump_document, parse_document
 from optix_core.errors import OptixError, RunDirectoryError
+from optix_core.storage.documents import dump_document, parse_document
 
 
 @pytest.fixture(scope="module")

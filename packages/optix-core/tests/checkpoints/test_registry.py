@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from optix_core.checkpoints import CheckpointRegistry, DamagedFileError, read_arrays, write_arrays
-from optix_core.checkpoints.files import TEMPORARY_PREFIX
 from optix_core.errors import AgentError, RunDirectoryError
+from optix_core.storage.files import TEMPORARY_PREFIX
 from optix_protocol import EvalMetrics, HyperparamSet
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import num_outputs_for
+from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
-from optix_core.flattening import flat_space
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
 from optix_torch._arrays import as_tensor
 from optix_torch._parts import give_parts

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any
 
 from optix_core.agents import specs
+from optix_core.agents.backends import action_kind, algorithm_info
 from optix_core.agents.hyperparams import Hyperparam, default_values
-from optix_core.backends import action_kind, algorithm_info
 from optix_protocol import ActionKind, AlgorithmInfo, BaseAgent
 
 _EVERY_KIND: frozenset[ActionKind] = frozenset({"discrete", "multidiscrete", "box"})

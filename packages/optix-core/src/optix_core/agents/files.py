@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints.arrays import write_arrays
+from optix_core.storage.arrays import write_arrays
 from optix_protocol import Array
 
 _METADATA_KEY = "optix"

@@ -1,16 +1,16 @@
 """Run directories, snapshots and exact training states that survive kill -9, full disks and hostile files."""
 
-from optix_core.checkpoints.arrays import read_arrays, write_arrays
-from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
-from optix_core.checkpoints.documents import atomic_write_json, read_json
-from optix_core.checkpoints.files import atomic_write_bytes, sha256_file
-from optix_core.checkpoints.journal import Journal, read_events
-from optix_core.checkpoints.lock import DirectoryLock, is_locked
 from optix_core.checkpoints.registry import CheckpointRegistry
 from optix_core.checkpoints.run_dir import RunDirectory, SavedState
 from optix_core.checkpoints.runs import RunStatus, RunSummary, is_run_directory, list_runs, summarise_run
-from optix_core.checkpoints.tree import load_tree, save_tree
-from optix_core.checkpoints.writer import BackgroundWriter
+from optix_core.journal.journal import Journal, read_events
+from optix_core.storage.arrays import read_arrays, write_arrays
+from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport
+from optix_core.storage.documents import atomic_write_json, read_json
+from optix_core.storage.files import atomic_write_bytes, sha256_file
+from optix_core.storage.lock import DirectoryLock, is_locked
+from optix_core.storage.tree import load_tree, save_tree
+from optix_core.storage.writer import BackgroundWriter
 
 __all__ = [
     "BackgroundWriter",

@@ -8,9 +8,9 @@ from typing import TypeAlias
 from optix_core.checkpoints._index import SnapshotIndex
 from optix_core.checkpoints._records import Record, read_best, read_record
 from optix_core.checkpoints._weights import average_weights, load_weights
-from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
-from optix_core.checkpoints.files import numbered_directories, require_own_directory
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport
+from optix_core.storage.files import numbered_directories, require_own_directory
 from optix_protocol import BaseAgent, PolicySnapshot
 
 _Snapshots: TypeAlias = list[PolicySnapshot]  # inside the class, ``list`` is a method

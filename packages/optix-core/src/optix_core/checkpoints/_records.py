@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optix_core.checkpoints.damage import DamagedFileError
-from optix_core.checkpoints.documents import plain, read_json
-from optix_core.checkpoints.files import FileSeal
+from optix_core.storage.damage import DamagedFileError
+from optix_core.storage.documents import plain, read_json
+from optix_core.storage.files import FileSeal
 from optix_protocol import EvalMetrics, HyperparamSet, PolicySnapshot
 
 RECORD_NAME, BEST_NAME = "snapshot.json", "best.json"

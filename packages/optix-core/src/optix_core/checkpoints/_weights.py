@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from optix_core.checkpoints._records import WEIGHTS_NAMES
-from optix_core.checkpoints.arrays import read_arrays, write_arrays
-from optix_core.checkpoints.damage import DamagedFileError, one_line
 from optix_core.errors import AgentError, RunDirectoryError
+from optix_core.storage.arrays import read_arrays, write_arrays
+from optix_core.storage.damage import DamagedFileError, one_line
 from optix_protocol import Array, BaseAgent
 
 _MAX_SAFETENSORS_HEADER = 2**32

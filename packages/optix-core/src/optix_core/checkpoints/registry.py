@@ -1,7 +1,7 @@
 """Snapshots of the policy: ``snapshots/<n>/`` with the weights and ``snapshot.json``, whole or not there at all.
 
 The agent writes its weights into a temporary directory while training waits; flushing, hashing and the rename that
-makes the snapshot visible happen in a :class:`~optix_core.checkpoints.writer.BackgroundWriter`.
+makes the snapshot visible happen in a :class:`~optix_core.storage.writer.BackgroundWriter`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from optix_core.checkpoints._records import (
     sealed,
 )
 from optix_core.checkpoints._weights import write_weights
-from optix_core.checkpoints.damage import DamagedFileError, Problem, one_line
-from optix_core.checkpoints.documents import atomic_write_json, dump_document
-from optix_core.checkpoints.files import (
+from optix_core.errors import RunDirectoryError
+from optix_core.storage.damage import DamagedFileError, Problem, one_line
+from optix_core.storage.documents import atomic_write_json, dump_document
+from optix_core.storage.files import (
     FileSeal,
     make_directories,
     numbered_directories,
@@ -40,9 +41,8 @@ from optix_core.checkpoints.files import (
     temporary_path,
     write_error,
 )
-from optix_core.checkpoints.lock import DirectoryLock
-from optix_core.checkpoints.writer import BackgroundWriter
-from optix_core.errors import RunDirectoryError
+from optix_core.storage.lock import DirectoryLock
+from optix_core.storage.writer import BackgroundWriter
 from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet, PolicySnapshot, StateTree
 
 SNAPSHOTS_NAME = "snapshots"

@@ -11,18 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport, printable
-from optix_core.checkpoints.documents import atomic_write_json, read_json
-from optix_core.checkpoints.files import (
-    TEMPORARY_PREFIX,
-    make_directories,
-    remove_orphans,
-    require_own_directory,
-    sync_file,
-    write_error,
-)
-from optix_core.checkpoints.journal import Journal, read_events
-from optix_core.checkpoints.lock import LOCK_NAME, DirectoryLock
 from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry
 from optix_core.checkpoints.runs import (
     EVENTS_NAME,
@@ -34,8 +22,20 @@ from optix_core.checkpoints.runs import (
     summarise_run,
 )
 from optix_core.checkpoints.state import KEPT_STATES, STATE_NAME, StateStore
-from optix_core.checkpoints.writer import BackgroundWriter
 from optix_core.errors import RunDirectoryError
+from optix_core.journal.journal import Journal, read_events
+from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport, printable
+from optix_core.storage.documents import atomic_write_json, read_json
+from optix_core.storage.files import (
+    TEMPORARY_PREFIX,
+    make_directories,
+    remove_orphans,
+    require_own_directory,
+    sync_file,
+    write_error,
+)
+from optix_core.storage.lock import LOCK_NAME, DirectoryLock
+from optix_core.storage.writer import BackgroundWriter
 from optix_protocol import BaseAgent, EvalMetrics, StateTree
 
 UNTRAINED_NAME = "untrained"
@@ -126,7 +126,7 @@ class RunDirectory:
 
     @property
     def journal(self) -> Journal:
-        """The journal, open for appending; :func:`~optix_core.checkpoints.journal.read_events` reads it.
+        """The journal, open for appending; :func:`~optix_core.journal.journal.read_events` reads it.
 
         Raises:
             RunDirectoryError: the run was opened for reading only.

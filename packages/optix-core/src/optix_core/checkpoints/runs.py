@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from optix_core.checkpoints.damage import DamagedFileError, Problem
-from optix_core.checkpoints.documents import read_json
-from optix_core.checkpoints.lock import is_locked
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.damage import DamagedFileError, Problem
+from optix_core.storage.documents import read_json
+from optix_core.storage.lock import is_locked
 
 RUN_NAME, EVENTS_NAME, RESULT_NAME = "run.json", "events.jsonl", "result.json"
 

@@ -1,6 +1,6 @@
 """Saved training states: ``state/<n>/``, the newest two, so that damage to one leaves the other.
 
-Large arrays lie in chunks that the two share (:mod:`optix_core.checkpoints.chunks`): damage to a chunk that did not
+Large arrays lie in chunks that the two share (:mod:`optix_core.storage.chunks`): damage to a chunk that did not
 change between them costs both.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from optix_core.checkpoints.chunks import CHUNKS_NAME, ChunkStore
-from optix_core.checkpoints.damage import DamagedFileError, Problem, VerifyReport
-from optix_core.checkpoints.files import (
+from optix_core.storage.chunks import CHUNKS_NAME, ChunkStore
+from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport
+from optix_core.storage.files import (
     make_directories,
     numbered_directories,
     publish_directory,
@@ -24,8 +24,8 @@ from optix_core.checkpoints.files import (
     temporary_path,
     write_error,
 )
-from optix_core.checkpoints.tree import load_tree, read_chunk_names, read_outline, seal_tree, write_tree
-from optix_core.checkpoints.writer import BackgroundWriter
+from optix_core.storage.tree import load_tree, read_chunk_names, read_outline, seal_tree, write_tree
+from optix_core.storage.writer import BackgroundWriter
 from optix_protocol import StateTree
 
 STATE_NAME = "state"
@@ -64,7 +64,7 @@ class StateStore:
         Where large arrays are in chunks, it waits until the last state is on disk, to know what need not be written.
 
         Args:
-            tree: as for :func:`~optix_core.checkpoints.tree.save_tree`.
+            tree: as for :func:`~optix_core.storage.tree.save_tree`.
             before_publish: runs in the background before the state becomes visible.
 
         Raises:

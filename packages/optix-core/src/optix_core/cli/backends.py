@@ -16,7 +16,7 @@ def backends() -> None:
     """List the installed backends and their algorithms."""
     from rich.table import Table
 
-    from optix_core.backends import list_backends, load_backend
+    from optix_core.agents.backends import list_backends, load_backend
     from optix_core.cli.console import make_console
     from optix_core.errors import AgentError
 
@@ -50,7 +50,7 @@ def check_backend(
 
     from rich.table import Table
 
-    from optix_core.backends import load_backend
+    from optix_core.agents.backends import load_backend
     from optix_core.cli.console import make_console
     from optix_protocol.conformance import check_backend as check
 

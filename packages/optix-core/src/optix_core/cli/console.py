@@ -67,6 +67,6 @@ def shown_path(path: str | Path) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON object in one line; NaN and infinities become strings as in the journal."""
-    from optix_core.checkpoints.documents import dump_json, plain
+    from optix_core.storage.documents import dump_json, plain
 
     print(dump_json(plain(value)))

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from optix_core.seeds import SeedResult, SeedsResult
     from optix_core.training import TrainPlan
+    from optix_core.training.seeds import SeedResult, SeedsResult
 
 TABLE_ROWS = 16
 """Seeds shown one by one; more are only counted by verdict, and are all in seeds.json."""
@@ -22,7 +22,7 @@ def run_seeds(plan: TrainPlan, num_seeds: int, directory: Path, *, quiet: bool) 
     """Train many seeds of a plan and return the exit code."""
     from optix_core.cli.console import fail, make_console, shown_path
     from optix_core.loop import StopReason
-    from optix_core.seeds import train_seeds
+    from optix_core.training.seeds import train_seeds
 
     console = make_console()
     if not quiet:

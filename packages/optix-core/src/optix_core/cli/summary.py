@@ -68,7 +68,7 @@ def threshold_line(env_id: str, threshold: float, mean: float) -> str:
 
 def advice(plan: TrainPlan) -> str:
     """Say what to try when nothing was learned."""
-    from optix_core.backends import load_backend
+    from optix_core.agents.backends import load_backend
 
     known = load_backend(plan.backend).algorithms()[plan.algorithm].default_hyperparams
     entropy_coef = max(0.01, 2 * float(plan.hyperparams.get("entropy_coef", known.get("entropy_coef", 0.0))))

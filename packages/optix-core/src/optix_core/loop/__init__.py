@@ -1,6 +1,6 @@
 """The loop: collect, learn, score, decide, remember."""
 
-from optix_core.checkpoints.journal import Journal, read_events
+from optix_core.journal.journal import Journal, read_events
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.result import RunResult

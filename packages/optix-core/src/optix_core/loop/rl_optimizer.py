@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optix_core.checkpoints import RunDirectory
-from optix_core.checkpoints.documents import plain
 from optix_core.convergence import ConvergenceMonitor, DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError, whole_number
 from optix_core.evaluation.evaluators import ReturnEvaluator
@@ -27,6 +26,7 @@ from optix_core.loop.run import Run
 from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.state import can_resume_exactly, restore_run_state
 from optix_core.loop.validation import Validation
+from optix_core.storage.documents import plain
 from optix_protocol import (
     BaseAgent,
     BaseEvaluator,

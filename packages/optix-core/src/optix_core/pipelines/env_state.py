@@ -87,7 +87,7 @@ _FORGETFUL = frozenset(
         "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
     }
 )  # fmt: skip
-_OURS = "optix_core.atari"
+_OURS = "optix_core.environments.atari"
 
 
 def _forgets(env: gym.Env[Any, Any]) -> bool:

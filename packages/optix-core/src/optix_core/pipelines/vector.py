@@ -286,7 +286,7 @@ def _open(
     """Make the environments; those that step in this process record their episodes, so that they can be resumed."""
     import gymnasium as gym
 
-    from optix_core.flattening import flat_vector
+    from optix_core.environments.flattening import flat_vector
     from optix_core.pipelines.env_state import EpisodeRecorder
 
     if episodic_life and (async_envs or isinstance(env, gym.vector.VectorEnv)):
@@ -310,7 +310,7 @@ _NO_LIVES = "episodic_life is for Atari games: this environment knows no lives."
 
 
 def _record_lives(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    from optix_core.atari import EpisodicLife
+    from optix_core.environments.atari import EpisodicLife
     from optix_core.pipelines.env_state import EpisodeRecorder
 
     if not hasattr(env.unwrapped, "ale"):

@@ -126,7 +126,7 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     """
     from gymnasium import spaces
 
-    from optix_core.flattening import flat_space
+    from optix_core.environments.flattening import flat_space
 
     space = flat_space(space)
     if isinstance(space, spaces.Discrete):

@@ -24,8 +24,8 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
+from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
-from optix_core.flattening import flat_space
 from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree

@@ -26,7 +26,7 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.data import minibatch_slices
-from optix_core.flattening import flat_space
+from optix_core.environments.flattening import flat_space
 from optix_core.policies import encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs

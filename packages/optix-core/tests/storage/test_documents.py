@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optix_core.checkpoints import DamagedFileError, atomic_write_json, read_json
-from optix_core.checkpoints.documents import dump_document, parse_document, parse_json, plain
+from optix_core.storage.documents import dump_document, parse_document, parse_json, plain
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints.damage import DamagedFileError, printable
-from optix_core.checkpoints.documents import dump_json, parse_json
-from optix_core.checkpoints.files import open_regular
+from optix_core.storage.damage import DamagedFileError, printable
+from optix_core.storage.documents import dump_json, parse_json
+from optix_core.storage.files import open_regular
 from optix_protocol import Array
 
 MAX_HEADER_BYTES = 16 * 2**20

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from optix_core.checkpoints.documents import atomic_write_json
-from optix_core.checkpoints.files import make_directories
 from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.statistics import Interval, iqm, mean, stratified_bootstrap
@@ -22,6 +20,8 @@ from optix_core.loop.final import choose_final_policy
 from optix_core.loop.interrupts import Interrupt, graceful_interrupts
 from optix_core.loop.result import installed_versions
 from optix_core.seeding import derive_seed
+from optix_core.storage.documents import atomic_write_json
+from optix_core.storage.files import make_directories
 from optix_core.training import TrainPlan
 from optix_protocol import (
     Array,

@@ -11,7 +11,7 @@
 =================== ==================================================================
 
 A key of the tree that starts with ``$`` itself is written with one more ``$``. In the states of a run, large arrays are
-not in ``arrays.safetensors`` but in chunks (see :mod:`optix_core.checkpoints.chunks`), which ``tree.json`` lists.
+not in ``arrays.safetensors`` but in chunks (see :mod:`optix_core.storage.chunks`), which ``tree.json`` lists.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints.arrays import is_supported, read_arrays, write_arrays
-from optix_core.checkpoints.chunks import ChunkStore, chunk_names
-from optix_core.checkpoints.damage import DamagedFileError, printable
-from optix_core.checkpoints.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, dump_document, read_json
-from optix_core.checkpoints.files import FileSeal, publish_directory, temporary_path, write_error
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.arrays import is_supported, read_arrays, write_arrays
+from optix_core.storage.chunks import ChunkStore, chunk_names
+from optix_core.storage.damage import DamagedFileError, printable
+from optix_core.storage.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, dump_document, read_json
+from optix_core.storage.files import FileSeal, publish_directory, temporary_path, write_error
 from optix_protocol import Array, StateTree
 
 TREE_NAME, ARRAYS_NAME = "tree.json", "arrays.safetensors"

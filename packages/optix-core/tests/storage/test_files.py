@@ -4,8 +4,8 @@ import os
 import pytest
 
 from optix_core.checkpoints import DamagedFileError, atomic_write_bytes, sha256_file
-from optix_core.checkpoints.files import TEMPORARY_PREFIX, numbered_directories, remove_orphans
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.files import TEMPORARY_PREFIX, numbered_directories, remove_orphans
 
 
 def names(directory):

@@ -4,9 +4,10 @@ from importlib.metadata import EntryPoint
 import gymnasium as gym
 import pytest
 
-from optix_core import AgentError, ConfigError, backends, list_backends, load_backend, make_agent
+from optix_core import AgentError, ConfigError, list_backends, load_backend, make_agent
+from optix_core.agents import backends
+from optix_core.agents.backends import check_protocol_version
 from optix_core.agents.catalog import CatalogBackend
-from optix_core.backends import check_protocol_version
 from optix_protocol import PROTOCOL_VERSION, AlgorithmInfo
 
 

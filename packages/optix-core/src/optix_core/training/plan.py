@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from optix_core.backends import (
+from optix_core.agents.backends import (
     action_kind,
     algorithm_info,
     build_agent,
@@ -19,13 +19,13 @@ from optix_core.backends import (
     load_backend,
 )
 from optix_core.convergence import ConvergenceMonitor
-from optix_core.defaults import recipe, usual_algorithm
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
+from optix_core.training.defaults import recipe, usual_algorithm
 from optix_protocol import (
     BaseAgent,
     BasePipeline,

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from optix_core.checkpoints.damage import one_line
-from optix_core.checkpoints.files import write_error
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.damage import one_line
+from optix_core.storage.files import write_error
 
 _MAX_PENDING = 32
 

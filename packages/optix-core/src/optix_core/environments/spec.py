@@ -87,7 +87,8 @@ class EnvSpec:
         """Make one environment.
 
         Observations of several parts (Dict, Tuple) are flattened, in the order of their space. Atari games get the
-        field's preprocessing (:mod:`optix_core.atari`) unless ``kwargs`` choose a ``frameskip`` or ``obs_type``.
+        field's preprocessing (:mod:`optix_core.environments.atari`) unless ``kwargs`` choose a ``frameskip`` or
+        ``obs_type``.
 
         Raises:
             EnvError: unknown id (with close matches), missing extra, or an environment that fails to start.
@@ -130,7 +131,7 @@ class EnvSpec:
         self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
         wide = num_envs >= _NATIVE_FROM_ENVS
         if self.env_id is not None and wide and not asynchronous and self._has_native_vector():
-            from optix_core.flattening import flat_vector
+            from optix_core.environments.flattening import flat_vector
 
             native = gym.make_vec(
                 self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
@@ -226,7 +227,7 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
     env_id = resolve_id(env_id)
     try:
         if _is_game(registered_name(env_id), kwargs or {}):
-            from optix_core.atari import make_game
+            from optix_core.environments.atari import make_game
 
             return make_game(registered_name(env_id), kwargs or {})
         return gym.make(env_id, **dict(kwargs or {}))

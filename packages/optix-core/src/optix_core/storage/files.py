@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from optix_core.checkpoints.damage import DamagedFileError, Problem, printable
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.damage import DamagedFileError, Problem, printable
 
 TEMPORARY_PREFIX = ".optix-tmp-"
 """Whatever carries this prefix was being written when its writer died, and may be deleted."""

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from optix_core import ConfigError, TrainConfig, TrainPlan
-from optix_core.defaults import recipe
 from optix_core.training import parse_value
+from optix_core.training.defaults import recipe
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,8 @@ def test_families():
 @pytest.fixture
 def reference(monkeypatch):
     """The conformance kit's NumPy backend, installed for this test."""
-    from optix_core import backends, training
+    from optix_core.agents import backends
+    from optix_core.training import plan as training
     from optix_protocol.conformance.reference import ReferenceBackend
 
     for module in (backends, training):

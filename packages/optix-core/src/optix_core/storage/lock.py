@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from optix_core.checkpoints.files import write_error
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.files import write_error
 
 LOCK_NAME = ".optix-lock"
 _WINDOWS_LOCK_OFFSET = 2**30  # locked bytes cannot be read there: keep them away from the text

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from optix_core.checkpoints.damage import DamagedFileError
-from optix_core.checkpoints.files import atomic_write_bytes, read_bytes
+from optix_core.storage.damage import DamagedFileError
+from optix_core.storage.files import atomic_write_bytes, read_bytes
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 MAX_DEPTH = 64

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints.arrays import ARRAY_FIELDS, array_bytes, describe_array, parse_array
-from optix_core.checkpoints.damage import DamagedFileError
-from optix_core.checkpoints.files import (
+from optix_core.storage.arrays import ARRAY_FIELDS, array_bytes, describe_array, parse_array
+from optix_core.storage.damage import DamagedFileError
+from optix_core.storage.files import (
     FileSeal,
     open_regular,
     require_own_directory,

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from optix_core.checkpoints.documents import dump_json, parse_json, plain
-from optix_core.checkpoints.files import open_regular, write_error
 from optix_core.errors import RunDirectoryError
+from optix_core.storage.documents import dump_json, parse_json, plain
+from optix_core.storage.files import open_regular, write_error
 
 _MAX_LINE_BYTES = 16 * 2**20
 _TAIL = re.compile(rb', "crc": "([0-9a-f]{8})", "time": [0-9.e+-]{1,32}\}\n\Z')
@@ -84,7 +84,7 @@ class Journal:
 
         Args:
             kind: what happened.
-            **fields: values that :func:`~optix_core.checkpoints.documents.plain` turns into JSON: NumPy scalars and
+            **fields: values that :func:`~optix_core.storage.documents.plain` turns into JSON: NumPy scalars and
                 arrays, dataclasses, enums; NaN and the infinities become ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 
         Raises:

@@ -1,0 +1,5 @@
+"""Environments by their ids, pictures of Atari, observations of several parts."""
+
+from optix_core.environments.spec import EnvSpec, make_vector, resolve_id
+
+__all__ = ["EnvSpec", "make_vector", "resolve_id"]
