@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from optix_protocol.agent import BaseAgent
@@ -59,19 +60,39 @@ class SupportsPipelineState(Protocol):
 
 
 class BaseEvaluator(Protocol):
-    """Turns a window into a score. Write your own for a Sharpe ratio or a success rate."""
+    """Turns a window into a score. Write your own for a Sharpe ratio or a success rate: :meth:`score` is enough."""
 
     def score(self, episode_data: EpisodeData, train_diagnostics: Mapping[str, float]) -> EvalMetrics | None:
         """Score a window, or return None if it holds no evidence (no episode ended in it)."""
         ...
 
     def combine(self, train: EvalMetrics | None, val: EvalMetrics | None) -> EvalMetrics | None:
-        """Join training and validation scores; with both, the primary score is the validation score."""
-        ...
+        """Join training and validation scores; with both, the primary score is the validation score.
+
+        Returns:
+            ``train`` if there is no validation score, ``val`` if there is no training score. With both: ``val``, its
+            ``generalization_gap`` being training minus validation score, and the training score among its metrics
+            as ``train_score``.
+        """
+        if train is None or val is None:
+            return val if val is not None else train
+        return replace(
+            val,
+            metrics={**val.metrics, "train_score": train.primary_score},
+            generalization_gap=train.primary_score - val.primary_score,
+        )
 
     def compare(self, a: EvalMetrics, b: EvalMetrics) -> float:
-        """Return a positive number if ``a`` is better than ``b``, negative if worse, 0 if equal."""
-        ...
+        """Return a positive number if ``a`` is better than ``b``, negative if worse, 0 if equal.
+
+        That is the difference of the primary scores; a NaN score is worse than any other.
+        """
+        difference = a.primary_score - b.primary_score
+        if not math.isnan(difference):
+            return difference
+        if a.primary_score == b.primary_score:  # inf - inf
+            return 0.0
+        return float(math.isnan(b.primary_score)) - float(math.isnan(a.primary_score))
 
 
 class BaseOptimizer(Protocol):
@@ -96,7 +117,7 @@ class BaseOptimizer(Protocol):
 
     def is_probing(self) -> bool:
         """Whether the current values are an experiment: such a score is no evidence about convergence."""
-        ...
+        return False
 
 
 class LoopCallback:

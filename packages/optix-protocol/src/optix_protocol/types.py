@@ -5,7 +5,8 @@ Everything here is plain NumPy and frozen dataclasses: no framework, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -94,6 +95,7 @@ class EpisodeData:
         behaviour_log_probs: ``[T, N]`` log-probabilities of the actions under the acting policy, or None when the
             learner can recompute them.
         intrinsic_rewards: ``[T, N]`` bonus that may be learned from but never enters a score, or None.
+        episode_id: number of episodes that its source had finished when the window ended.
     """
 
     observations: Array
@@ -111,6 +113,7 @@ class EpisodeData:
     initial_state: RecurrentState | None = None
     behaviour_log_probs: Array | None = None
     intrinsic_rewards: Array | None = None
+    episode_id: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -202,8 +205,8 @@ class EpisodeData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HyperparamSet:
-    """A set of hyperparameters and the moment it was read.
+class HyperparamSet(Mapping[str, Any]):
+    """A set of hyperparameters and the moment it was read; itself a mapping, from the names in :attr:`params`.
 
     Attributes:
         params: open mapping from name to value (float, int, bool, str or None).
@@ -213,10 +216,28 @@ class HyperparamSet:
     params: Mapping[str, Any]
     episode_id: int = 0
 
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a name."""
+        return self.params[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a name; :attr:`params` may know more names than it lists."""
+        return name in self.params
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self.params)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.params)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalMetrics:
     """What an evaluation found.
+
+    Numbers may be given as arrays of one element, such as the sum of the rewards ``[T, 1]`` over time.
 
     Attributes:
         primary_score: the number to maximise, in units of the environment's return unless the evaluator says otherwise.
@@ -229,6 +250,18 @@ class EvalMetrics:
     metrics: Mapping[str, float] = field(default_factory=dict)
     episode_id: int = 0
     generalization_gap: float | None = None
+
+    def __post_init__(self) -> None:
+        """Turn arrays of one element into numbers.
+
+        Raises:
+            ValueError: an array of more elements.
+        """
+        if type(self.primary_score) is not float:
+            object.__setattr__(self, "primary_score", _number("primary_score", self.primary_score))
+        if any(hasattr(value, "shape") for value in self.metrics.values()):
+            numbers = {name: _number(name, value) for name, value in self.metrics.items()}
+            object.__setattr__(self, "metrics", numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +283,15 @@ class PolicySnapshot:
     hyperparams: HyperparamSet
     policy_version: int = 0
     num_env_steps: int = 0
+
+
+def _number(name: str, value: Any) -> Any:
+    """Return the number in an array of one element; what is no array stays as it is."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return value
+    if math.prod(shape) != 1:
+        raise ValueError(
+            f"{name} must be one number, got {math.prod(shape)}: windows are [T, N], so sum or average over both axes."
+        )
+    return value.item()
