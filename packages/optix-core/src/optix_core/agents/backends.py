@@ -181,7 +181,7 @@ def make_agent(
         deterministic: prefer a deterministic policy for continuous actions.
         seed: seed of weights and exploration.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-        hyperparams: values that differ from the defaults.
+        hyperparams: values that differ from the defaults, by any of their names (``docs/coming_from.md``).
         more_hyperparams: the same as keywords, ``hidden_sizes=(64, 64)`` among them.
 
     Returns:
@@ -226,11 +226,7 @@ def build_agent(
     if algorithm == "auto":
         algorithm = choose_algorithm(backend, kind, deterministic=deterministic)
     info = algorithm_info(backend, algorithm, kind)
-    unknown = sorted(set(hyperparams) - set(info.default_hyperparams))
-    if unknown:
-        raise ConfigError(
-            f"{info.name} has no hyperparameter '{unknown[0]}'.{suggest(unknown[0], info.default_hyperparams)}"
-        )
+    hyperparams = _by_our_names(info, hyperparams)
     try:
         agent = backend.make_agent(
             info.name,
@@ -245,6 +241,48 @@ def build_agent(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return agent
+
+
+def our_name_of(info: AlgorithmInfo) -> dict[str, str]:
+    """Return the name that a backend declares, by every name that a hyperparameter has.
+
+    What the backend declares wins over what core knows of an algorithm of that name.
+    """
+    from optix_core.agents import specs
+    from optix_core.agents.hyperparams import other_names
+
+    declared = info.default_hyperparams
+    known = {name: spec for name, spec in specs.BY_ALGORITHM.get(info.name, {}).items() if name in declared}
+    return {other: ours for other, ours in other_names(known).items() if other not in declared} | {
+        n: n for n in declared
+    }
+
+
+def excluded_by(algorithm: str, name: str) -> str:
+    """Return the hyperparameter that cannot be given beside this one, or an empty string."""
+    from optix_core.agents import specs
+
+    known = specs.BY_ALGORITHM.get(algorithm, {})
+    pairs = {ours: spec.excludes for ours, spec in known.items() if spec.excludes is not None}
+    return pairs.get(name) or next((ours for ours, other in pairs.items() if other == name), "")
+
+
+def _by_our_names(info: AlgorithmInfo, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    from optix_core.agents.synonyms import ADVICE
+
+    names = our_name_of(info)
+    named: dict[str, Any] = {}
+    for name, value in hyperparams.items():
+        ours = names.get(name)
+        if ours is None:
+            advice = ADVICE.get(name)
+            raise ConfigError(
+                f"'{name}' {advice}" if advice else f"{info.name} has no hyperparameter '{name}'.{suggest(name, names)}"
+            )
+        if ours in named and named[ours] != value:
+            raise ConfigError(f"{name}={value!r} is given as {named[ours]!r}, too, by another name: give one of them.")
+        named[ours] = value
+    return named
 
 
 def default_backend() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from optix_core.agents.synonyms import ADVICE, NamedValues, by_other_name
 from optix_core.errors import ConfigError, suggest
 from optix_protocol import HyperparamSet, ParamBound
 
@@ -29,6 +30,9 @@ class Hyperparam:
         fixed: cannot change after the agent is built.
         network: shapes the network, not the learning; left out of ``get_hyperparams``.
         bound: default search range, or None if tuning should leave it alone.
+        synonyms: other names by which users may call it; see :mod:`optix_core.agents.synonyms`.
+        words: what else may be given in its place, and the value that it means (``{"auto": None}``).
+        excludes: a hyperparameter that cannot be given beside it: it becomes None where only this one is given.
     """
 
     default: Any
@@ -41,6 +45,9 @@ class Hyperparam:
     fixed: bool = False
     network: bool = False
     bound: ParamBound | None = None
+    synonyms: tuple[str, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
+    excludes: str | None = None
 
     def parse(self, name: str, value: Any) -> Any:
         """Return the value in its proper Python type.
@@ -48,6 +55,8 @@ class Hyperparam:
         Raises:
             ConfigError: wrong type or out of range, in one line.
         """
+        if isinstance(value, str) and value in self.words:
+            value = self.words[value]
         if value is None and self.optional:
             return None
         parsed = self._convert(value)
@@ -90,21 +99,28 @@ class Hyperparam:
 class HyperparamStore(Mapping[str, Any]):
     """The current hyperparameters of an agent: a read-only mapping with checked updates.
 
+    It lists our names and answers to the other names, too.
+
     Args:
         specs: the hyperparameters that exist.
-        values: values that differ from the defaults.
+        values: values that differ from the defaults, by any of their names.
 
     Raises:
-        ConfigError: (a ``ValueError``) an unknown name, with the closest match, or a value out of range.
+        ConfigError: (a ``ValueError``) an unknown name, with the closest match or what to write instead; a value out of
+            range; two names of one thing with two values.
     """
 
     def __init__(self, specs: Mapping[str, Hyperparam], values: Mapping[str, Any] | None = None) -> None:
         self._specs = specs
+        self._others = other_names(specs)
         self._values = {name: spec.parse(name, spec.default) for name, spec in specs.items()}
-        self._values.update(self._parse(values or {}))
+        self._values.update(self._settle(parse(specs, values or {})))
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            return self._values[self._others[name]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -112,34 +128,92 @@ class HyperparamStore(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def update(self, hyperparams: HyperparamSet) -> None:
+    def update(self, hyperparams: Mapping[str, Any]) -> None:
         """Take over the named values; all are checked before any is changed.
 
+        A set that repeats everything in force, such as ``{**agent.get_hyperparams().params, "clip_ratio": 0.1}``, may
+        name what it changes by another name.
+
+        Args:
+            hyperparams: a :class:`HyperparamSet` or another mapping, by any of their names.
+
         Raises:
-            ConfigError: unknown name, bad value, or a change of a value that is fixed once the agent is built.
+            ConfigError: unknown name, bad value, two names of one thing with two values, or a change of a value that is
+                fixed once the agent is built.
         """
-        parsed = self._parse(hyperparams.params)
+        parsed = self._settle(parse(self._specs, hyperparams, in_force=self._values), self._values)
         for name, value in parsed.items():
             if self._specs[name].fixed and value != self._values[name]:
                 raise ConfigError(f"{name} is fixed once the agent is built; build a new agent to change it.")
         self._values.update(parsed)
 
+    def _settle(self, values: dict[str, Any], in_force: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Switch off what the given values exclude, or refuse them together; what is in force already is not given."""
+        given = {n for n, value in values.items() if value is not None and (in_force is None or value != in_force[n])}
+        settled = dict(values)
+        for name, spec in self._specs.items():
+            other = spec.excludes
+            if other is None or given.isdisjoint((name, other)):
+                continue
+            if given >= {name, other}:
+                raise ConfigError(f"{name} and {other} say the same thing in two ways: give one of them.")
+            settled[other if name in given else name] = None
+        return settled
+
     def to_set(self, episode_id: int = 0) -> HyperparamSet:
         """Return what learning uses now; the settings of the network are left out."""
         params = {name: value for name, value in self._values.items() if not self._specs[name].network}
-        return HyperparamSet(params=params, episode_id=episode_id)
+        return HyperparamSet(params=NamedValues(params, self._others), episode_id=episode_id)
 
     def bounds(self) -> dict[str, ParamBound]:
         """Return the default search range of every hyperparameter that has one."""
         return {name: spec.bound for name, spec in self._specs.items() if spec.bound is not None}
 
-    def _parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        parsed = {}
-        for name, value in values.items():
-            if name not in self._specs:
-                raise ConfigError(f"There is no hyperparameter '{name}'.{suggest(name, self._specs)}")
-            parsed[name] = self._specs[name].parse(name, value)
-        return parsed
+
+def parse(
+    specs: Mapping[str, Hyperparam], values: Mapping[str, Any], *, in_force: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return values by our names, each in its proper type.
+
+    Args:
+        specs: the hyperparameters that exist.
+        values: by any of their names.
+        in_force: present values, where ``values`` are to replace them.
+
+    Raises:
+        ConfigError: an unknown name, a bad value, or two names of one thing with two values.
+    """
+    others = other_names(specs)
+    repeats_all = in_force is not None and values.keys() >= {n for n in in_force if not specs[n].network}
+    parsed: dict[str, Any] = {}
+    called: dict[str, str] = {}
+    for name in values:
+        ours = name if name in specs else others.get(name)
+        if ours is None:
+            raise ConfigError(unknown_name(name, specs))
+        value = specs[ours].parse(name, values[name])
+        if ours in parsed and parsed[ours] != value:
+            present = in_force[ours] if in_force is not None and repeats_all else value
+            if not repeats_all or present not in (value, parsed[ours]):
+                raise ConfigError(
+                    f"{called[ours]}={parsed[ours]!r} and {name}={value!r} are one hyperparameter: give one of them."
+                )
+            if value == present:
+                continue
+        parsed[ours], called[ours] = value, name
+    return parsed
+
+
+def other_names(specs: Mapping[str, Hyperparam]) -> dict[str, str]:
+    """Return our names by the other names of the hyperparameters that exist."""
+    return by_other_name({name: spec.synonyms for name, spec in specs.items()}, specs)
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that is no hyperparameter: what to write instead, or the closest match."""
+    if name in ADVICE:
+        return f"'{name}' {ADVICE[name]}"
+    return f"There is no hyperparameter '{name}'.{suggest(name, known)}"
 
 
 def default_values(specs: Mapping[str, Hyperparam]) -> dict[str, Any]:

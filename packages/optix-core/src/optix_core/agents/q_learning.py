@@ -11,7 +11,7 @@ from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.policies import Encoder, EpsilonGreedy
-from optix_protocol import ActionDistribution, Array
+from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
 
 
 class EpsilonGreedyAgent(OffPolicyAgent):
@@ -23,7 +23,8 @@ class EpsilonGreedyAgent(OffPolicyAgent):
         action_space: a single environment's space; None stands for actions from 0.
         encoder: turns observations into the network's input.
         replay: the memory; None makes the one that the settings ask for.
-        hyperparams: the settings, with ``epsilon_start``, ``epsilon_end`` and ``epsilon_decay_steps`` among them.
+        hyperparams: the settings, with ``epsilon_start``, ``epsilon_end``, ``epsilon_decay_steps`` and
+            ``epsilon_decay`` among them.
         seed: seed of exploration and of the memory.
         options: further arguments of :class:`optix_core.agents.off_policy.OffPolicyAgent`, or of what a framework makes
             of it.
@@ -44,6 +45,7 @@ class EpsilonGreedyAgent(OffPolicyAgent):
         **options: Any,
     ) -> None:
         self._num_actions = num_actions
+        self._decayed = 1.0
         start = 0 if action_space is None else int(action_space.start)
         super().__init__(
             head=EpsilonGreedy(epsilon=hyperparams["epsilon_start"], start=start),
@@ -58,6 +60,21 @@ class EpsilonGreedyAgent(OffPolicyAgent):
         """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
         return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
 
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Learn as every off-policy agent does; ``epsilon_decay`` then has lowered epsilon once more."""
+        if episode_data.num_env_steps:
+            self._decayed *= self.hyperparams["epsilon_decay"] or 1.0
+        return super().learn(episode_data)
+
+    def training_state(self) -> StateTree:
+        """Return what every off-policy agent does, and how far ``epsilon_decay`` has lowered epsilon."""
+        return {**super().training_state(), "epsilon_decayed": self._decayed}
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit."""
+        self._decayed = float(state.get("epsilon_decayed", 1.0))  # absent in states of release 0.1
+        super().restore_training_state(state)
+
     def _random_actions(self, num_actions: int) -> Array:
         return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
 
@@ -65,10 +82,15 @@ class EpsilonGreedyAgent(OffPolicyAgent):
         return replace(self._head, epsilon=self.hyperparams["epsilon_end"])
 
     def _prepare_to_act(self) -> None:
-        """Lower epsilon on a straight line over the first ``epsilon_decay_steps`` environment steps."""
+        """Lower epsilon, by environment steps or by calls of ``learn``; see :data:`optix_core.agents.specs.DQN`."""
         settings = self.hyperparams
-        left = max(0.0, 1.0 - self._num_env_steps / settings["epsilon_decay_steps"])
-        epsilon = float(settings["epsilon_end"] + left * (settings["epsilon_start"] - settings["epsilon_end"]))
+        start, end, steps = settings["epsilon_start"], settings["epsilon_end"], settings["epsilon_decay_steps"]
+        if settings["epsilon_decay"] is not None:
+            epsilon = max(float(end), start * self._decayed) if end < start else float(start)
+        elif steps is not None:
+            epsilon = float(end + max(0.0, 1.0 - self._num_env_steps / steps) * (start - end))
+        else:
+            epsilon = float(start)
         if epsilon != self._head.epsilon:
             self._head = replace(self._head, epsilon=epsilon)
             self._refresh_policy()

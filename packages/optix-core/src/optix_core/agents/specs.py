@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from optix_core.agents import synonyms
 from optix_core.agents.hyperparams import Hyperparam
 from optix_protocol import ParamBound
 
-PPO: Mapping[str, Hyperparam] = {
+
+def _named(specs: Mapping[str, Hyperparam], names: synonyms.Names) -> Mapping[str, Hyperparam]:
+    """Return hyperparameters that know their other names."""
+    return {name: replace(spec, synonyms=names.get(name, ())) for name, spec in specs.items()}
+
+
+_PPO: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     "clip_range": Hyperparam(default=0.2, low=0, open_low=True, bound=ParamBound(low=0.05, high=0.4)),
     "entropy_coef": Hyperparam(default=0.01, low=0, bound=ParamBound(low=1e-4, high=0.1, log=True)),
@@ -31,10 +39,12 @@ PPO: Mapping[str, Hyperparam] = {
     ),
     "log_std_init": Hyperparam(default=0.0, low=-20, high=5, fixed=True, network=True),
 }
+
+PPO: Mapping[str, Hyperparam] = _named(_PPO, synonyms.PPO)
 """PPO for every kind of action; ``log_std_init`` matters to Gaussian policies only."""
 
-RECURRENT_PPO: Mapping[str, Hyperparam] = {
-    **PPO,
+_RECURRENT_PPO: Mapping[str, Hyperparam] = {
+    **_PPO,
     "sequence_length": Hyperparam(
         default=32, kind=int, low=1, bound=ParamBound(low=8, high=128, log=True, integer=True)
     ),
@@ -45,19 +55,23 @@ RECURRENT_PPO: Mapping[str, Hyperparam] = {
     "cell_size": Hyperparam(default=64, kind=int, low=1, fixed=True, network=True),
     "hidden_sizes": Hyperparam(default=(64,), kind=tuple, fixed=True, network=True),
 }
+
+RECURRENT_PPO: Mapping[str, Hyperparam] = _named(_RECURRENT_PPO, synonyms.RECURRENT_PPO)
 """PPO with a recurrent cell between ``hidden_sizes`` and the heads. Gradients flow through ``sequence_length`` steps;
 ``minibatch_size`` counts transitions, and is made up of whole sequences."""
 
-A2C: Mapping[str, Hyperparam] = {
+_A2C: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=1e-3, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     **{
-        name: PPO[name]
+        name: _PPO[name]
         for name in (
             "entropy_coef", "value_coef", "gamma", "gae_lambda", "max_grad_norm", "normalize_advantage",
             "normalize_observations", "normalize_rewards", "hidden_sizes", "activation", "log_std_init",
         )
     },
 }  # fmt: skip
+
+A2C: Mapping[str, Hyperparam] = _named(_A2C, synonyms.A2C)
 """Advantage actor-critic: one gradient step per window; ``value_coef`` and ``gae_lambda`` matter with a critic only."""
 
 _FRAMES: Mapping[str, Hyperparam] = {"frame_stack": Hyperparam(default=1, kind=int, low=1, fixed=True)}
@@ -86,16 +100,18 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     ),
 }
 
-SAC: Mapping[str, Hyperparam] = {
+_SAC: Mapping[str, Hyperparam] = {
     **_TWIN_CRITICS,
-    "alpha": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "alpha": Hyperparam(default=None, low=0, open_low=True, optional=True, words={"auto": None}),
     "initial_alpha": Hyperparam(default=1.0, low=0, open_low=True, fixed=True),
-    "target_entropy": Hyperparam(default=None, optional=True),
+    "target_entropy": Hyperparam(default=None, optional=True, words={"auto": None}),
 }
+
+SAC: Mapping[str, Hyperparam] = _named(_SAC, synonyms.SAC)
 """Soft actor-critic; ``alpha`` None learns the temperature, ``target_entropy`` None stands for minus the number of
 action dimensions (in nats, with actions in units where the range is -1 to 1)."""
 
-TD3: Mapping[str, Hyperparam] = {
+_TD3: Mapping[str, Hyperparam] = {
     **_TWIN_CRITICS,
     "learning_rate": Hyperparam(default=1e-3, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     "policy_delay": Hyperparam(default=2, kind=int, low=1, bound=ParamBound(low=1, high=4, integer=True)),
@@ -103,6 +119,8 @@ TD3: Mapping[str, Hyperparam] = {
     "target_noise": Hyperparam(default=0.2, low=0, bound=ParamBound(low=0.05, high=0.5)),
     "target_noise_clip": Hyperparam(default=0.5, low=0, open_low=True, bound=ParamBound(low=0.1, high=1.0)),
 }
+
+TD3: Mapping[str, Hyperparam] = _named(_TD3, synonyms.TD3)
 """TD3; noises are standard deviations in units where the action range is -1 to 1."""
 
 _REPLAY: Mapping[str, Hyperparam] = {
@@ -123,22 +141,28 @@ _REPLAY: Mapping[str, Hyperparam] = {
     ),
 }
 
-DQN: Mapping[str, Hyperparam] = {
+_DQN: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     **_REPLAY,
     "epsilon_start": Hyperparam(default=1.0, low=0, high=1),
     "epsilon_end": Hyperparam(default=0.05, low=0, high=1, bound=ParamBound(low=0.01, high=0.2, log=True)),
-    "epsilon_decay_steps": Hyperparam(default=10_000, kind=int, low=1),
+    "epsilon_decay_steps": Hyperparam(default=10_000, kind=int, low=1, optional=True),
+    "epsilon_decay": Hyperparam(
+        default=None, low=0, open_low=True, high=1, optional=True, excludes="epsilon_decay_steps"
+    ),
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     "per_alpha": Hyperparam(default=0.0, low=0, high=1, fixed=True),
     "per_beta": Hyperparam(default=0.4, low=0, high=1),
     **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
 }
-"""DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network;
-``epsilon_decay_steps`` counts environment steps."""
 
-RAINBOW: Mapping[str, Hyperparam] = {
+DQN: Mapping[str, Hyperparam] = _named(_DQN, synonyms.DQN)
+"""DQN; every ``target_update_interval`` updates the target moves the share ``tau`` of the way to the online network.
+``epsilon_decay_steps`` counts environment steps, over which epsilon falls on a straight line; ``epsilon_decay``, which
+excludes it, multiplies epsilon once per ``learn``. With neither, epsilon stays at ``epsilon_start``."""
+
+_RAINBOW: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
     **_REPLAY,
     "epsilon_end": Hyperparam(default=0.0, low=0, high=1),
@@ -151,4 +175,17 @@ RAINBOW: Mapping[str, Hyperparam] = {
     "noise_std_init": Hyperparam(default=0.5, low=0, fixed=True, network=True),
     "hidden_sizes": Hyperparam(default=(128, 128), kind=tuple, fixed=True, network=True),
 }
+
+RAINBOW: Mapping[str, Hyperparam] = _named(_RAINBOW, synonyms.RAINBOW)
 """Rainbow; values are represented between ``v_min`` and ``v_max``, which must enclose the discounted returns."""
+
+BY_ALGORITHM: Mapping[str, Mapping[str, Hyperparam]] = {
+    "ppo": PPO,
+    "recurrent_ppo": RECURRENT_PPO,
+    "a2c": A2C,
+    "dqn": DQN,
+    "rainbow": RAINBOW,
+    "sac": SAC,
+    "td3": TD3,
+}
+"""By the name of the algorithm, as users type it."""

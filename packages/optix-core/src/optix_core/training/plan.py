@@ -16,8 +16,11 @@ from optix_core.agents.backends import (
     build_agent,
     choose_algorithm,
     default_backend,
+    excluded_by,
     load_backend,
+    our_name_of,
 )
+from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.convergence import ConvergenceMonitor
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError, whole_number
@@ -27,6 +30,7 @@ from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_core.training.defaults import recipe, usual_algorithm
 from optix_protocol import (
+    AlgorithmInfo,
     BaseAgent,
     BasePipeline,
     LoopCallback,
@@ -56,7 +60,8 @@ class TrainConfig:
         max_env_steps: budget of training steps.
         max_seconds: budget of training time in seconds.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-        overrides: hyperparameters of the algorithm and settings of the loop (:class:`LoopSettings`) by name.
+        overrides: hyperparameters of the algorithm, by any of their names, and settings of the loop
+            (:class:`LoopSettings`).
     """
 
     env_id: str
@@ -153,16 +158,11 @@ class TrainPlan:
             algorithm = usual if usual and usual in backend.algorithms() else choose_algorithm(backend, kind)
         info = algorithm_info(backend, algorithm, kind)
         family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
-        loop_names = {f.name for f in fields(LoopSettings)}
-        known = loop_names | set(info.default_hyperparams)
-        for name in config.overrides:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(sorted(known))}."
-                raise ConfigError(f"Unknown key '{name}'. {hint}")
-        loop = {k: v for k, v in config.overrides.items() if k in loop_names}
-        hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams}
-        hyperparams.update({k: v for k, v in config.overrides.items() if k not in loop_names})
+        loop, asked = _sorted_overrides(config.overrides, info)
+        hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams and k not in asked}
+        for name in asked:
+            hyperparams.pop(excluded_by(info.name, name), None)
+        hyperparams.update(asked)
         budget, n_envs = family.max_env_steps, family.n_envs
         if config.max_env_steps is not None:
             budget = whole_number("max_env_steps", config.max_env_steps, least=1)
@@ -312,6 +312,35 @@ class TrainPlan:
             config=self.to_dict(),
             **kwargs,
         )
+
+
+def _sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the loop and the hyperparameters among overrides, by our names.
+
+    Raises:
+        ConfigError: an unknown key, or two names of one thing with two values.
+    """
+    loop_names = {f.name for f in fields(LoopSettings)}
+    names = our_name_of(info)
+    if info.on_policy:
+        names = {**dict.fromkeys(WINDOW, "window_size"), **names}
+    loop: dict[str, Any] = {}
+    hyperparams: dict[str, Any] = {}
+    for name, value in overrides.items():
+        ours = name if name in loop_names else names.get(name)
+        if ours is None and name in ADVICE:
+            raise ConfigError(f"'{name}' {ADVICE[name]}")
+        if ours is None:
+            known = loop_names | set(names)
+            close = difflib.get_close_matches(name, known, n=1)
+            listed = ", ".join(sorted(loop_names | set(info.default_hyperparams)))
+            hint = f"Did you mean '{close[0]}'?" if close else f"Known: {listed}."
+            raise ConfigError(f"Unknown key '{name}'. {hint}")
+        kept = loop if ours in loop_names else hyperparams
+        if ours in kept and kept[ours] != value:
+            raise ConfigError(f"{name}={value} is given as {ours}={kept[ours]}, too: they are one, give one of them.")
+        kept[ours] = value
+    return loop, hyperparams
 
 
 def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:
