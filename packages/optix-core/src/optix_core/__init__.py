@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from optix_core.agents.backends import list_backends, load_backend, make_agent
     from optix_core.checkpoints import CheckpointRegistry, RunDirectory
     from optix_core.convergence import Assessment, BackoffScheduler, ConvergenceMonitor, DegradationTest
+    from optix_core.data import (
+        HERBuffer,
+        ObsNormalizer,
+        PrioritizedReplayBuffer,
+        ReplayBuffer,
+        RewardNormalizer,
+        RunningMeanStd,
+        compute_gae,
+        make_minibatches,
+    )
     from optix_core.environments import EnvSpec
     from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
     from optix_core.evaluation import ReturnEvaluator, evaluate
@@ -32,6 +42,19 @@ if TYPE_CHECKING:
     )
     from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
     from optix_core.training import TrainConfig, TrainPlan, load_policy, train
+    from optix_protocol import (
+        BaseAgent,
+        BaseEvaluator,
+        BaseOptimizer,
+        BasePipeline,
+        EpisodeData,
+        EvalMetrics,
+        HyperparamSet,
+        LoopCallback,
+        LoopState,
+        PolicySnapshot,
+        Verdict,
+    )
 
 __version__ = "0.1.0"
 
@@ -41,6 +64,16 @@ _HOMES = {
     "optix_core.agents.backends": ("list_backends", "load_backend", "make_agent"),
     "optix_core.checkpoints": ("CheckpointRegistry", "RunDirectory"),
     "optix_core.convergence": ("Assessment", "BackoffScheduler", "ConvergenceMonitor", "DegradationTest"),
+    "optix_core.data": (
+        "HERBuffer",
+        "ObsNormalizer",
+        "PrioritizedReplayBuffer",
+        "ReplayBuffer",
+        "RewardNormalizer",
+        "RunningMeanStd",
+        "compute_gae",
+        "make_minibatches",
+    ),
     "optix_core.environments": ("EnvSpec",),
     "optix_core.errors": (
         "AgentError",
@@ -66,6 +99,19 @@ _HOMES = {
     ),
     "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
     "optix_core.training": ("TrainConfig", "TrainPlan", "load_policy", "train"),
+    "optix_protocol": (
+        "BaseAgent",
+        "BaseEvaluator",
+        "BaseOptimizer",
+        "BasePipeline",
+        "EpisodeData",
+        "EvalMetrics",
+        "HyperparamSet",
+        "LoopCallback",
+        "LoopState",
+        "PolicySnapshot",
+        "Verdict",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -74,6 +120,10 @@ __all__ = [
     "AgentError",
     "Assessment",
     "BackoffScheduler",
+    "BaseAgent",
+    "BaseEvaluator",
+    "BaseOptimizer",
+    "BasePipeline",
     "BatchPipeline",
     "Budget",
     "CheckpointRegistry",
@@ -83,27 +133,42 @@ __all__ = [
     "DegradationTest",
     "EnvError",
     "EnvSpec",
+    "EpisodeData",
+    "EvalMetrics",
     "Evidence",
+    "HERBuffer",
+    "HyperparamSet",
+    "LoopCallback",
+    "LoopState",
     "MissingExtraError",
+    "ObsNormalizer",
     "OptixError",
+    "PolicySnapshot",
+    "PrioritizedReplayBuffer",
     "Progress",
     "RLOptimizer",
+    "ReplayBuffer",
     "ReturnEvaluator",
+    "RewardNormalizer",
     "RunDirectory",
     "RunDirectoryError",
     "RunResult",
+    "RunningMeanStd",
     "StopReason",
     "TrainConfig",
     "TrainPlan",
     "VectorBatchPipeline",
+    "Verdict",
     "__version__",
     "branch",
+    "compute_gae",
     "decide",
     "evaluate",
     "list_backends",
     "load_backend",
     "load_policy",
     "make_agent",
+    "make_minibatches",
     "read_events",
     "train",
 ]

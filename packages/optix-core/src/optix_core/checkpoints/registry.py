@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -120,9 +120,9 @@ class CheckpointRegistry(SnapshotReader):
     def save(
         self,
         source: BaseAgent | Callable[[Path], None],
-        *,
         eval_metrics: EvalMetrics,
-        hyperparams: HyperparamSet,
+        hyperparams: Mapping[str, Any],
+        *,
         policy_version: int = 0,
         num_env_steps: int = 0,
     ) -> PolicySnapshot:
@@ -134,7 +134,7 @@ class CheckpointRegistry(SnapshotReader):
         Args:
             source: the agent, or a function that writes the weights to the path it is given.
             eval_metrics: the score that this very policy earned.
-            hyperparams: the hyperparameters that trained it.
+            hyperparams: the hyperparameters that trained it, a ``HyperparamSet`` or another mapping.
             policy_version: number of ``learn`` calls that it had seen.
             num_env_steps: environment steps that it had been trained on.
 
@@ -157,7 +157,9 @@ class CheckpointRegistry(SnapshotReader):
                 snapshot_id=snapshot_id,
                 weights=f"{SNAPSHOTS_NAME}/{snapshot_id}/{weights.name}",
                 eval_metrics=eval_metrics,
-                hyperparams=hyperparams,
+                hyperparams=hyperparams
+                if isinstance(hyperparams, HyperparamSet)
+                else HyperparamSet(params=hyperparams),
                 policy_version=policy_version,
                 num_env_steps=num_env_steps,
             )

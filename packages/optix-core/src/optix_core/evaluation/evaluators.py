@@ -50,31 +50,6 @@ class ReturnEvaluator(BaseEvaluator):
             },
         )
 
-    def combine(self, train: EvalMetrics | None, val: EvalMetrics | None) -> EvalMetrics | None:
-        """Join both scores: validation wins wherever there is one.
-
-        Returns:
-            ``train`` if there is no validation score, ``val`` if there is no training score. With both: ``val``, its
-            ``generalization_gap`` being training minus validation score, and the training score among its metrics
-            as ``train_score``.
-        """
-        if train is None or val is None:
-            return val if val is not None else train
-        return replace(
-            val,
-            metrics={**val.metrics, "train_score": train.primary_score},
-            generalization_gap=train.primary_score - val.primary_score,
-        )
-
-    def compare(self, a: EvalMetrics, b: EvalMetrics) -> float:
-        """Return the primary score of ``a`` minus that of ``b``; a NaN score is worse than any other."""
-        difference = a.primary_score - b.primary_score
-        if not np.isnan(difference):
-            return difference
-        if a.primary_score == b.primary_score:  # inf - inf
-            return 0.0
-        return float(np.isnan(b.primary_score)) - float(np.isnan(a.primary_score))
-
 
 def beside_training(metrics: EvalMetrics, train_diagnostics: Mapping[str, float]) -> EvalMetrics:
     """Return a score with the finite numbers of ``learn`` among its metrics, as ``train/<name>``."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from optix_core.checkpoints import RunDirectory
-from optix_core.convergence import ConvergenceMonitor, DegradationTest
+from optix_core.checkpoints import CheckpointRegistry, RunDirectory
+from optix_core.convergence import DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError, whole_number
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.loop.arena import Arena
@@ -23,9 +23,11 @@ from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
+from optix_core.loop.schedulers import choose_scheduler
 from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.state import can_resume_exactly, restore_run_state
 from optix_core.loop.validation import Validation
+from optix_core.pipelines import VectorBatchPipeline
 from optix_core.storage.documents import plain
 from optix_protocol import (
     BaseAgent,
@@ -53,13 +55,15 @@ class RLOptimizer:
 
     Args:
         agent: anything with the six methods of :class:`optix_protocol.BaseAgent`.
-        pipeline: where its windows come from.
+        pipeline: where its windows come from; one that has no agent yet gets this one.
         val_pipeline: a second pipeline that only acts, for at most a tenth of the training steps; its scores then drive
             the verdict and the choice of the final policy.
         evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
             the one it scores best; the confirmed return stays a return.
         optimizer: changes hyperparameters while the run goes on; none by default.
-        scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default.
+        scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default. Its settings may
+            be given here by name in its place: those of :class:`BackoffScheduler` (``base_interval``,
+            ``plateau_threshold``, ...) choose that, and the journal says so.
         checkpoint_dir: the run directory; a temporary one, removed at the end, when None.
         max_snapshots: how many policies are kept; the best of them is found by the final selection.
         checkpoint_score_fn: scores a policy for keeping, instead of the smoothed training score.
@@ -75,9 +79,10 @@ class RLOptimizer:
         state_interval_s: seconds between two saved states, from which ``resume`` goes on exactly if agent and pipeline
             give their state away (:class:`optix_protocol.SupportsTrainingState`, ``SupportsPipelineState``).
         config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
+        settings: of a scheduler, by name.
 
     Raises:
-        ConfigError: settings that contradict each other.
+        ConfigError: settings that do not exist, are out of range, or contradict each other.
         RunDirectoryError: the run directory is not empty, in use, or cannot be written.
     """
 
@@ -104,6 +109,7 @@ class RLOptimizer:
         confirm_episodes: int = 100,
         state_interval_s: float = 10.0,
         config: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         for kind, part in (
             ("agent", agent),
@@ -115,6 +121,9 @@ class RLOptimizer:
         ):
             if part is not None or kind in ("agent", "pipeline"):
                 _require(kind, part)
+        for source in (pipeline, val_pipeline):
+            if isinstance(source, VectorBatchPipeline) and not source.has_agent:
+                source.agent = agent
         if max_env_steps is not None:
             max_env_steps = whole_number("max_env_steps", max_env_steps)
         if max_episodes is not None:
@@ -138,10 +147,13 @@ class RLOptimizer:
         self.confirm_episodes = confirm_episodes
         self.state_interval_s = state_interval_s
         self.config = dict(config or {})
+        if scheduler is not None and settings:
+            raise ConfigError(f"{next(iter(settings))} is a setting of a scheduler: give it to the one that you pass.")
+        self._scheduler_settings = dict(settings)
         budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
         evaluator = evaluator or ReturnEvaluator()
         self.controller = LoopController(
-            scheduler=scheduler or ConvergenceMonitor(budget_env_steps=max_env_steps),
+            scheduler=scheduler or choose_scheduler(settings, agent, budget_env_steps=max_env_steps),
             evaluator=evaluator,
             budget=budget,
             score_window_env_steps=2048 if type(evaluator) is ReturnEvaluator else None,
@@ -155,6 +167,8 @@ class RLOptimizer:
         for callback in self._callbacks.callbacks:
             _require_callback(callback)
         self._run: Run | None = None
+        self._files = ExitStack()
+        self._run_dir: RunDirectory | None = None
 
     @staticmethod
     def _fit_window(pipeline: Any, max_env_steps: int | None) -> None:
@@ -185,6 +199,20 @@ class RLOptimizer:
         return self.controller.state
 
     @property
+    def scheduler(self) -> Scheduler:
+        """Judges the scores."""
+        return self.controller.scheduler
+
+    @property
+    def registry(self) -> CheckpointRegistry:
+        """Keeps the policies; asking for it before :meth:`run` opens the run directory.
+
+        Raises:
+            RunDirectoryError: the run directory is not empty, in use, or cannot be written.
+        """
+        return self._open_directory().registry
+
+    @property
     def progress(self) -> Progress:
         """Counters of the run."""
         return self.controller.progress
@@ -210,10 +238,8 @@ class RLOptimizer:
             stack.callback(self.pipeline.close)
             if self.val_pipeline is not None:
                 stack.callback(self.val_pipeline.close)
-            path = self.checkpoint_dir or Path(stack.enter_context(TemporaryDirectory(prefix="optix-"))) / "run"
-            run_dir = stack.enter_context(
-                RunDirectory.create(path, resume=self.resume, max_snapshots=self.max_snapshots)
-            )
+            run_dir = self._open_directory()
+            stack.enter_context(self._files)
             arena = Arena(self.agent, getattr(self.pipeline, "make_eval_env", lambda _: None))
             stack.callback(arena.close)
             run = self._run = Run(
@@ -264,6 +290,17 @@ class RLOptimizer:
             if failure is not None:
                 raise failure
             return self.result
+
+    def _open_directory(self) -> RunDirectory:
+        """Return the run directory, opened once; ``self._files`` closes it, and removes it if it is a temporary one."""
+        if self._run_dir is None:
+            with ExitStack() as opened:
+                path = self.checkpoint_dir or Path(opened.enter_context(TemporaryDirectory(prefix="optix-"))) / "run"
+                self._run_dir = opened.enter_context(
+                    RunDirectory.create(path, resume=self.resume, max_snapshots=self.max_snapshots)
+                )
+                self._files = opened.pop_all()
+        return self._run_dir
 
     def _begin(self, run: Run) -> None:
         """Start the journal of a new run, or bring an old one back to its latest saved state."""
@@ -355,7 +392,11 @@ class RLOptimizer:
         }
         named = {key: self.config.get(key, value) for key, value in defaults.items()}
         hyperparams = dict(self.agent.get_hyperparams().params)
-        return {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": self._windows}
+        described = {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": self._windows}
+        if self._scheduler_settings:
+            name = type(self.scheduler).__name__
+            described["scheduler"] = {"name": name, "settings": self._scheduler_settings}
+        return described
 
 
 def _require(kind: str, part: object) -> None:

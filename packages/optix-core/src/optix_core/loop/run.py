@@ -28,7 +28,6 @@ from optix_protocol import (
     BasePipeline,
     EpisodeData,
     EvalMetrics,
-    HyperparamSet,
     LoopState,
     PolicySnapshot,
     StateTree,
@@ -383,14 +382,16 @@ class Run:
         """Let the tuner change the hyperparameters, from a score that belongs to the present ones."""
         assert self.optimizer is not None and observation.metrics is not None
         old = self.agent.get_hyperparams()
-        new = self.optimizer.suggest(old, observation.metrics)
-        if new is None or dict(new.params) == dict(old.params):
+        before = dict(old.params)
+        asked = self.optimizer.suggest(old, observation.metrics)
+        if asked is None or all(name in old and old[name] == value for name, value in asked.items()):
             return
-        self.agent.set_hyperparams(new)
+        self.agent.set_hyperparams(asked)
         self._hyperparam_version += 1
-        changed = {k: v for k, v in new.params.items() if old.params.get(k) != v}
+        new = self.agent.get_hyperparams()  # by the agent's own names, whatever those that the tuner uses
+        changed = {name: value for name, value in new.items() if name not in before or before[name] != value}
         self.journal.append("hyperparams", changed=changed, version=self._hyperparam_version)
-        self.callbacks.on_hyperparam_update(old, HyperparamSet(params={**old.params, **new.params}))
+        self.callbacks.on_hyperparam_update(old, new)
 
     def _record(self, evidence: Evidence, decision: Decision, seen: Observation, window: EpisodeData) -> None:
         """Write the window into the journal and tell the callbacks."""

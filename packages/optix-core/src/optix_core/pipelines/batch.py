@@ -10,6 +10,7 @@ import numpy as np
 
 from optix_core.environments import make_vector
 from optix_core.pipelines.actor import Actor
+from optix_core.pipelines.arguments import one_of, the_environment
 from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
 from optix_protocol import BaseAgent
 
@@ -25,21 +26,27 @@ class BatchPipeline(VectorBatchPipeline):
 
     Args:
         env: a Gymnasium id, an environment, or a function that makes one.
-        agent: who acts.
+        agent: who acts. ``RLOptimizer`` gives its agent to a pipeline that has none.
         window_size: environment steps per window.
         seed: seeds the environment.
         mode: as in :class:`VectorBatchPipeline`.
+        env_id: another name of ``env``.
+        n_steps: another name of ``window_size``.
     """
 
     def __init__(
         self,
-        env: EnvSource,
-        agent: BaseAgent,
-        window_size: int = 2048,
+        env: EnvSource | None = None,
+        agent: BaseAgent | None = None,
+        window_size: int | None = None,
         *,
         seed: int = 0,
         mode: Literal["greedy", "sample"] | None = None,
+        env_id: str | None = None,
+        n_steps: int | None = None,
     ) -> None:
+        env = the_environment(env=env, env_id=env_id)
+        window_size = one_of(2048, window_size=window_size, n_steps=n_steps)
         super().__init__(env, agent, n_envs=1, window_size=window_size, seed=seed, mode=mode)
 
     def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:

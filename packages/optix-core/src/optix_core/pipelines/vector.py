@@ -11,6 +11,7 @@ from optix_core.environments import EnvSpec, make_vector
 from optix_core.errors import ConfigError, EnvError, OptixError, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor
+from optix_core.pipelines.arguments import one_of, the_environment
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
@@ -29,7 +30,8 @@ class VectorBatchPipeline:
 
     Args:
         env: a Gymnasium id, a factory, a sequence of ``n_envs`` factories, or a ready ``gymnasium.vector.VectorEnv``.
-        agent: who acts; its ``act`` (or ``act_with_state``) gets batches ``[N, *obs]``.
+        agent: who acts; its ``act`` (or ``act_with_state``) gets batches ``[N, *obs]``. ``RLOptimizer`` gives its agent
+            to a pipeline that has none.
         n_envs: number of environments ``N``; taken from ``env`` when that is a sequence or a vector environment.
         window_size: rows ``T`` per window, in steps of each environment.
         async_envs: step each environment in a process of its own (worth it above about 1 ms per step).
@@ -39,31 +41,39 @@ class VectorBatchPipeline:
         seed: seeds the environments, and the policy when ``mode`` is not None.
         mode: None to act through ``agent.act`` (training); ``"greedy"`` or ``"sample"`` to act through
             ``agent.make_policy`` without touching the agent (validation).
+        env_id: another name of ``env``.
+        env_fns: another name of ``env``, for a sequence of functions.
+        num_envs: another name of ``n_envs``.
+        n_steps: another name of ``window_size``.
 
     Raises:
+        ConfigError: (a ``ValueError``) no environment, or one argument by two names with two values.
         EnvError: an environment that cannot be made, raises while stepping, or returns values that are not finite.
         AgentError: actions of the wrong shape.
     """
 
     def __init__(
         self,
-        env: EnvSource | Sequence[Callable[[], gym.Env[Any, Any]]] | gym.vector.VectorEnv[Any, Any, Any],
-        agent: BaseAgent,
+        env: EnvSource | Sequence[Callable[[], gym.Env[Any, Any]]] | gym.vector.VectorEnv[Any, Any, Any] | None = None,
+        agent: BaseAgent | None = None,
         *,
-        n_envs: int = 8,
-        window_size: int = 128,
+        n_envs: int | None = None,
+        window_size: int | None = None,
         async_envs: bool = False,
         clip_rewards: bool = False,
         episodic_life: bool = False,
         seed: int = 0,
         mode: Literal["greedy", "sample"] | None = None,
+        env_id: str | None = None,
+        env_fns: Sequence[Callable[[], gym.Env[Any, Any]]] | None = None,
+        num_envs: int | None = None,
+        n_steps: int | None = None,
     ) -> None:
         from gymnasium.vector import AutoresetMode
 
-        n_envs = whole_number("n_envs", n_envs, least=1)
-        window_size = whole_number("window_size", window_size, least=1)
-        self.agent = agent
-        self.window_size = window_size
+        env = the_environment(env=env, env_id=env_id, env_fns=env_fns)
+        n_envs = whole_number("n_envs", one_of(8, n_envs=n_envs, num_envs=num_envs), least=1)
+        self.window_size = whole_number("window_size", one_of(128, window_size=window_size, n_steps=n_steps), least=1)
         self._clip_rewards = clip_rewards
         self.env_spec, self._envs = _open(env, n_envs, async_envs, episodic_life)
         self.num_envs: int = self._envs.num_envs
@@ -73,8 +83,9 @@ class VectorBatchPipeline:
         self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
         self._encode = action_encoder(self._envs.single_action_space)
         self._mode = mode
-        if mode is not None and not isinstance(agent, SupportsPolicy):
-            raise ConfigError(f"mode={mode!r} needs an agent with make_policy(); leave mode out to act through act().")
+        self._agent: BaseAgent | None = None
+        if agent is not None:
+            self.agent = agent
         self._seed = seed
         self._versions = (0, 0)
         self._policy: Policy | None = None
@@ -83,9 +94,35 @@ class VectorBatchPipeline:
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running_return = np.zeros(self.num_envs)
         self._running_length = np.zeros(self.num_envs, dtype=np.int64)
-        self._num_env_steps = 0
+        self._num_env_steps = self._num_episodes = 0
         self._closed = False
         self._broken = False
+
+    @property
+    def agent(self) -> BaseAgent:
+        """Who acts.
+
+        Raises:
+            ConfigError: nobody yet.
+        """
+        if self._agent is None:
+            raise ConfigError(
+                "This pipeline has no agent: pass agent=, or give the pipeline to RLOptimizer(agent, ...)."
+            )
+        return self._agent
+
+    @agent.setter
+    def agent(self, agent: BaseAgent) -> None:
+        if self._mode is not None and not isinstance(agent, SupportsPolicy):
+            raise ConfigError(
+                f"mode={self._mode!r} needs an agent with make_policy(); leave mode out to act through act()."
+            )
+        self._agent = agent
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether somebody acts."""
+        return self._agent is not None
 
     def windows(self) -> Iterator[EpisodeData]:
         """Yield windows without end; a later call goes on where the last one stopped."""
@@ -161,8 +198,10 @@ class VectorBatchPipeline:
             hyperparam_version=self._versions[1],
             initial_state=initial_state,
             intrinsic_rewards=_clipping(rewards) if self._clip_rewards else None,
+            episode_id=self._num_episodes + len(returns),
         )
         self._num_env_steps += window.num_env_steps
+        self._num_episodes += len(returns)
         return window
 
     def pipeline_state(self) -> StateTree:
@@ -179,6 +218,7 @@ class VectorBatchPipeline:
             "running_return": self._running_return.copy(),
             "running_length": self._running_length.copy(),
             "num_env_steps": self._num_env_steps,
+            "num_episodes": self._num_episodes,
         }
 
     def restore_pipeline_state(self, state: StateTree) -> str | None:
@@ -191,6 +231,7 @@ class VectorBatchPipeline:
         from optix_core.pipelines.env_state import restore
 
         self._num_env_steps = int(state["num_env_steps"])
+        self._num_episodes = int(state.get("num_episodes", 0))  # absent in states of release 0.1
         if not state["started"]:
             return None
         observation = np.array(state["observation"])

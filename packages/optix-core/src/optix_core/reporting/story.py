@@ -93,8 +93,18 @@ def _start(events: Sequence[Event]) -> Section:
             f"Train {first['algorithm']} ({first['backend']}) on {first['env_id']} with seed {first['seed']}. "
             f"Started {when} with a budget of {allowed}.",
             *([f"Hyperparameters: {hyperparams}."] if hyperparams else []),
+            *_scheduler(first),
         ),
     )
+
+
+def _scheduler(first: Event) -> tuple[str, ...]:
+    """Say which scheduler its settings chose, if they were given by name."""
+    chosen = first.get("scheduler")
+    if chosen is None:
+        return ()
+    settings = ", ".join(f"{name} {_value(value)}" for name, value in chosen["settings"].items())
+    return (f"{chosen['name']} judged the scores, because settings of it were given: {settings}.",)
 
 
 def _score(events: Sequence[Event]) -> Section:
