@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class OptixError(Exception):
@@ -50,6 +52,26 @@ def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
     if least is not None and number < least:
         raise ConfigError(f"{name} must be at least {least}, got {number}.")
     return number
+
+
+def one_of(default: T, **given: T | None) -> T:
+    """Return the value of an argument that goes by several names.
+
+    Args:
+        default: what it is when none of them is given.
+        given: the value by each of its names, None where that was not used.
+
+    Raises:
+        ConfigError: two of the names are used, with different values.
+    """
+    used = {name: value for name, value in given.items() if value is not None}
+    if not used:
+        return default
+    (first, value), *others = used.items()
+    for name, other in others:
+        if other is not value and other != value:
+            raise ConfigError(f"{first} and {name} are one argument: give one of them.")
+    return value
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

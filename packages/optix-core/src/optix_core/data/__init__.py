@@ -1,6 +1,7 @@
 """What learners of every framework share: advantages, minibatches, normalisers, replay memories. NumPy only."""
 
 from optix_core.data.gae import compute_gae, successor_values
+from optix_core.data.hand_filled import HandFilledHERBuffer, HindsightBatch
 from optix_core.data.hindsight import GoalLayout, HERBuffer, is_goal_env
 from optix_core.data.minibatches import make_minibatches, minibatch_slices
 from optix_core.data.normalizers import ObsNormalizer, RewardNormalizer, RunningMeanStd
@@ -10,6 +11,8 @@ from optix_core.data.replay import ReplayBatch, ReplayBuffer
 __all__ = [
     "GoalLayout",
     "HERBuffer",
+    "HandFilledHERBuffer",
+    "HindsightBatch",
     "ObsNormalizer",
     "PrioritizedReplayBuffer",
     "ReplayBatch",

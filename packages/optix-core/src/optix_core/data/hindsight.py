@@ -69,6 +69,9 @@ class HERBuffer(ReplayBuffer):
     where the environment has ``compute_terminated``, and stays as it was elsewhere; a truncation never ends a value.
     Episodes enter the memory when they end. Observations are flat; ``goals`` says where the goals lie in them.
 
+    ``HERBuffer(obs_dim, act_dim, goal_dim)`` makes a :class:`optix_core.data.HandFilledHERBuffer` instead, for loops of
+    your own.
+
     Args:
         goals: layout of the observations.
         compute_reward: reward of having achieved one goal when another was desired.
@@ -81,6 +84,14 @@ class HERBuffer(ReplayBuffer):
     Raises:
         ConfigError: (a ``ValueError``) an unknown strategy, a negative ``k``, or an ``n_step`` other than 1.
     """
+
+    def __new__(cls, *dims: Any, **options: Any) -> Any:
+        """Make one that agents fill, or by dimensions one that is filled by hand."""
+        if dims or "obs_dim" in options:
+            from optix_core.data.hand_filled import HandFilledHERBuffer
+
+            return HandFilledHERBuffer(*dims, **options)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -101,8 +112,8 @@ class HERBuffer(ReplayBuffer):
         self.goals = goals
         self.strategy = strategy
         self.k = k
-        self._compute_reward = _Vectorised(compute_reward)
-        self._compute_terminated = None if compute_terminated is None else _Vectorised(compute_terminated)
+        self._compute_reward = Vectorised(compute_reward)
+        self._compute_terminated = None if compute_terminated is None else Vectorised(compute_terminated)
         # An episode lies in consecutive rows, its final observation after its last transition.
         self._steps_before = np.zeros(capacity, np.int64)
         self._steps_left = np.zeros(capacity, np.int64)
@@ -200,7 +211,7 @@ class HERBuffer(ReplayBuffer):
                 super().add(whole)
 
 
-class _Vectorised:
+class Vectorised:
     """A goal function for batches, row by row where it cannot take them.
 
     One that answers a batch with anything but a number for each row, or not at all, was written for single goals.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from optix_core.errors import ConfigError, one_of
 from optix_protocol import Array, StateTree
 
 
@@ -48,13 +51,27 @@ class ObsNormalizer:
     """Observations shifted and scaled to mean 0 and variance 1, clipped.
 
     Args:
-        shape: shape of one observation.
+        shape: shape of one observation, or its length.
         clip: largest absolute value that leaves the normaliser.
         epsilon: added to the variance.
+        obs_shape: another name of ``shape``.
+
+    Raises:
+        ConfigError: (a ``ValueError``) no shape, or two.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, clip: float = 10.0, epsilon: float = 1e-8) -> None:
-        self.stats = RunningMeanStd(shape)
+    def __init__(
+        self,
+        shape: tuple[int, ...] | int | None = None,
+        *,
+        clip: float = 10.0,
+        epsilon: float = 1e-8,
+        obs_shape: tuple[int, ...] | int | None = None,
+    ) -> None:
+        known = one_of(None, shape=shape, obs_shape=obs_shape)
+        if known is None:
+            raise ConfigError("ObsNormalizer needs the shape of one observation: shape=(4,).")
+        self.stats = RunningMeanStd((known,) if isinstance(known, int) else tuple(known))
         self.clip = clip
         self.epsilon = epsilon
         self._refresh()
@@ -64,9 +81,15 @@ class ObsNormalizer:
         scaled = (observations - self._shift) * self._scale
         return np.clip(scaled, -self.clip, self.clip, out=scaled)
 
-    def update(self, observations: Array) -> None:
-        """Take observations ``[B, *shape]`` into the statistics."""
-        self.stats.update(observations)
+    def normalize(self, observations: Any) -> Array:
+        """Return one observation ``[*shape]`` or several ``[B, *shape]`` normalised; the statistics stay."""
+        normalised: Array = self(np.asarray(observations)).astype(np.float32, copy=False)
+        return normalised
+
+    def update(self, observations: Any) -> None:
+        """Take observations ``[B, *shape]``, or a single one, into the statistics."""
+        observations = np.asarray(observations)
+        self.stats.update(observations[None] if observations.ndim == self.stats.mean.ndim else observations)
         self._refresh()
 
     def state(self) -> dict[str, Array]:
@@ -95,12 +118,12 @@ class RewardNormalizer:
     The running return starts anew at every episode end and is carried from window to window.
 
     Args:
-        gamma: discount of the running return; may be changed later.
+        gamma: discount of the running return; may be changed later. In an agent of its own making it is the agent's.
         clip: largest absolute reward that leaves the normaliser.
         epsilon: added to the variance.
     """
 
-    def __init__(self, *, gamma: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+    def __init__(self, gamma: float = 0.99, clip: float = 10.0, *, epsilon: float = 1e-8) -> None:
         self.gamma = gamma
         self.clip = clip
         self.epsilon = epsilon
@@ -123,9 +146,35 @@ class RewardNormalizer:
             returns[t] = self._running
             self._running = np.where(done[t], 0.0, self._running)
         self.stats.update(returns[valid])
-        scaled = rewards / np.sqrt(self.stats.var + self.epsilon)
+        return np.asarray(self.normalize(rewards))
+
+    def step(self, rewards: Any, done: Any = False) -> Any:
+        """Take in the rewards of one step and return them normalised.
+
+        Args:
+            rewards: of one environment, a number, or of several, ``[N]``.
+            done: whether an episode ended with this step, a bool or ``[N]``.
+
+        Returns:
+            A number, or ``[N]`` float32.
+        """
+        latest = np.atleast_1d(np.asarray(rewards, np.float64))
+        if self._running.shape != latest.shape:
+            self._running = np.zeros(latest.shape)
+        self._running = self.gamma * self._running + latest
+        self.stats.update(self._running)
+        self.reset(done)
+        return self.normalize(rewards)
+
+    def normalize(self, rewards: Any) -> Any:
+        """Return rewards of any shape normalised, float32, a number for a number; nothing is taken in."""
+        scaled = np.asarray(rewards) / np.sqrt(self.stats.var + self.epsilon)
         normalised: Array = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        return normalised
+        return normalised if np.ndim(rewards) else float(normalised)
+
+    def reset(self, done: Any = True) -> None:
+        """Begin the running returns anew, where ``done`` (a bool or ``[N]``) is True; the statistics stay."""
+        self._running = np.where(np.atleast_1d(done), 0.0, self._running)
 
     def state(self) -> dict[str, Array]:
         """Return statistics and running returns as arrays."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from optix_core.environments import make_vector
+from optix_core.errors import one_of
 from optix_core.pipelines.actor import Actor
-from optix_core.pipelines.arguments import one_of, the_environment
+from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
 from optix_protocol import BaseAgent
 

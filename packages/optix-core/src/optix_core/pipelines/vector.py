@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from optix_core.environments import EnvSpec, make_vector
-from optix_core.errors import ConfigError, EnvError, OptixError, whole_number
+from optix_core.errors import ConfigError, EnvError, OptixError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor
-from optix_core.pipelines.arguments import one_of, the_environment
+from optix_core.pipelines.arguments import the_environment
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
