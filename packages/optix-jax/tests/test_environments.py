@@ -149,4 +149,5 @@ def test_a_missing_extra_is_named(monkeypatch):
         BraxEnvironment("ant").action_space  # noqa: B018
     with pytest.raises(EnvError, match=r'pip install "optix-jax\[gymnax\]"'):
         environments.GymnaxEnvironment("CartPole-v1").action_space  # noqa: B018
-    assert pure_environment("CartPole-v1") is None
+    assert pure_environment("Breakout-MinAtar") is None
+    assert pure_environment("CartPole-v1") is not None  # needs no extra

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optix_core.errors import EnvError, suggest
+from optix_jax.transitions import Transition
 
 if TYPE_CHECKING:
     import gymnasium as gym
-
-
-class Transition(NamedTuple):
-    """One step of one environment.
-
-    Attributes:
-        observation: ``[*obs]`` after the step, the true final one where the episode ends.
-        state: the environment's state after the step.
-        reward: a scalar.
-        terminated: the future is worth nothing.
-        truncated: the episode was cut off, by a time limit say.
-    """
-
-    observation: jax.Array
-    state: Any
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
+    from gymnasium.envs.registration import EnvSpec
 
 
 class PureEnvironment(Protocol):
@@ -142,6 +127,8 @@ class BraxEnvironment:
 
 
 _OWN: dict[str, PureEnvironment] = {}
+_ENTRY_POINT = "optix_jax.gymnasium_envs:PureEnv"
+_VECTOR_ENTRY_POINT = "optix_jax.gymnasium_envs:PureVectorEnv"
 
 
 def register(env_id: str, env: PureEnvironment) -> None:
@@ -159,25 +146,62 @@ def register(env_id: str, env: PureEnvironment) -> None:
 
 
 def register_with_gymnasium(env_id: str) -> None:
-    """Register the environment that :func:`pure_environment` finds by this id with Gymnasium."""
+    """Register the environment that :func:`named_environment` finds by this id with Gymnasium."""
     import gymnasium
 
     gymnasium.register(
         id=env_id,
-        entry_point="optix_jax.gymnasium_envs:PureEnv",
-        vector_entry_point="optix_jax.gymnasium_envs:PureVectorEnv",
+        entry_point=_ENTRY_POINT,
+        vector_entry_point=_VECTOR_ENTRY_POINT,
         kwargs={"env_id": env_id},
         disable_env_checker=True,
     )
 
 
 def pure_environment(env_id: str) -> PureEnvironment | None:
-    """Return the environment of an id as pure functions, or None.
+    """Return what stands behind a Gymnasium id as pure functions, or None.
 
-    Known are those of :func:`register`, ``brax/<name>``, and all ids for which gymnax has an environment of that name,
-    with or without ``gymnax/`` before it.
+    The registration decides, not the name: an id that somebody registered anew, with another entry point, arguments,
+    wrappers or vector version, is no longer the task of that name. There are pure versions of Gymnasium's classic
+    control tasks (:mod:`optix_jax.classic_control`) and of what was registered by :func:`register`, as ``brax/<name>``
+    or as ``gymnax/<name>``. An id that nobody has registered is looked up among the names of brax and gymnax.
     """
+    import gymnasium
+
     name = env_id.rpartition(":")[2]
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        return named_environment(name)
+    if spec.additional_wrappers:
+        return None
+    if spec.entry_point == _ENTRY_POINT:
+        plain = spec.vector_entry_point == _VECTOR_ENTRY_POINT and spec.max_episode_steps is None
+        return named_environment(spec.kwargs["env_id"]) if plain and set(spec.kwargs) == {"env_id"} else None
+    return _classic_task(spec)
+
+
+def _classic_task(spec: EnvSpec) -> PureEnvironment | None:
+    """Return the pure version of a classic control task of Gymnasium, None if the specification says anything else."""
+    from optix_jax.classic_control import TASKS
+
+    entry, vector = spec.entry_point, spec.vector_entry_point or "gymnasium.envs.classic_control"
+    if not (isinstance(entry, str) and isinstance(vector, str)) or spec.kwargs or entry not in TASKS:
+        return None
+    module, _, name = entry.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    is_theirs = (getattr(found, "__module__", ""), getattr(found, "__qualname__", "")) == (module, name)
+    if not is_theirs or not vector.startswith("gymnasium.envs.classic_control"):
+        return None
+    limit = spec.max_episode_steps
+    return TASKS[entry](max_steps=np.iinfo(np.int32).max if limit is None else limit)
+
+
+def named_environment(name: str) -> PureEnvironment | None:
+    """Return the environment that was registered by :func:`register` or that brax or gymnax has by this name, or None.
+
+    Args:
+        name: as it was registered, ``"brax/ant"``, or a name of gymnax with or without ``gymnax/`` before it.
+    """
     if name in _OWN:
         return _OWN[name]
     if name.startswith("brax/"):

@@ -17,12 +17,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from optix_core.errors import EnvError
-from optix_jax.environments import PureEnvironment, pure_environment
+from optix_jax.environments import PureEnvironment, named_environment
 from optix_protocol import Array
 
 
 def _known(env_id: str) -> PureEnvironment:
-    env = pure_environment(env_id)
+    env = named_environment(env_id)
     if env is None:
         raise EnvError(f"There is no environment '{env_id}' in pure JAX.")
     return env
@@ -32,7 +32,7 @@ class PureEnv(gym.Env[Any, Any]):
     """One environment.
 
     Args:
-        env_id: that :func:`optix_jax.environments.pure_environment` knows.
+        env_id: that :func:`optix_jax.environments.named_environment` knows.
     """
 
     def __init__(self, env_id: str) -> None:
@@ -64,7 +64,7 @@ class PureVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Environments side by side, the next episode beginning with the step after the last one's end.
 
     Args:
-        env_id: that :func:`optix_jax.environments.pure_environment` knows.
+        env_id: that :func:`optix_jax.environments.named_environment` knows.
         num_envs: how many.
     """
 

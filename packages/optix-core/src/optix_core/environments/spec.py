@@ -260,6 +260,8 @@ def resolve_id(env_id: str) -> str:
                 missing = "cannot be found; if it lies in this directory, set PYTHONPATH=."
             raise EnvError(f"Module '{module}' of environment '{name}' {missing}.") from error
         return f"{module}:{resolve_id(name)}"
+    if env_id in gym.registry:  # before any package is imported, which might register it anew
+        return env_id
     package = _NAMESPACES.get(env_id.partition("/")[0]) or ("ale_py" if "NoFrameskip-v" in env_id else None)
     if package:
         if not importlib.util.find_spec(package):

@@ -313,7 +313,7 @@ class FlaxPPOAgent(FlaxAgent):
         It is possible for agents without normalisers, in environments of which there is a pure version.
 
         Args:
-            env_id: a Gymnasium id that :func:`optix_jax.environments.pure_environment` knows.
+            env_id: a Gymnasium id, of whose environment :func:`optix_jax.environments.pure_environment` has a version.
             num_envs: environments ``N`` side by side.
             num_steps: rows ``T`` of a window.
             seed: of the environments, of exploration and of the order of minibatches.
