@@ -10,10 +10,11 @@ import numpy as np
 
 from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
+from optix_core.agents.heads import make_head
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep
+from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
 from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
 
 
@@ -84,6 +85,10 @@ class ActorCriticAgent(NetworkAgent):
             ``normalize_observations`` and ``normalize_rewards`` among them.
         kind: what stands in weight files, ``"torch/PPO"``.
         seed: seed of exploration and shuffling.
+        action_space: a single environment's space; None if it is not known yet.
+        num_outputs: width of the actor's outputs.
+        obs_normalizer: the user's own; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: the user's own, with a discount of its own; None makes one where ``normalize_rewards`` is.
 
     Raises:
         ConfigError: (a ``ValueError``) ``normalize_observations`` is on for images.
@@ -101,12 +106,23 @@ class ActorCriticAgent(NetworkAgent):
         hyperparams: HyperparamStore,
         kind: str,
         seed: int,
+        action_space: Any = None,
+        num_outputs: int = 0,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
+        self._knows_actions, self._num_outputs = action_space is not None, num_outputs
+        for name, given in (("normalize_observations", obs_normalizer), ("normalize_rewards", reward_normalizer)):
+            if given is not None:
+                hyperparams.note(name, True)
         if hyperparams["normalize_observations"] and isinstance(encoder, Keep):
             raise ConfigError("normalize_observations is for flat observations; images are scaled by the network.")
-        normalizer = ObsNormalizer(encoder.encoded_shape) if hyperparams["normalize_observations"] else None
-        rewards = RewardNormalizer(gamma=hyperparams["gamma"]) if hyperparams["normalize_rewards"] else None
-        self._reward_normalizer = rewards
+        normalizer = obs_normalizer
+        if normalizer is None and hyperparams["normalize_observations"]:
+            normalizer = ObsNormalizer(encoder.encoded_shape)
+        self._reward_normalizer, self._follows_gamma = reward_normalizer, reward_normalizer is None
+        if reward_normalizer is None and hyperparams["normalize_rewards"]:
+            self._reward_normalizer = RewardNormalizer(gamma=hyperparams["gamma"])
         super().__init__(
             networks=networks,
             head=head,
@@ -159,6 +175,28 @@ class ActorCriticAgent(NetworkAgent):
         return self._head
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _take_action_space(self, action_space: Any) -> None:
+        known = self._head
+        is_continuous = isinstance(known, DiagonalGaussian | SquashedGaussian)
+        head = make_head(
+            action_space,
+            self._num_outputs,
+            log_std_init=self.hyperparams["log_std_init"],
+            continuous=is_continuous,
+        )
+        if is_continuous != hasattr(action_space, "low") or isinstance(head, SquashedGaussian) != isinstance(
+            known, SquashedGaussian
+        ):
+            raise ConfigError(
+                f"This agent was built without an action space, and {action_space} needs another kind of policy: "
+                "pass action_space=env.action_space."
+            )
+        self._use_head(head)
+
+    def _use_head(self, head: Head) -> None:
+        """Act by another head on the same outputs, and judge actions accordingly; a framework adds the latter."""
+        self._head = head
 
     def _meet_first_window(self, window: EpisodeData) -> None:
         """Take the observation statistics from the very first window before it is judged.
@@ -245,7 +283,8 @@ class ActorCriticAgent(NetworkAgent):
         settings = self.hyperparams
         rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
         if self._reward_normalizer is not None:
-            self._reward_normalizer.gamma = settings["gamma"]
+            if self._follows_gamma:
+                self._reward_normalizer.gamma = settings["gamma"]
             rewards = self._reward_normalizer(rewards, window.done, window.valid)
         advantages, returns = compute_gae(
             rewards,

@@ -115,6 +115,8 @@ class NetworkAgent(ABC):
     """
 
     specs: ClassVar[Mapping[str, Hyperparam]]
+    _knows_actions = True
+    """False in an agent that was built without an action space, until :meth:`meet_spaces`."""
 
     def __init__(
         self,
@@ -248,6 +250,29 @@ class NetworkAgent(ABC):
         """Return the default search ranges."""
         return self.hyperparams.bounds()
 
+    # ---- the environment --------------------------------------------------------------------------------------------
+
+    def meet_spaces(self, observation_space: Any, action_space: Any) -> None:
+        """Take from the environment what the constructor was not told of it; pipelines call this.
+
+        Args:
+            observation_space: a single environment's.
+            action_space: a single environment's.
+
+        Raises:
+            ConfigError: (a ``ValueError``) the networks do not fit it.
+        """
+        if observation_space.shape is not None and tuple(observation_space.shape) != tuple(self._encoder.shape):
+            raise ConfigError(
+                f"The networks take observations {list(self._encoder.shape)}, and the environment gives "
+                f"{list(observation_space.shape)}: build the agent for this environment, or pass "
+                "observation_space=env.observation_space."
+            )
+        if not self._knows_actions:
+            self._take_action_space(action_space)
+            self._knows_actions = True
+            self._refresh_policy()
+
     # ---- files ------------------------------------------------------------------------------------------------------
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
@@ -291,6 +316,10 @@ class NetworkAgent(ABC):
         if isinstance(self.networks, WritesOnnx):
             return self.networks.write_onnx(graph)
         raise ConfigError(f"{self._kind} can write only chains of dense layers as ONNX models.")
+
+    def _take_action_space(self, action_space: Any) -> None:
+        """Adapt head and learning to the actions of a space, of which nothing was known so far."""
+        raise ConfigError(f"{self._kind} was built without an action space: pass action_space={action_space}.")
 
     def _explore(self, observations: Array) -> Array:
         """Return actions ``[N, *act]`` for observations ``[N, *obs]`` while learning."""

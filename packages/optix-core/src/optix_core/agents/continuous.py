@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, whole_number
 from optix_core.policies import DiagonalGaussian, Encoder, Head, SquashedGaussian
 from optix_core.policies.heads import range_map
 from optix_protocol import ActionDistribution, Array
@@ -22,10 +23,11 @@ class ContinuousAgent(OffPolicyAgent):
 
     Args:
         observation_space: a single environment's space, or None.
-        action_space: a single environment's space.
+        action_space: a single environment's space, or a stand-in for it.
         encoder: turns observations into the networks' input.
         hyperparams: the settings.
         seed: seed of exploration and of the memory.
+        knows_actions: whether ``action_space`` is the environment's own; if not, the pipeline brings it.
         options: further arguments of :class:`optix_core.agents.off_policy.OffPolicyAgent`, or of what a framework makes
             of it.
 
@@ -41,19 +43,15 @@ class ContinuousAgent(OffPolicyAgent):
         encoder: Encoder,
         hyperparams: HyperparamStore,
         seed: int,
+        knows_actions: bool = True,
         **options: Any,
     ) -> None:
-        self._low, self._high = finite_bounds(action_space)
-        self._action_shape: tuple[int, ...] = action_space.shape
-        self._range_map = range_map(self._low, self._high)
-        replay = make_replay(
-            encoder,
-            observation_space,
-            hyperparams,
-            seed=seed,
-            action_shape=self._action_shape,
-            action_dtype=np.float32,
+        self._knows_actions = knows_actions
+        self._set_range(action_space)
+        self._make_replay = partial(
+            make_replay, encoder, observation_space, hyperparams, seed=seed, action_dtype=np.float32
         )
+        replay = self._make_replay(action_shape=self._action_shape)
         super().__init__(
             head=self._make_head(hyperparams),
             encoder=encoder,
@@ -79,6 +77,21 @@ class ContinuousAgent(OffPolicyAgent):
         """Return what turns the actor's outputs into actions."""
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    def _set_range(self, action_space: Any) -> None:
+        """Act within the range of a space."""
+        self._low, self._high = finite_bounds(action_space)
+        self._action_shape: tuple[int, ...] = action_space.shape
+        self._range_map = range_map(self._low, self._high)
+
+    def _take_action_space(self, action_space: Any) -> None:
+        size, shape = len(self._low), self._action_shape
+        if len(finite_bounds(action_space)[0]) != size:
+            raise ConfigError(f"The networks take actions of {size} numbers, {action_space} needs another number.")
+        self._set_range(action_space)
+        self._head = self._make_head(self.hyperparams)
+        if self._action_shape != shape:
+            self.replay = self._make_replay(action_shape=self._action_shape)
 
     def _to_unit(self, actions: Array) -> Array:
         """Return actions ``[B, *act]`` as ``[B, D]``, in units where their range is -1 to 1."""
@@ -135,3 +148,16 @@ def finite_bounds(action_space: Any) -> tuple[Array, Array]:
             f"Actions must have finite bounds, got {action_space}: wrap the environment in RescaleAction."
         )
     return low, high
+
+
+def unit_box(action_dim: int | None) -> Any:
+    """Return the range that actions of so many numbers have as long as the environment's is not known: -1 to 1.
+
+    Raises:
+        ConfigError: there is no number.
+    """
+    from gymnasium import spaces
+
+    if action_dim is None:
+        raise ConfigError("Pass action_space=env.action_space, or action_dim= and let the pipeline bring the range.")
+    return spaces.Box(-1.0, 1.0, (whole_number("action_dim", action_dim, least=1),), np.float32)

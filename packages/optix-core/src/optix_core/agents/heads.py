@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, MultiCategorical
+from optix_core.policies import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 
 
 def num_outputs_for(action_space: Any) -> int:
@@ -18,20 +18,38 @@ def num_outputs_for(action_space: Any) -> int:
 
 
 def make_head(
-    action_space: Any, num_outputs: int, *, log_std_init: float, continuous: bool = False
-) -> Categorical | MultiCategorical | DiagonalGaussian:
+    action_space: Any,
+    num_outputs: int,
+    *,
+    log_std_init: float,
+    continuous: bool = False,
+    action_dim: int | None = None,
+) -> Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian:
     """Return what turns the outputs of a new network into actions.
+
+    Two outputs for every number of a continuous action are means and logarithms of deviations ``[mean || log_std]`` of
+    a Gaussian through tanh; one output is a mean, whose deviation is a parameter of its own.
 
     Args:
         action_space: of a single environment; None stands for discrete actions from 0, or for continuous ones in units
-            of their own.
+            of their own (through tanh: from -1 to 1).
         num_outputs: width of the network's outputs.
         log_std_init: first logarithm of a Gaussian's deviations.
         continuous: only continuous actions will do.
+        action_dim: how many actions there are, or how many numbers in one, where the space does not say it.
 
     Raises:
         ConfigError: the network has another number of outputs than the space needs, or the space is not continuous.
     """
+    if continuous or hasattr(action_space, "low"):
+        size = action_dim or num_outputs
+        if action_space is not None and hasattr(action_space, "low"):
+            size = num_outputs_for(action_space)
+        if num_outputs == 2 * size:
+            return _squashed(action_space, size)
+    if action_space is None and action_dim not in (None, num_outputs):
+        both = f"{action_dim} or {2 * action_dim}" if continuous and action_dim else action_dim
+        raise ConfigError(f"The actor has {num_outputs} outputs; {action_dim} actions need {both}.")
     if action_space is not None and num_outputs_for(action_space) != num_outputs:
         raise ConfigError(f"The actor has {num_outputs} outputs, {action_space} needs another number.")
     if continuous and not (action_space is None or hasattr(action_space, "low")):
@@ -49,3 +67,17 @@ def make_head(
         low, high, shape = action_space.low.reshape(-1), action_space.high.reshape(-1), action_space.shape
     log_std = np.full(num_outputs, log_std_init, np.float32)
     return DiagonalGaussian(low=low, high=high, shape=shape, log_std=log_std)
+
+
+def _squashed(action_space: Any, size: int) -> SquashedGaussian:
+    """Return a Gaussian through tanh, to a space's range."""
+    if action_space is None:
+        high = np.ones(size, np.float32)
+        return SquashedGaussian(low=-high, high=high, shape=(size,))
+    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ConfigError(
+            f"An actor with [mean || log_std] squashes actions into a range, and {action_space} has none: let it give "
+            f"{size} outputs, means only."
+        )
+    return SquashedGaussian(low=low, high=high, shape=action_space.shape)

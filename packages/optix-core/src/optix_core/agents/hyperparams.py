@@ -147,6 +147,10 @@ class HyperparamStore(Mapping[str, Any]):
                 raise ConfigError(f"{name} is fixed once the agent is built; build a new agent to change it.")
         self._values.update(parsed)
 
+    def note(self, name: str, value: Any) -> None:
+        """Take over what follows from the parts that an agent was built from, even where it is fixed."""
+        self._values[name] = self._specs[name].parse(name, value)
+
     def _settle(self, values: dict[str, Any], in_force: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Switch off what the given values exclude, or refuse them together; what is in force already is not given."""
         given = {n for n, value in values.items() if value is not None and (in_force is None or value != in_force[n])}

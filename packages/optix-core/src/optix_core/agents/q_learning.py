@@ -10,6 +10,7 @@ import numpy as np
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
+from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, EpsilonGreedy
 from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
 
@@ -46,6 +47,7 @@ class EpsilonGreedyAgent(OffPolicyAgent):
     ) -> None:
         self._num_actions = num_actions
         self._decayed = 1.0
+        self._knows_actions = action_space is not None
         start = 0 if action_space is None else int(action_space.start)
         super().__init__(
             head=EpsilonGreedy(epsilon=hyperparams["epsilon_start"], start=start),
@@ -74,6 +76,11 @@ class EpsilonGreedyAgent(OffPolicyAgent):
         """Continue as the agent that returned ``state`` would, bit for bit."""
         self._decayed = float(state.get("epsilon_decayed", 1.0))  # absent in states of release 0.1
         super().restore_training_state(state)
+
+    def _take_action_space(self, action_space: Any) -> None:
+        if getattr(action_space, "n", None) != self._num_actions or action_space.shape != ():
+            raise ConfigError(f"The network has {self._num_actions} outputs, {action_space} needs another number.")
+        self._head = replace(self._head, start=int(action_space.start))
 
     def _random_actions(self, num_actions: int) -> Array:
         return self._rng.integers(self._num_actions, size=num_actions) + self._head.start

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from optix_core.policies.recurrent import begin_anew
 from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsRecurrentState
+
+
+@runtime_checkable
+class MeetsSpaces(Protocol):
+    """An agent that takes from the environment what its constructor was not told of it."""
+
+    def meet_spaces(self, observation_space: Any, action_space: Any) -> None:
+        """Hear which observations and actions a single environment has; refuse what does not fit."""
+        ...
 
 
 class Actor:

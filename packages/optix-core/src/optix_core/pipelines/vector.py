@@ -10,7 +10,7 @@ import numpy as np
 from optix_core.environments import EnvSpec, make_vector
 from optix_core.errors import ConfigError, EnvError, OptixError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
-from optix_core.pipelines.actor import Actor
+from optix_core.pipelines.actor import Actor, MeetsSpaces
 from optix_core.pipelines.arguments import the_environment
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
@@ -117,6 +117,8 @@ class VectorBatchPipeline:
             raise ConfigError(
                 f"mode={self._mode!r} needs an agent with make_policy(); leave mode out to act through act()."
             )
+        if isinstance(agent, MeetsSpaces):
+            agent.meet_spaces(self._envs.single_observation_space, self._envs.single_action_space)
         self._agent = agent
 
     @property
