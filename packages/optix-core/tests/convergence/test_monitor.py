@@ -40,11 +40,14 @@ def test_a_constant_ceiling_after_a_rise_stops():
     assert last.should_stop
 
 
-def test_a_curve_that_never_rises_is_no_signal_and_stops_after_its_stall_budget():
-    last = feed(ConvergenceMonitor(budget_env_steps=100_000), np.full(1000, -200.0))[-1]
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_curve_that_never_rises_is_no_signal_and_stops_after_its_stall_budget(noise):
+    """Constant scores get as much patience as noisy ones: before the first success an agent looks like a stone."""
+    scores = -200 + noise * np.random.default_rng(1).standard_normal(1000)
+    last = feed(ConvergenceMonitor(budget_env_steps=100_000), scores)[-1]
     assert last.verdict is Verdict.NO_SIGNAL
     assert last.should_stop
-    assert 300 <= last.n_windows <= 340
+    assert 600 <= last.n_windows <= 660
     assert "nothing was learned" in last.explanation
 
 
@@ -166,13 +169,6 @@ def test_env_steps_must_increase():
     monitor.update(1.0, 100)
     with pytest.raises(ValueError, match="must increase"):
         monitor.update(1.0, 100)
-
-
-def test_noise_may_hide_a_rise_so_a_noisy_stall_gets_twice_the_patience():
-    noisy = -200 + np.random.default_rng(1).standard_normal(1000)
-    last = feed(ConvergenceMonitor(budget_env_steps=100_000), noisy)[-1]
-    assert last.verdict is Verdict.NO_SIGNAL
-    assert 600 <= last.n_windows <= 680
 
 
 @pytest.mark.parametrize("budget", [100_000, 500_000, None])

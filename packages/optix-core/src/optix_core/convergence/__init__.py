@@ -4,6 +4,7 @@ from .assessment import Assessment
 from .backoff import BackoffScheduler
 from .degradation import Confirmation, DegradationTest, Screen
 from .monitor import ConvergenceMonitor
+from .settings import MonitorSettings
 
 __all__ = [
     "Assessment",
@@ -11,5 +12,6 @@ __all__ = [
     "Confirmation",
     "ConvergenceMonitor",
     "DegradationTest",
+    "MonitorSettings",
     "Screen",
 ]

@@ -11,6 +11,7 @@ _BECAUSE = {
     "falling": "the score is falling",
     "bound-too-wide": "too uncertain to decide",
     "plateau-too-young": "but the plateau is still young compared with the rise before it",
+    "budget-ends-first": "so far a plateau, but the budget ends before a second look can confirm it",
     "plateau-too-early": "but a plateau this early in the budget is often a deceptive one",
 }
 
@@ -36,10 +37,10 @@ def explain(assessment: Assessment, *, alpha: float, confirm_at: float | None) -
     share = ""
     if assessment.score_range > 0:
         percent = 100 * assessment.fraction_of_range
-        share = f" ({percent:.1f} % of the range {assessment.score_range:.4g})"
+        share = f", {percent:.1f} % of the range {assessment.score_range:.4g}"
     bound = (
-        f"{100 * (1 - alpha):g} % upper bound on the gain over the next {assessment.horizon_env_steps} steps "
-        f"is {assessment.upper_gain:.3g}{share}"
+        f"If the present trend goes on, the next {assessment.horizon_env_steps} steps add at most "
+        f"{assessment.upper_gain:.3g} ({100 * (1 - alpha):g} % upper bound{share})"
     )
     if assessment.should_stop:
         return f"{bound}, for the second time: converged, stopping."

@@ -22,7 +22,7 @@ def student_t_quantile(probability: float, degrees_of_freedom: float) -> float:
     return float(stdtrit(degrees_of_freedom, probability))
 
 
-def batch_means(values: ArrayLike, num_batches: int) -> FloatArray:
+def batch_means(values: ArrayLike, num_batches: int, weights: ArrayLike | None = None) -> FloatArray:
     """Average ``values`` in ``num_batches`` contiguous batches of equal length.
 
     The oldest values that do not fill a batch are left out, so that the newest always count.
@@ -30,55 +30,96 @@ def batch_means(values: ArrayLike, num_batches: int) -> FloatArray:
     Args:
         values: Series of shape ``[n]``, oldest first, ``n >= num_batches``.
         num_batches: Number of batches B.
+        weights: Weight of each value within its batch, shape ``[n]``, positive; None weighs all alike.
 
     Returns:
-        Array of shape ``[num_batches]``.
+        Array of shape ``[num_batches]``; a batch of equal values has exactly that value.
 
     Raises:
         ValueError: If there are fewer values than batches.
 
     Source: Schmeiser (1982), "Batch size effects in the analysis of simulation output".
     """
+    batches = _in_batches(values, num_batches)
+    first = batches[:, :1]  # means of deviations from it are exact for constant batches
+    if weights is None:
+        means: FloatArray = (first + (batches - first).mean(axis=1, keepdims=True))[:, 0]
+        return means
+    w = _in_batches(weights, num_batches)
+    weighted: FloatArray = first[:, 0] + ((batches - first) * w).sum(axis=1) / w.sum(axis=1)
+    return weighted
+
+
+def _in_batches(values: ArrayLike, num_batches: int) -> FloatArray:
     series = np.asarray(values, dtype=np.float64)
     length = len(series) // num_batches
     if length == 0:
         raise ValueError(f"{len(series)} values cannot fill {num_batches} batches")
-    means: FloatArray = series[len(series) - length * num_batches :].reshape(num_batches, length).mean(axis=1)
-    return means
+    batches: FloatArray = series[len(series) - length * num_batches :].reshape(num_batches, length)
+    return batches
 
 
-def long_run_variance(values: ArrayLike, num_batches: int = 20) -> float:
-    r"""Estimate omega^2 = lim n Var(mean) of a series that may have a trend.
+def long_run_variance(values: ArrayLike, num_batches: int = 20, weights: ArrayLike | None = None) -> float:
+    r"""Estimate omega^2 = lim W Var(mean) of a series that may have a trend, W its total weight.
 
-    ``omega^2 = L mean((Y_{i+1} - Y_i)^2) / 2`` with batch means Y of length L: differences of neighbours
-    remove a slow trend (von Neumann 1941), batches absorb the autocorrelation.
+    ``omega^2 = mean((Y_{i+1} - Y_i)^2 / (1 / W_{i+1} + 1 / W_i))`` with batch means Y of weight W: differences of
+    neighbours remove a slow trend (von Neumann 1941), batches absorb the autocorrelation. Without weights a value
+    weighs 1, and this is ``L mean((Y_{i+1} - Y_i)^2) / 2`` with batches of length L.
 
     Args:
         values: Series of shape ``[n]``.
         num_batches: Batches B; fewer are used when the series is shorter than that.
+        weights: Weight of each value, e.g. the episodes that it averages, shape ``[n]``, positive.
 
     Returns:
-        Long-run variance in squared score units; 0 for a constant series or fewer than two values.
+        Long-run variance of one unit of weight, in squared score units; 0 for a constant series or fewer than two
+        values.
     """
     series = np.asarray(values, dtype=np.float64)
     batches = min(num_batches, len(series))
     if batches < 2:
         return 0.0
-    means = batch_means(series, batches)
-    return float(len(series) // batches * np.mean(np.diff(means) ** 2) / 2)
+    w = np.ones(len(series)) if weights is None else np.asarray(weights, dtype=np.float64)
+    share = 1.0 / _in_batches(w, batches).sum(axis=1)
+    return float(np.mean(np.diff(batch_means(series, batches, w)) ** 2 / (share[1:] + share[:-1])))
 
 
-def smooth(values: ArrayLike, width: int) -> FloatArray:
+def variance_of_falls(values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Estimate the variance of white noise on a series that may rise, however fast.
+
+    The difference of two independent values of one distribution is symmetric, so the falls alone carry half of its
+    square: ``mean(min(d, 0)^2 * 2 / (1 / w_{i+1} + 1 / w_i))`` with differences d of neighbours. A rise adds nothing
+    to it, where it inflates the sample variance and, if it is quick, von Neumann's.
+
+    Args:
+        values: Series of shape ``[n]``.
+        weights: Weight of each value, e.g. the episodes that it averages, shape ``[n]``, positive.
+
+    Returns:
+        Variance of one unit of weight, in squared score units; 0 for fewer than two values or a series without a fall.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    if len(series) < 2:
+        return 0.0
+    share = 1.0 / (np.ones(len(series)) if weights is None else np.asarray(weights, dtype=np.float64))
+    falls = np.minimum(np.diff(series), 0.0)
+    return float(np.mean(falls**2 * 2.0 / (share[1:] + share[:-1])))
+
+
+def smooth(values: ArrayLike, width: int, weights: ArrayLike | None = None) -> FloatArray:
     """Moving average over ``width`` neighbours, shape ``[n - width + 1]``; for levels, never for tests.
 
     Args:
         values: Series of shape ``[n]``.
         width: Number of neighbours, ``1 <= width <= n``.
+        weights: Weight of each value, shape ``[n]``, positive; None weighs all alike.
     """
     series = np.asarray(values, dtype=np.float64)
+    w = np.ones(len(series)) if weights is None else np.asarray(weights, dtype=np.float64)
     # Sums of deviations from the first value: exact for constant series, and no cancellation of large offsets.
-    sums = np.concatenate(([0.0], np.cumsum(series - series[0])))
-    averages: FloatArray = series[0] + (sums[width:] - sums[:-width]) / width
+    sums = np.concatenate(([0.0], np.cumsum((series - series[0]) * w)))
+    total = np.concatenate(([0.0], np.cumsum(w)))
+    averages: FloatArray = series[0] + (sums[width:] - sums[:-width]) / (total[width:] - total[:-width])
     return averages
 
 
@@ -99,17 +140,25 @@ class Trend:
     level: float
 
 
-def trend_bounds(steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts: tuple[int, ...] = (10, 20)) -> Trend:
+def trend_bounds(
+    steps: ArrayLike,
+    scores: ArrayLike,
+    alpha: float,
+    batch_counts: tuple[int, ...] = (10, 20),
+    weights: ArrayLike | None = None,
+) -> Trend:
     """Bound the slope of ``scores`` over ``steps`` by regressions on batch means.
 
     For every B an ordinary least-squares line is fitted through B batch means, whose residuals are nearly
-    independent; the bound is ``slope +- t_{B-2, 1-alpha} se`` and the widest of them wins.
+    independent; the bound is ``slope +- t_{B-2, 1-alpha} se`` and the widest of them wins. Weights count within
+    a batch only: across batches every stretch of time counts alike.
 
     Args:
         steps: Cumulative environment steps of shape ``[n]``, increasing.
         scores: Window scores of shape ``[n]``.
         alpha: One-sided error of each bound.
         batch_counts: Numbers of batches B; those above ``n`` are skipped.
+        weights: Weight of each score within its batch, e.g. the episodes that it averages, shape ``[n]``, positive.
 
     Returns:
         The trend; its slope comes from the largest B that fits.
@@ -120,11 +169,12 @@ def trend_bounds(steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts
     Source: Schruben and Margolin (1978); Alexopoulos and Seila (1996) on batch means.
     """
     x_all, y_all = np.asarray(steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    w = np.ones(len(y_all)) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(y_all) < min(batch_counts):
         raise ValueError(f"{len(y_all)} windows are too few for a trend, {min(batch_counts)} are needed")
     slope, lower, upper = 0.0, math.inf, -math.inf
     for num_batches in sorted(b for b in batch_counts if b <= len(y_all)):
-        x, y = batch_means(x_all, num_batches), batch_means(y_all, num_batches)
+        x, y = batch_means(x_all, num_batches, w), batch_means(y_all, num_batches, w)
         x, offset = x - x.mean(), y - y.mean()
         spread = float(x @ x)
         slope = float(x @ offset) / spread
@@ -132,4 +182,4 @@ def trend_bounds(steps: ArrayLike, scores: ArrayLike, alpha: float, batch_counts
         error = math.sqrt(float(residual @ residual) / (num_batches - 2) / spread)
         half_width = student_t_quantile(1.0 - alpha, num_batches - 2) * error
         lower, upper = min(lower, slope - half_width), max(upper, slope + half_width)
-    return Trend(slope=slope, lower=lower, upper=upper, level=float(y_all.mean()))
+    return Trend(slope=slope, lower=lower, upper=upper, level=float(batch_means(y_all, 1, w)[0]))

@@ -112,6 +112,22 @@ class LoopController:
         )
 
     @property
+    def closing_assessment(self) -> Assessment:
+        """The view that a run ends with: CONVERGED only where the scheduler has asked for the stop.
+
+        A first look that nothing has confirmed is no verdict, whatever ended the run before the second.
+        """
+        found = self.assessment
+        if found.should_stop or found.verdict is not Verdict.CONVERGED:
+            return found
+        return replace(
+            found,
+            verdict=Verdict.UNDECIDED,
+            reason="ended-before-second-look",
+            explanation=f"{found.explanation.rstrip('.')}, but the run ended first.",
+        )
+
+    @property
     def _knows_better(self) -> bool:
         no_signal = self.scheduler.assessment.verdict is Verdict.NO_SIGNAL
         return no_signal and self.progress.num_env_steps < self._learned_until
@@ -229,10 +245,11 @@ class LoopController:
         stop_request: StopReason | None = None,
     ) -> Evidence:
         """Gather what the decision may depend on."""
-        assessment = self.assessment
+        exceeded = self.budget.exceeded(self.progress)
+        assessment = self.assessment if exceeded is None and stop_request is None else self.closing_assessment
         return Evidence(
             progress=self.progress,
-            budget_exceeded=self.budget.exceeded(self.progress),
+            budget_exceeded=exceeded,
             verdict=assessment.verdict,
             should_stop=assessment.should_stop,
             explanation=assessment.explanation,

@@ -367,7 +367,7 @@ class RLOptimizer:
             backend=described["backend"],
             algorithm=described["algorithm"],
             seed=self.seed,
-            verdict=self.controller.assessment.verdict.value,
+            verdict=self.controller.closing_assessment.verdict.value,
             stop_reason=reason.value,
             why=why,
             train_env_steps=run.progress.num_env_steps,

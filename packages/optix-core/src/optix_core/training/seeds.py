@@ -295,7 +295,7 @@ class _Track:
             group.agent_with(self.pool.weights(final.snapshot.snapshot_id)).save_weights(directory / path)
         return SeedResult(
             seed=self.seed,
-            verdict=self.controller.assessment.verdict.value,
+            verdict=self.controller.closing_assessment.verdict.value,
             stop_reason=decision.stop_reason.value,
             why=decision.why,
             train_env_steps=self.controller.progress.num_env_steps,
