@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from optix_core.convergence import BackoffScheduler, ConvergenceMonitor
+from optix_core.convergence import BackoffScheduler, ConvergenceMonitor, MonitorSettings
 from optix_core.errors import ConfigError, suggest
 from optix_protocol import BaseAgent, is_on_policy
 
@@ -24,7 +25,8 @@ def choose_scheduler(
     Raises:
         ConfigError: a setting that neither has, settings of both, or a value out of range.
     """
-    of_backoff, of_monitor = _arguments(BackoffScheduler), _arguments(ConvergenceMonitor) - {"budget_env_steps"}
+    of_backoff = set(inspect.signature(BackoffScheduler).parameters)
+    of_monitor = {field.name for field in fields(MonitorSettings)} - {"budget_env_steps"}
     for name in settings:
         if name not in of_backoff | of_monitor:
             raise ConfigError(f"RLOptimizer has no setting '{name}'.{suggest(name, of_backoff | of_monitor)}")
@@ -41,8 +43,3 @@ def choose_scheduler(
         return BackoffScheduler.for_off_policy(type(agent).__name__, **settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
-
-
-def _arguments(kind: type) -> set[str]:
-    """Return the names that a scheduler's constructor takes."""
-    return set(inspect.signature(kind).parameters)
