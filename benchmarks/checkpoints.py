@@ -27,6 +27,7 @@ import numpy as np
 
 from optix_core import TrainConfig, TrainPlan
 from optix_core.checkpoints import BackgroundWriter, Journal, RunDirectory, read_arrays, write_arrays
+from optix_core.journal import events
 from optix_core.loop.run import Run
 from optix_protocol import Array, EvalMetrics, HyperparamSet
 
@@ -91,7 +92,7 @@ def latency(folder: Path, *, hidden: int, repeats: int, work_s: float) -> None:
             "save (fsync in the background)": save,
             "save and wait for the disk": save_and_wait,
             "load best": lambda: registry.load_best(weights),  # type: ignore[arg-type]
-            "journal event": lambda: run.journal.append("window", score=1.0, verdict="IMPROVING", steps=2048),
+            "journal event": lambda: run.journal.append(events.Snapshot(snapshot=1, score=1.0, best=True)),
             "training state (4 x the weights)": lambda: run.save_state(
                 {str(copy): dict(weights.arrays) for copy in range(4)}
             ),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gymnasium as gym
+import msgspec
 import numpy as np
 import pytest
 
+from optix_core.journal import events
 from optix_protocol import HyperparamSet
 
 
@@ -79,3 +81,23 @@ def skill_env():
 @pytest.fixture
 def skill_agent():
     return SkillAgent
+
+
+EVIDENCE = events.EvidenceRecord(
+    num_windows=1, num_env_steps=9, num_episodes=2, window_env_steps=3, verdict="UNDECIDED"
+)
+
+
+def example_event(kind):
+    """A record of this kind with every required field filled."""
+    fill = {
+        str: "x", int: 1, bool: True, float: 0.5, events.Number: 0.5, dict[str, events.Json]: {"a": 1},
+        list[events.Json]: [], events.Budget: events.Budget(max_episodes=3), events.EvidenceRecord: EVIDENCE,
+        events.DecisionRecord: events.DecisionRecord(action="continue", checkpoint=False, learn=True),
+    }  # fmt: skip
+    return kind(**{f.name: fill[f.type] for f in msgspec.structs.fields(kind) if f.required})
+
+
+@pytest.fixture(name="example_event", scope="session")
+def example_event_fixture():
+    return example_event

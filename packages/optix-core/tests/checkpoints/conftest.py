@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optix_core.checkpoints import CheckpointRegistry, RunDirectory, chunks, read_arrays, write_arrays
+from optix_core.journal import events
 from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet
 
 
@@ -107,7 +108,7 @@ def make_run():
             run.write_run({"env_id": "Toy-v0", "seed": 3})
             for value, score in ((1, 10.0), (2, 30.0), (3, 20.0)):
                 keep(run, value, score)
-                run.journal.append("snapshot", score=score)
+                run.journal.append(events.Snapshot(snapshot=value, score=score, best=False))
                 agent = {"weights": np.full(5, float(value)), "rng": 2**90 + value, "memory": memory_at(value)}
                 run.save_state({"agent": agent, "step": value})
             run.registry.mark_best(2)

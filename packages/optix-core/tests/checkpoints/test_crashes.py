@@ -15,12 +15,22 @@ import numpy as np
 import pytest
 
 from optix_core.checkpoints import RunDirectory, chunks, read_events, write_arrays
+from optix_core.journal.events import Event
 from optix_protocol import EvalMetrics, HyperparamSet
 
 NEEDS_FORK = pytest.mark.skipif(
     not hasattr(os, "fork"),
     reason="Windows has no fork, and these tests crash a child at every step on the file system",
 )
+
+
+class Step(Event, frozen=True, tag="step"):
+    """An event of these tests."""
+
+    step: int
+    score: float = 0.0
+    kept: int = 0
+    best: int = 0
 
 
 @mock.patch.object(chunks, "CHUNK_BYTES", 4096)
@@ -56,7 +66,7 @@ def train(path, *, num_steps, begun=lambda: None):
             if step % 5 == 0:
                 run.registry.update_metrics(best, EvalMetrics(primary_score=score + 0.01))
                 run.registry.mark_best(run.registry.list()[0].snapshot_id)
-            run.journal.append("step", step=step, score=score, kept=kept.snapshot_id, best=best)
+            run.journal.append(Step(step=step, score=score, kept=kept.snapshot_id, best=best))
             if step % 3 == 0:
                 run.save_state({"rng": rng.bit_generator.state, "weights": weights, "memory": memory, "step": step})
         run.flush()
@@ -201,6 +211,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from optix_core.checkpoints import RunDirectory, chunks, write_arrays
+from optix_core.journal.events import Event
 from optix_core.errors import RunDirectoryError
 from optix_protocol import EvalMetrics, HyperparamSet
 
@@ -215,7 +226,7 @@ with RunDirectory.create(Path(sys.argv[1]) / "run", max_snapshots=100) as run:
                 hyperparams=HyperparamSet(params={}),
             )
             run.save_state({"w": np.full(10_000, float(step)), "step": step})
-            run.journal.append("step", step=step)
+            run.journal.append(Step(step=step))
             run.flush()
         except RunDirectoryError as error:
             assert "No space left" in str(error), error

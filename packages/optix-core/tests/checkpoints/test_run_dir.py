@@ -14,6 +14,7 @@ from optix_core.checkpoints import (
     summarise_run,
 )
 from optix_core.errors import RunDirectoryError
+from optix_core.journal import events
 
 
 def names(directory):
@@ -110,14 +111,14 @@ def test_going_back_to_a_state_restores_journal_snapshots_scores_and_marks(tmp_p
         run.write_run({})
         for value, score in ((1, 10.0), (2, 30.0), (3, 20.0)):
             keep(run, value, score)
-            run.journal.append("snapshot", score=score)
+            run.journal.append(events.Snapshot(snapshot=value, score=score, best=False))
         run.registry.mark_best(3)
         run.save_state({"step": 3})
         run.registry.update_metrics(1, run.registry.list()[1].eval_metrics)
         run.registry.mark_best(2)
         for value in range(4, 9):  # prunes every snapshot of the state but the marked one
             keep(run, value, 100.0 + value)
-            run.journal.append("snapshot", score=100.0 + value)
+            run.journal.append(events.Snapshot(snapshot=value, score=100.0 + value, best=False))
     with RunDirectory.create(path, resume=True, max_snapshots=3) as run:
         run.rewind(run.load_state())
         assert [(s.snapshot_id, s.eval_metrics.primary_score) for s in run.registry.list()] == [
@@ -264,7 +265,7 @@ def test_nothing_gets_its_name_before_it_is_on_the_disk(tmp_path, keep, monkeypa
         monkeypatch.setattr(os, "fsync", fsync)
         monkeypatch.setattr(os, "rename", rename)
         keep(run, 1)
-        run.journal.append("snapshot")
+        run.journal.append(events.Error(message=""))
         run.save_state({"step": 1})
         run.flush()
         for directory, also in ((run.snapshots_path / "1", []), (run.state_path / "1", [run.events_path])):

@@ -11,6 +11,7 @@ import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
 from optix_core.evaluation import ReturnEvaluator
+from optix_core.journal import Entry
 from optix_core.loop.greedy_test import compare_with_untrained
 from optix_core.reporting import replay_decisions, tell
 
@@ -40,8 +41,9 @@ def test_what_exploring_hides_is_not_called_no_signal(loop, shy_agent, events):
     (test,) = events("greedy_test")  # believed until the run is twice as long
     assert test["learned"]
     assert test["gain"] == pytest.approx(1.0, abs=0.1)
-    assert not replay_decisions(events()).mismatches
-    (incidents,) = (section for section in tell(events()) if section.title == "Incidents")
+    entries = [Entry.from_dict(event) for event in events()]
+    assert not replay_decisions(entries).mismatches
+    (incidents,) = (section for section in tell(entries) if section.title == "Incidents")
     assert any("acting greedily" in cell for row in incidents.table.rows for cell in row)
 
 

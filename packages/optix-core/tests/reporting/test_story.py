@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from optix_core import RLOptimizer, VectorBatchPipeline
-from optix_core.checkpoints import read_events
-from optix_core.reporting import replay_decisions, tell
+from optix_core import RLOptimizer, VectorBatchPipeline, reporting
+from optix_core.journal import Entry, read_events
+from optix_core.journal import events as events_module
 from optix_protocol.conformance.reference import ReferenceAgent
 
 
@@ -45,6 +45,14 @@ def journal(tmp_path_factory):
 @pytest.fixture
 def events(journal):
     return copy.deepcopy(journal)
+
+
+def tell(events, problems=()):
+    return reporting.tell([Entry.from_dict(event) for event in events], problems)
+
+
+def replay_decisions(events):
+    return reporting.replay_decisions([Entry.from_dict(event) for event in events])
 
 
 def text_of(sections):
@@ -174,7 +182,14 @@ def test_incidents_are_told_in_order():
             "message": "Entropy fell.",
             "time": 0.0,
         },
-        {"kind": "degradation_test", "message": "The best snapshot is 40 better.", "time": 0.0},
+        {
+            "kind": "degradation_test",
+            "drop": 40.0,
+            "p_value": 0.001,
+            "degraded": True,
+            "message": "The best snapshot is 40 better.",
+            "time": 0.0,
+        },
         {"kind": "rollback", "snapshot": 4, "exact": True, "message": "", "time": 0.0},
         {"kind": "not_saved", "message": "The disk is full.", "time": 0.0},
         {"kind": "resumed", "num_env_steps": 40, "notes": [], "budget": {"max_env_steps": 9}, "time": 0.0},
@@ -210,3 +225,14 @@ def test_any_kind_of_event_alone_can_be_told(events, kept):
 def test_every_beginning_of_a_journal_can_be_told(events):
     for length in range(0, len(events), 17):
         assert tell(events[:length])
+
+
+@pytest.mark.parametrize("kind", events_module.ALL, ids=lambda kind: kind.__name__)
+def test_no_event_is_written_that_the_story_leaves_out(kind, example_event):
+    def told(*records):
+        entries = [Entry(i, float(i), record) for i, record in enumerate(records)]
+        return [section for section in reporting.tell(entries) if section.title != "The record"]
+
+    before = [example_event(k) for k in (events_module.RunStarted, events_module.Selection) if k is not kind]
+    after = sorted([*before, example_event(kind)], key=lambda record: not isinstance(record, events_module.RunStarted))
+    assert told(*after) != told(*before)

@@ -16,17 +16,18 @@ def explain(
     from rich.table import Table
     from rich.text import Text
 
-    from optix_core.checkpoints import RunDirectory, read_events
+    from optix_core.checkpoints import RunDirectory
     from optix_core.cli.console import make_console
     from optix_core.cli.runs import find_run
     from optix_core.errors import RunDirectoryError
+    from optix_core.journal import read_journal
     from optix_core.reporting import replay_decisions, tell
 
     with RunDirectory.open(find_run(run)) as directory:
-        events, problems = read_events(directory.events_path)
+        entries, problems = read_journal(directory.events_path)
         problems += map(str, directory.problems)
     try:
-        story, replay = tell(events, problems), replay_decisions(events)
+        story, replay = tell(entries, problems), replay_decisions(entries)
     except (KeyError, TypeError, ValueError) as error:
         raise RunDirectoryError(f"The journal of {str(run)!a} was written by another version of optix.") from error
     console = make_console()

@@ -1,29 +1,80 @@
 """The journal of a run: one JSON object per line, appended as things happen, never rewritten.
 
-A line reads ``{"seq": 12, "kind": "window", ..., "crc": "9a0b1c2d", "time": 1750000000.123}``. ``crc`` is the CRC-32 of
+A line reads ``{"seq":12,"kind":"window",...,"crc":"9a0b1c2d","time":1750000000.123456}``. ``crc`` is the CRC-32 of
 everything before it, so that a damaged line is noticed; ``time`` (seconds since 1970) is the only field in which two
-equal runs differ.
+equal runs differ. What stands between them is one of the records of :mod:`optix_core.journal.events`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
 
 from optix_core.errors import RunDirectoryError
-from optix_core.storage.documents import dump_json, parse_json, plain
+from optix_core.journal import events
+from optix_core.journal.events import Event
+from optix_core.storage.documents import parse_json
 from optix_core.storage.files import open_regular, write_error
 
 _MAX_LINE_BYTES = 16 * 2**20
-_TAIL = re.compile(rb', "crc": "([0-9a-f]{8})", "time": [0-9.e+-]{1,32}\}\n\Z')
-_OWN_FIELDS = ("seq", "kind", "crc", "time")
+_TAIL = re.compile(rb', ?"crc": ?"([0-9a-f]{8})", ?"time": ?[0-9.e+-]{1,32}\}\n\Z')
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    """What the journal itself writes into a line."""
+
+    seq: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    kind: str
+    time: float
+
+
+_STAMP = msgspec.json.Decoder(_Stamp)
+_ENCODER = msgspec.json.Encoder()
+
+
+def _any_event() -> Any:
+    return functools.reduce(operator.or_, events.ALL)
+
+
+@functools.cache
+def _decoder() -> msgspec.json.Decoder[Event]:
+    return msgspec.json.Decoder(_any_event())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the journal.
+
+    Attributes:
+        seq: its number, from 0.
+        time: when it was written, in seconds since 1970.
+        event: what happened.
+    """
+
+    seq: int
+    time: float
+    event: Event
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Entry:
+        """Rebuild an entry from what :func:`read_events` returned.
+
+        Raises:
+            msgspec.ValidationError: an event of another kind or with other fields.
+        """
+        return cls(int(values.get("seq", 0)), float(values.get("time", 0.0)), msgspec.convert(values, _any_event()))
 
 
 class Journal:
@@ -64,14 +115,14 @@ class Journal:
     def _scan(self, keep_events: int | None) -> None:
         problems: list[str] = []
         with open_regular(self.path) as file:
-            for end, event, problem in _lines(file):
-                if keep_events is not None and (self.num_events if event is None else event["seq"]) >= keep_events:
+            for end, stamp, _, problem in _lines(file):
+                if keep_events is not None and (self.num_events if stamp is None else stamp.seq) >= keep_events:
                     break
                 if problem:
                     problems.append(problem)
                 if end is not None:
                     self._size = end
-                    self.num_events = self.num_events + 1 if event is None else max(event["seq"] + 1, self.num_events)
+                    self.num_events = self.num_events + 1 if stamp is None else max(stamp.seq + 1, self.num_events)
         if keep_events is not None and self.num_events < keep_events:
             raise RunDirectoryError(
                 f"{str(self.path)!a} has only {self.num_events} of the {keep_events} events before the saved state: "
@@ -79,27 +130,19 @@ class Journal:
             )
         self.problems = tuple(problems)
 
-    def append(self, kind: str, /, **fields: Any) -> None:
+    def append(self, event: Event) -> None:
         """Write one event.
-
-        Args:
-            kind: what happened.
-            **fields: values that :func:`~optix_core.storage.documents.plain` turns into JSON: NumPy scalars and
-                arrays, dataclasses, enums; NaN and the infinities become ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
 
         Raises:
             RunDirectoryError: the disk is full or refuses; nothing of the event is in the file, and the next append
                 tries again.
-            ValueError: a field named ``seq``, ``kind``, ``crc`` or ``time``, an event beyond 16 MiB, or the journal is
-                closed.
+            ValueError: an event beyond 16 MiB, or the journal is closed.
+            TypeError: the event holds what JSON cannot.
         """
         if self._descriptor < 0:
             raise ValueError("the journal is closed")
-        for name in _OWN_FIELDS:
-            if name in fields:
-                raise ValueError(f"the field {name!r} belongs to the journal itself")
-        head = dump_json({"seq": self.num_events, "kind": kind, **plain(fields)})[:-1].encode()
-        line = head + f', "crc": "{zlib.crc32(head):08x}", "time": {time.time():.6f}}}\n'.encode()
+        head = b'{"seq":%d,' % self.num_events + _ENCODER.encode(event)[1:-1]
+        line = head + b',"crc":"%08x","time":%.6f}\n' % (zlib.crc32(head), time.time())
         if len(line) > _MAX_LINE_BYTES:
             raise ValueError(f"an event of {len(line)} bytes is too large: write a file and journal its name")
         try:
@@ -139,44 +182,74 @@ class Journal:
         self.close()
 
 
-def read_events(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read every intact event of a journal, also while it is being written.
+def read_journal(path: str | os.PathLike[str]) -> tuple[list[Entry], list[str]]:
+    """Read every intact event of a journal as its record, also while it is being written.
 
     Returns:
-        The events in order, and what was wrong in plain words: damaged lines (skipped), numbers that are missing or
-        repeated, a last line cut off by a crash.
+        The entries in order, and what was wrong in plain words: damaged lines (skipped), numbers that are missing or
+        repeated, a last line cut off by a crash, events that this version does not know (skipped).
 
     Raises:
         DamagedFileError: the file is missing or no regular file.
     """
-    events: list[dict[str, Any]] = []
+    entries: list[Entry] = []
     problems: list[str] = []
+    decode = _decoder().decode
     with open_regular(Path(path)) as file:
-        for _, event, problem in _lines(file):
-            if event is not None:
-                events.append(event)
+        for number, (_, stamp, line, problem) in enumerate(_lines(file), start=1):
             if problem:
                 problems.append(problem)
-    return events, problems
+            if stamp is None:
+                continue
+            try:
+                entries.append(Entry(stamp.seq, stamp.time, decode(line)))
+            except msgspec.ValidationError as error:
+                problems.append(f"line {number}: a {stamp.kind!r} event of another version ({error}); skipped")
+    return entries, problems
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int | None, dict[str, Any] | None, str]]:
-    """Yield for each line: where it ends (None for a cut-off last line), its event or None, its problem or ``""``."""
+def read_events(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read every intact event of a journal as a dictionary, whatever its kind; :func:`read_journal` gives records.
+
+    Returns:
+        The events in order, and what was wrong in plain words (see :func:`read_journal`).
+
+    Raises:
+        DamagedFileError: the file is missing or no regular file.
+    """
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    with open_regular(Path(path)) as file:
+        for number, (_, stamp, line, problem) in enumerate(_lines(file), start=1):
+            if problem:
+                problems.append(problem)
+            if stamp is None:
+                continue
+            try:
+                found.append(parse_json(line))
+            except ValueError as error:
+                problems.append(f"line {number} is damaged ({error}); skipped")
+    return found, problems
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int | None, _Stamp | None, bytes, str]]:
+    """Yield for each line: where it ends (None for a cut-off last one), its stamp or None, itself, its problem."""
     expected, number = 0, 0
     while line := _read_line(file):
         number += 1
         if not line.endswith(b"\n"):
-            yield None, None, f"line {number} was cut off by a crash; skipped"
+            yield None, None, line, f"line {number} was cut off by a crash; skipped"
             return
-        event = _parse(line)
-        if event is None:
-            yield file.tell(), None, f"line {number} is damaged; skipped"
-        elif event["seq"] < expected:
-            yield file.tell(), None, f"line {number} repeats event {event['seq']}; skipped"
+        stamp = _stamp(line)
+        if stamp is None:
+            yield file.tell(), None, line, f"line {number} is damaged; skipped"
+        elif stamp.seq < expected:
+            yield file.tell(), None, line, f"line {number} repeats event {stamp.seq}; skipped"
         else:
-            missing = event["seq"] - expected
-            expected = event["seq"] + 1
-            yield file.tell(), event, f"line {number}: {missing} events before it are missing" if missing else ""
+            missing = stamp.seq - expected
+            expected = stamp.seq + 1
+            problem = f"line {number}: {missing} events before it are missing" if missing else ""
+            yield file.tell(), stamp, line, problem
 
 
 def _read_line(file: BinaryIO) -> bytes:
@@ -188,7 +261,8 @@ def _read_line(file: BinaryIO) -> bytes:
     return b"too long\n" if rest else b"cut off"
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _stamp(line: bytes) -> _Stamp | None:
+    """Return the journal's own part of an intact line, None for a damaged one."""
     tail = _TAIL.search(line[-96:])
     if tail is None:
         return None
@@ -196,12 +270,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if zlib.crc32(head) != int(tail.group(1), 16):
         return None
     try:
-        event = parse_json(line)
-    except ValueError:
+        return _STAMP.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if not isinstance(event, dict) or type(event.get("seq")) is not int or not isinstance(event.get("kind"), str):
-        return None
-    return event if 0 <= event["seq"] < 2**53 else None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

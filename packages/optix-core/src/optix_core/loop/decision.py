@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
+from optix_core.journal.events import DecisionRecord, EvidenceRecord
 from optix_core.loop.budget import Progress, StopReason
 from optix_protocol import Verdict
 
@@ -62,9 +65,38 @@ class Evidence:
         del progress["elapsed_s"]
         return {**progress, **values}
 
+    def to_record(self) -> EvidenceRecord:
+        """Return it as the journal keeps it."""
+        progress = self.progress
+        return EvidenceRecord(
+            num_windows=progress.num_windows,
+            num_env_steps=progress.num_env_steps,
+            num_episodes=progress.num_episodes,
+            window_env_steps=progress.window_env_steps,
+            budget_exceeded=self.budget_exceeded,
+            verdict=self.verdict.value,
+            should_stop=self.should_stop,
+            explanation=self.explanation,
+            snapshot_due=self.snapshot_due,
+            tuning_due=self.tuning_due,
+            damage=self.damage,
+            degradation=self.degradation,
+            can_roll_back=self.can_roll_back,
+            stop_request=self.stop_request,
+        )
+
+    @classmethod
+    def from_record(cls, record: EvidenceRecord) -> Evidence:
+        """Rebuild the evidence from the journal's record.
+
+        Raises:
+            ValueError: a verdict or a reason that this version does not know.
+        """
+        return cls.from_dict(msgspec.structs.asdict(record))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evidence:
-        """Rebuild the evidence from a journal entry."""
+        """Rebuild the evidence from what :meth:`to_dict` returned."""
         names = {f.name for f in fields(Progress)}
         progress = Progress(**{k: v for k, v in values.items() if k in names})
         rest = {f.name: values[f.name] for f in fields(cls) if f.name in values}
@@ -92,6 +124,10 @@ class Decision:
     learn: bool
     stop_reason: StopReason | None = None
     why: str
+
+    def to_record(self) -> DecisionRecord:
+        """Return it as the journal keeps it."""
+        return DecisionRecord(action=self.action.value, checkpoint=self.checkpoint, learn=self.learn)
 
 
 _BUDGET_WORDS: Mapping[StopReason, str] = {

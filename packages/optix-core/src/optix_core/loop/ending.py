@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from optix_core.journal import events
 from optix_core.loop.budget import StopReason
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.run import Run
+from optix_core.storage.documents import plain
 
 
 def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception | None]:
@@ -37,12 +39,16 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
         # The evaluation failed: the best policy by training scores is still there, unconfirmed.
         run.interrupt.mode = "deaf"
         final, failure = choose(can_play=False), error
-        run.journal.append("error", message=f"The final evaluation failed: {error}")
+        run.journal.append(events.Error(message=f"The final evaluation failed: {error}"))
     if final is not None:
         run.best = final.snapshot
-        run.journal.append("selection", rounds=final.rounds, chosen=final.snapshot.snapshot_id, reason=final.reason)
+        run.journal.append(
+            events.Selection(rounds=plain(final.rounds), chosen=final.snapshot.snapshot_id, reason=final.reason)
+        )
         if final.confirmed is not None:
-            run.journal.append("confirmed", **final.confirmed, returns=final.returns)
+            run.journal.append(
+                events.Confirmed(**plain(final.confirmed), returns=[events.number(value) for value in final.returns])
+            )
     return final, failure
 
 

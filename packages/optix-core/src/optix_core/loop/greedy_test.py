@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optix_core.convergence.degradation import paired_p_value
+from optix_core.journal import events
 from optix_core.seeding import derive_seed
 from optix_protocol import SupportsPolicy
 
@@ -90,14 +91,19 @@ def ask_greedily(run: Run, number: int) -> bool:
     try:
         played = run.arena.paired_returns(NUM_PAIRS, seed, lambda: run.run_dir.load_untrained(run.agent))
     except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
-        run.journal.append("error", message=f"The policy could not be compared with the untrained one: {error}")
+        run.journal.append(events.Error(message=f"The policy could not be compared with the untrained one: {error}"))
         return True
     if played is None:
         return True
     present, untrained = played
     found = compare_with_untrained(untrained, present)
     run.journal.append(
-        "greedy_test", gain=found.gain, p_value=found.p_value, learned=found.learned, message=found.explanation
+        events.GreedyTest(
+            gain=events.number(found.gain),
+            p_value=events.number(found.p_value),
+            learned=found.learned,
+            message=found.explanation,
+        )
     )
     if found.learned:
         run.controller.learned_greedily(found.explanation)

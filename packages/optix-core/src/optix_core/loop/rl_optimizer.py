@@ -10,10 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from optix_core.checkpoints import CheckpointRegistry, RunDirectory
 from optix_core.convergence import DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError, whole_number
 from optix_core.evaluation.evaluators import ReturnEvaluator
+from optix_core.journal import events
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, Progress, StopReason, fit_updates
 from optix_core.loop.callbacks import CallbackList
@@ -276,14 +279,14 @@ class RLOptimizer:
             run.interrupt.mode = "deaf"
             try:
                 if failure is not None:
-                    run.journal.append("error", message=why)
+                    run.journal.append(events.Error(message=why))
                 else:
                     run.save_state()
                 final, unconfirmed = finish(run, reason)
                 failure = failure or unconfirmed
                 run.settle_saves()
                 self.result = self._summarise(run, reason, why, final, trained_s, failure)
-                run.journal.append("run_finished", **_timeless(self.result.to_dict()))
+                run.journal.append(events.RunFinished(**plain(_timeless(self.result.to_dict()))))
                 run_dir.write_result(self.result.to_dict())
             except RunDirectoryError as disk:
                 raise failure or disk from disk
@@ -305,9 +308,10 @@ class RLOptimizer:
     def _begin(self, run: Run) -> None:
         """Start the journal of a new run, or bring an old one back to its latest saved state."""
         described, budget = self._describe(), asdict(self.controller.budget)
+        started = msgspec.convert(plain({**described, "budget": budget}), events.RunStarted)
         if not (self.resume and run.run_dir.run_path.exists()):
             run.run_dir.write_run({**described, **self.config, "versions": installed_versions()})
-            run.journal.append("run_started", **described, budget=budget)
+            run.journal.append(started)
             return
         self._refuse_another_run(run.run_dir, described)
         saved = run.run_dir.load_state()
@@ -327,12 +331,12 @@ class RLOptimizer:
                     "untouched (`optix eval`): start another run."
                 )
             run.run_dir.rewind(None)
-            run.journal.append("run_started", **described, budget=budget)
+            run.journal.append(started)
             notes = ["There was no saved state yet, so the run began anew."]
         else:
             notes = [run.restart_from_weights()]
         run.run_dir.discard_result()
-        run.journal.append("resumed", num_env_steps=run.progress.num_env_steps, budget=budget, notes=notes)
+        run.journal.append(events.Resumed(num_env_steps=run.progress.num_env_steps, budget=started.budget, notes=notes))
 
     def _refuse_another_run(self, run_dir: RunDirectory, described: Mapping[str, Any]) -> None:
         """A resumed run must be the same run: what would change its course is refused; budgets may change."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.evaluation.evaluators import ReturnEvaluator
+from optix_core.journal import events
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import EVALUATION_SHARE, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -22,6 +23,7 @@ from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.state import can_resume_exactly, run_state
 from optix_core.loop.validation import Validation
 from optix_core.seeding import derive_seed
+from optix_core.storage.documents import plain
 from optix_protocol import (
     BaseAgent,
     BaseOptimizer,
@@ -161,7 +163,7 @@ class Run:
                 damage = self._learn(window)
                 if damage is not None:
                     decision = decide(replace(evidence, damage=damage, snapshot_due=False))
-                    self.journal.append("damage", message=damage, action=decision.action)
+                    self.journal.append(events.Damage(message=damage, action=decision.action.value))
                     if decision.action is Action.ROLLBACK:
                         self._roll_back(decision.why)
                         continue
@@ -180,7 +182,7 @@ class Run:
                 trained_env_steps=self.progress.num_env_steps + window.num_env_steps,
                 interval=self.controller.evaluation_interval,
                 evaluator=self.controller.evaluator,
-                on_failure=lambda message: self.journal.append("not_validated", message=message),
+                on_failure=lambda message: self.journal.append(events.NotValidated(message=message)),
             ),
             validate_only=self.validation.pipeline is not None,
             is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
@@ -220,7 +222,9 @@ class Run:
         self._announce_policy()
         damage = None
         for symptom in self.controller.symptoms(self._diagnostics):
-            self.journal.append("symptom", symptom=symptom.kind, severity=symptom.severity, message=symptom.message)
+            self.journal.append(
+                events.Symptom(symptom=symptom.kind, severity=symptom.severity, message=symptom.message)
+            )
             if symptom.severity == "fatal":
                 damage = symptom.message
         return damage
@@ -291,14 +295,14 @@ class Run:
     def _report_failed_saves(self) -> None:
         """Files are written in the background; what failed there is known a little later."""
         for error in self.run_dir.pop_errors():
-            self.journal.append("not_saved", message=str(error))
+            self.journal.append(events.NotSaved(message=str(error)))
 
     def _survive_disk(self, save: Callable[[], T]) -> T | None:
         """Do what writes to the disk; a disk that is full or fails costs a snapshot, not the run."""
         try:
             return save()
         except RunDirectoryError as error:
-            self.journal.append("not_saved", message=str(error))
+            self.journal.append(events.NotSaved(message=str(error)))
             return None
 
     # ------------------------------------------------------------- its actions
@@ -327,7 +331,7 @@ class Run:
         if self.checkpoint_score_fn is not None:
             floor = -math.inf
         improved = self.controller.snapshot_taken(score, pool_floor=floor)
-        self.journal.append("snapshot", snapshot=snapshot.snapshot_id, score=score, best=improved)
+        self.journal.append(events.Snapshot(snapshot=snapshot.snapshot_id, score=events.number(score), best=improved))
         if improved:
             self.best = snapshot
             if is_on_policy(self.agent) and isinstance(self.agent, SupportsTrainingState):
@@ -351,11 +355,12 @@ class Run:
             present, earlier = played
             confirmation = test.confirm(earlier, present)
             self.journal.append(
-                "degradation_test",
-                drop=confirmation.drop,
-                p_value=confirmation.p_value,
-                degraded=confirmation.degraded,
-                message=confirmation.explanation,
+                events.DegradationTest(
+                    drop=events.number(confirmation.drop),
+                    p_value=events.number(confirmation.p_value),
+                    degraded=confirmation.degraded,
+                    message=confirmation.explanation,
+                )
             )
             if confirmation.degraded:
                 metrics = EvalMetrics(primary_score=float(present.mean()), episode_id=self.progress.num_episodes)
@@ -376,7 +381,9 @@ class Run:
         self._diagnostics = {}
         self._announce_policy()
         self.controller.rolled_back()
-        self.journal.append("rollback", snapshot=self.best.snapshot_id, exact=self.safe_state is not None, message=why)
+        self.journal.append(
+            events.Rollback(snapshot=self.best.snapshot_id, exact=self.safe_state is not None, message=why)
+        )
 
     def _tune(self, observation: Observation) -> None:
         """Let the tuner change the hyperparameters, from a score that belongs to the present ones."""
@@ -390,29 +397,32 @@ class Run:
         self._hyperparam_version += 1
         new = self.agent.get_hyperparams()  # by the agent's own names, whatever those that the tuner uses
         changed = {name: value for name, value in new.items() if name not in before or before[name] != value}
-        self.journal.append("hyperparams", changed=changed, version=self._hyperparam_version)
+        self.journal.append(events.Hyperparams(changed=plain(changed), version=self._hyperparam_version))
         self.callbacks.on_hyperparam_update(old, new)
 
     def _record(self, evidence: Evidence, decision: Decision, seen: Observation, window: EpisodeData) -> None:
         """Write the window into the journal and tell the callbacks."""
         assessment = seen.assessment
+        metrics, number = seen.metrics, events.number
+        gap = None if metrics is None else metrics.generalization_gap
         self.journal.append(
-            "window",
-            evidence=evidence.to_dict(),
-            decision={"action": decision.action, "checkpoint": decision.checkpoint, "learn": decision.learn},
-            stop_reason=decision.stop_reason,
-            score=seen.metrics.primary_score if seen.metrics else None,
-            scores=seen.scores,
-            gap=seen.metrics.generalization_gap if seen.metrics else None,
-            level=seen.level,
-            looked=seen.looked,
-            upper_gain=assessment.upper_gain,
-            horizon_env_steps=assessment.horizon_env_steps,
-            margin=assessment.margin,
-            score_range=assessment.score_range,
-            policy_version=window.policy_version,
-            hyperparam_version=window.hyperparam_version,
-            diagnostics=self._diagnostics,
+            events.Window(
+                evidence=evidence.to_record(),
+                decision=decision.to_record(),
+                stop_reason=decision.stop_reason,
+                score=None if metrics is None else number(metrics.primary_score),
+                scores=[(env_steps, number(score), episodes) for env_steps, score, episodes in seen.scores],
+                gap=None if gap is None else number(gap),
+                level=number(seen.level),
+                looked=bool(seen.looked),
+                upper_gain=number(assessment.upper_gain),
+                horizon_env_steps=int(assessment.horizon_env_steps),
+                margin=number(assessment.margin),
+                score_range=number(assessment.score_range),
+                policy_version=window.policy_version,
+                hyperparam_version=window.hyperparam_version,
+                diagnostics={name: number(value) for name, value in self._diagnostics.items()},
+            )
         )
         if seen.metrics is not None:
             self.callbacks.on_episode_end(self.progress.num_episodes, seen.metrics)

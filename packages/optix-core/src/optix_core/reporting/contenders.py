@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.checkpoints import DamagedFileError, RunSummary, is_run_directory, list_runs, read_events, summarise_run
+from optix_core.checkpoints import DamagedFileError, RunSummary, is_run_directory, list_runs, summarise_run
 from optix_core.errors import ConfigError
+from optix_core.journal import events, read_journal
 
 # What makes two runs the same contender with another seed is everything in run.json but these.
 _NOT_SETTINGS = ("seed", "env_id", "versions", "defaults_from", "max_env_steps", "max_seconds")
@@ -137,11 +138,11 @@ def _normalise(scores: Mapping[str, list[np.ndarray[Any, np.dtype[np.float64]]]]
 
 def _confirmed_returns(run: RunSummary) -> list[float]:
     try:
-        events, _ = read_events(run.path / "events.jsonl")
+        entries, _ = read_journal(run.path / "events.jsonl")
     except DamagedFileError:
         return []
-    confirmed = [event for event in events if event["kind"] == "confirmed"]
-    return [float(value) for value in confirmed[-1].get("returns", [])] if confirmed else []
+    confirmed = [entry.event for entry in entries if isinstance(entry.event, events.Confirmed)]
+    return [float(value) for value in confirmed[-1].returns] if confirmed else []
 
 
 def _why_not(run: RunSummary) -> str:

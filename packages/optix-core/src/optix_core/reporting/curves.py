@@ -74,14 +74,15 @@ def read_curve(path: str | Path) -> LearningCurve:
 
 
 def _read_run(path: Path) -> LearningCurve:
-    from optix_core.checkpoints import RunDirectory, is_run_directory, read_events
+    from optix_core.checkpoints import RunDirectory, is_run_directory
+    from optix_core.journal import events, read_journal
 
     if not is_run_directory(path):
         raise ConfigError(f"{str(path)!a} holds no run: give a run directory, a CSV file or an evaluations.npz.")
     with RunDirectory.open(path) as directory:
-        events, _ = read_events(directory.events_path)
-    scores = [score for event in events if event["kind"] == "window" for score in event["scores"]]
-    budget = budget_of(events)
+        entries, _ = read_journal(directory.events_path)
+    scores = [score for entry in entries if isinstance(entry.event, events.Window) for score in entry.event.scores]
+    budget = budget_of(entries)
     return _curve(
         path,
         "run directory",

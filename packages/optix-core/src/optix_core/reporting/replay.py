@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
+from optix_core.journal import Entry, events
 from optix_core.loop.budget import Budget
 from optix_core.loop.decision import Decision, Evidence, decide
 
@@ -57,40 +60,42 @@ class Replay:
         )
 
 
-def replay_decisions(events: Sequence[Mapping[str, Any]]) -> Replay:
+def replay_decisions(entries: Sequence[Entry]) -> Replay:
     """Let :func:`~optix_core.loop.decision.decide` judge every logged evidence again.
 
     Args:
-        events: of the journal, in order; some may be missing.
+        entries: of the journal, in order; some may be missing.
     """
     num_decisions, mismatches = 0, []
     evidence: Evidence | None = None
-    for event in events:
-        if event["kind"] == "window":
-            evidence = Evidence.from_dict(event["evidence"])
-            logged, replayed = _logged(event), _compared(decide(evidence))
-            num_decisions += 1
-            if logged != replayed:
-                mismatches.append(_mismatch(event, evidence, logged, replayed))
-        elif event["kind"] == "damage" and evidence is not None:
-            # What learn() broke after the window's own decision was decided again, with the damage as evidence.
-            decision = decide(replace(evidence, damage=event["message"], snapshot_due=False))
-            num_decisions += 1
-            if decision.action != event["action"]:
-                mismatches.append(
-                    _mismatch(event, evidence, {"action": event["action"]}, {"action": str(decision.action)})
-                )
+    for entry in entries:
+        match entry.event:
+            case events.Window() as window:
+                evidence = Evidence.from_record(window.evidence)
+                logged, replayed = _logged(window), _compared(decide(evidence))
+            case events.Damage() as damage if evidence is not None:
+                # What learn() broke after the window's own decision was decided again, with the damage as evidence.
+                logged = {"action": damage.action}
+                replayed = {"action": decide(replace(evidence, damage=damage.message, snapshot_due=False)).action.value}
+            case _:
+                continue
+        num_decisions += 1
+        if logged != replayed:
+            mismatches.append(_mismatch(entry, evidence, logged, replayed))
     return Replay(num_decisions=num_decisions, mismatches=tuple(mismatches))
 
 
-def budget_of(events: Sequence[Mapping[str, Any]]) -> Budget | None:
+def budget_of(entries: Sequence[Entry]) -> Budget | None:
     """Return the budget of the run, as it was last set, or None if no event says it."""
-    budgets = [event["budget"] for event in events if event["kind"] in ("run_started", "resumed")]
-    return Budget(**budgets[-1]) if budgets else None
+    for entry in reversed(entries):
+        match entry.event:
+            case events.RunStarted(budget=budget) | events.Resumed(budget=budget):
+                return Budget(**msgspec.structs.asdict(budget))
+    return None
 
 
-def _logged(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {**event["decision"], "stop_reason": event.get("stop_reason")}
+def _logged(window: events.Window) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(window.decision), "stop_reason": window.stop_reason}
 
 
 def _compared(decision: Decision) -> dict[str, Any]:
@@ -102,11 +107,9 @@ def _compared(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _mismatch(
-    event: Mapping[str, Any], evidence: Evidence, logged: Mapping[str, Any], replayed: Mapping[str, Any]
-) -> Mismatch:
+def _mismatch(entry: Entry, evidence: Evidence, logged: Mapping[str, Any], replayed: Mapping[str, Any]) -> Mismatch:
     return Mismatch(
-        seq=event["seq"],
+        seq=entry.seq,
         num_env_steps=evidence.progress.num_env_steps,
         logged=_describe(logged),
         replayed=_describe(replayed),

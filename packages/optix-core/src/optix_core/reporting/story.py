@@ -6,17 +6,19 @@ Works on the journal of a run that goes on, crashed or lost events; what is miss
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
+from optix_core.journal import Entry, events
+from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
 from optix_core.reporting.replay import budget_of, replay_decisions
 from optix_core.reporting.text import count, duration, number, short_steps, steps
 
-Event = Mapping[str, Any]
+E = TypeVar("E", bound=Event)
 
 MAX_ROWS = 14
 """A table with more rows shows its beginning and its end."""
@@ -50,34 +52,34 @@ class Section:
     table: Table | None = None
 
 
-def tell(events: Sequence[Event], problems: Iterable[str] = ()) -> tuple[Section, ...]:
+def tell(entries: Sequence[Entry], problems: Iterable[str] = ()) -> tuple[Section, ...]:
     """Tell the story of a run.
 
     Args:
-        events: of its journal, in order.
-        problems: what was wrong with the journal, as :func:`~optix_core.checkpoints.read_events` says it.
+        entries: of its journal, in order.
+        problems: what was wrong with the journal, as :func:`~optix_core.journal.read_journal` says it.
     """
-    if not events:
+    if not entries:
         return (Section(title="The record", sentences=("The journal holds no intact event.", *problems)),)
     sections = (
-        _start(events),
-        _score(events),
-        _judgement(events),
-        _incidents(events),
-        _tuning(events),
-        _policies(events),
-        _end(events),
-        _choice(events),
-        _record(events, problems),
+        _start(entries),
+        _score(entries),
+        _judgement(entries),
+        _incidents(entries),
+        _tuning(entries),
+        _policies(entries),
+        _end(entries),
+        _choice(entries),
+        _record(entries, problems),
     )
     return tuple(section for section in sections if section is not None)
 
 
-def _start(events: Sequence[Event]) -> Section:
-    first = events[0]
-    if first["kind"] != "run_started":
+def _start(entries: Sequence[Entry]) -> Section:
+    first = entries[0].event
+    if not isinstance(first, events.RunStarted):
         return Section(title="The task", sentences=("The journal has lost its beginning: the task is not known.",))
-    budget = budget_of(events)
+    budget = budget_of(entries)
     assert budget is not None
     limits = [
         f"{steps(budget.max_env_steps)} environment steps" if budget.max_env_steps else "",
@@ -85,12 +87,12 @@ def _start(events: Sequence[Event]) -> Section:
         duration(budget.max_seconds) if budget.max_seconds else "",
     ]
     allowed = " or ".join(limit for limit in limits if limit) or "no limit"
-    when = f"{datetime.fromtimestamp(first['time']):%Y-%m-%d %H:%M:%S}"
-    hyperparams = ", ".join(f"{name} {_value(value)}" for name, value in first["hyperparams"].items())
+    when = f"{datetime.fromtimestamp(entries[0].time):%Y-%m-%d %H:%M:%S}"
+    hyperparams = ", ".join(f"{name} {_value(value)}" for name, value in first.hyperparams.items())
     return Section(
         title="The task",
         sentences=(
-            f"Train {first['algorithm']} ({first['backend']}) on {first['env_id']} with seed {first['seed']}. "
+            f"Train {first.algorithm} ({first.backend}) on {first.env_id} with seed {first.seed}. "
             f"Started {when} with a budget of {allowed}.",
             *([f"Hyperparameters: {hyperparams}."] if hyperparams else []),
             *_scheduler(first),
@@ -98,19 +100,20 @@ def _start(events: Sequence[Event]) -> Section:
     )
 
 
-def _scheduler(first: Event) -> tuple[str, ...]:
+def _scheduler(first: events.RunStarted) -> tuple[str, ...]:
     """Say which scheduler its settings chose, if they were given by name."""
-    chosen = first.get("scheduler")
+    chosen = first.scheduler
     if chosen is None:
         return ()
-    settings = ", ".join(f"{name} {_value(value)}" for name, value in chosen["settings"].items())
-    return (f"{chosen['name']} judged the scores, because settings of it were given: {settings}.",)
+    settings = ", ".join(f"{name} {_value(value)}" for name, value in chosen.settings.items())
+    return (f"{chosen.name} judged the scores, because settings of it were given: {settings}.",)
 
 
-def _score(events: Sequence[Event]) -> Section:
-    clock = _clock(events)
-    points = [(w["evidence"]["num_env_steps"], float(w["level"]), clock[id(w)]) for w in _windows(events)]
-    points = [point for point in points if math.isfinite(point[1])]
+def _score(entries: Sequence[Entry]) -> Section:
+    points = []
+    for elapsed_s, entry in zip(_clock(entries), entries, strict=True):
+        if isinstance(entry.event, events.Window) and math.isfinite(level := float(entry.event.level)):
+            points.append((entry.event.evidence.num_env_steps, level, elapsed_s))
     if not points:
         return Section(title="The score", sentences=("No episode ended while training: there is no score.",))
     first, best, last = points[0], max(points, key=lambda point: point[1]), points[-1]
@@ -131,29 +134,29 @@ def _score(events: Sequence[Event]) -> Section:
     return Section(title="The score", sentences=(sentence,), table=Table(headings=headings, rows=tuple(rows)))
 
 
-def _judgement(events: Sequence[Event]) -> Section:
-    looks = [window for window in _windows(events) if window["looked"]]
+def _judgement(entries: Sequence[Entry]) -> Section:
+    looks = [window for window in _windows(entries) if window.looked]
     if not looks:
         return Section(
             title="The judgement",
             sentences=("The scheduler never looked at the evidence: the run was too short for a verdict.",),
         )
-    stretches = [list(group) for _, group in groupby(looks, key=lambda w: w["evidence"]["verdict"])]
+    stretches = [list(group) for _, group in groupby(looks, key=lambda window: window.evidence.verdict)]
     rows = []
     for stretch in stretches:
         first, last = stretch[0], stretch[-1]
-        where = short_steps(first["evidence"]["num_env_steps"])
+        where = short_steps(first.evidence.num_env_steps)
         if len(stretch) > 1:
-            where += f" - {short_steps(last['evidence']['num_env_steps'])}"
+            where += f" - {short_steps(last.evidence.num_env_steps)}"
         rows.append(
             (
                 where,
                 str(len(stretch)),
-                str(last["evidence"]["verdict"]),
-                number(float(last["level"])),
-                number(float(last["upper_gain"]), 3),
-                short_steps(last["horizon_env_steps"]),
-                number(float(last["margin"]), 3),
+                last.evidence.verdict,
+                number(float(last.level)),
+                number(float(last.upper_gain), 3),
+                short_steps(last.horizon_env_steps),
+                number(float(last.margin), 3),
             )
         )
     headings = ("steps", ">looks", "verdict", ">return", ">gain at most", ">within steps", ">margin")
@@ -170,43 +173,40 @@ def _judgement(events: Sequence[Event]) -> Section:
     )
 
 
-def _incidents(events: Sequence[Event]) -> Section:
-    position = 0
+def _incidents(entries: Sequence[Entry]) -> Section:
     rows = []
-    for event in events:
-        if event["kind"] == "window":
-            position = event["evidence"]["num_env_steps"]
-        elif event["kind"] == "symptom":
-            rows.append((steps(position), str(event["symptom"]).replace("_", " "), event["message"]))
-        elif event["kind"] == "degradation_test":
-            rows.append((steps(position), "degradation test", event["message"]))
-        elif event["kind"] == "greedy_test":
-            rows.append((steps(position), "greedy test", event["message"]))
-        elif event["kind"] == "damage":
-            rows.append((steps(position), "damage", f"{event['message']} Decision: {event['action']}."))
-        elif event["kind"] == "rollback":
-            how = "with its exact training state" if event["exact"] else "with its weights"
-            rows.append((steps(position), "rollback", f"Back to snapshot {event['snapshot']} {how}."))
-        elif event["kind"] == "resumed":
-            exact = "Exactly where it had been." if not event["notes"] else " ".join(event["notes"])
-            rows.append((steps(event["num_env_steps"]), "resumed", exact))
-        elif event["kind"] == "not_saved":
-            rows.append((steps(position), "not saved", event["message"]))
-        elif event["kind"] == "error":
-            rows.append((steps(position), "error", event["message"]))
+    for position, event in _placed(entries):
+        match event:
+            case events.Symptom(symptom=symptom, message=message):
+                rows.append((steps(position), symptom.replace("_", " "), message))
+            case events.DegradationTest(message=message):
+                rows.append((steps(position), "degradation test", message))
+            case events.GreedyTest(message=message):
+                rows.append((steps(position), "greedy test", message))
+            case events.Damage(message=message, action=action):
+                rows.append((steps(position), "damage", f"{message} Decision: {action}."))
+            case events.Rollback(snapshot=snapshot, exact=exact):
+                how = "with its exact training state" if exact else "with its weights"
+                rows.append((steps(position), "rollback", f"Back to snapshot {snapshot} {how}."))
+            case events.Resumed(num_env_steps=at, notes=notes):
+                rows.append((steps(at), "resumed", " ".join(notes) or "Exactly where it had been."))
+            case events.NotSaved(message=message):
+                rows.append((steps(position), "not saved", message))
+            case events.NotValidated(message=message):
+                rows.append((steps(position), "not validated", message))
+            case events.Error(message=message):
+                rows.append((steps(position), "error", message))
     if not rows:
         sentence = "None: no NaN, no loss spike, no entropy collapse, no suspicion of degradation, no rollback."
         return Section(title="Incidents", sentences=(sentence,))
     return Section(title="Incidents", table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)))
 
 
-def _tuning(events: Sequence[Event]) -> Section | None:
-    position, rows = 0, []
-    for event in events:
-        if event["kind"] == "window":
-            position = event["evidence"]["num_env_steps"]
-        elif event["kind"] == "hyperparams":
-            changed = ", ".join(f"{name} {_value(value)}" for name, value in event["changed"].items())
+def _tuning(entries: Sequence[Entry]) -> Section | None:
+    rows = []
+    for position, event in _placed(entries):
+        if isinstance(event, events.Hyperparams):
+            changed = ", ".join(f"{name} {_value(value)}" for name, value in event.changed.items())
             rows.append((steps(position), changed))
     if not rows:
         return None
@@ -217,81 +217,75 @@ def _tuning(events: Sequence[Event]) -> Section | None:
     )
 
 
-def _policies(events: Sequence[Event]) -> Section:
-    position, kept, best = 0, 0, None
-    for event in events:
-        if event["kind"] == "window":
-            position = event["evidence"]["num_env_steps"]
-        elif event["kind"] == "snapshot":
-            kept += 1
-            if event["best"]:
-                best = (position, event)
+def _policies(entries: Sequence[Entry]) -> Section:
+    kept = [(position, event) for position, event in _placed(entries) if isinstance(event, events.Snapshot)]
+    best = next(((position, event) for position, event in reversed(kept) if event.best), None)
     if best is None:
         return Section(title="Policies kept", sentences=("None.",))
-    at, event = best
+    at, snapshot = best
     return Section(
         title="Policies kept",
         sentences=(
-            f"A policy was kept {_times(kept)} along the way; by training scores the best was snapshot "
-            f"{event['snapshot']} after {steps(at)} steps ({number(float(event['score']))}).",
+            f"A policy was kept {_times(len(kept))} along the way; by training scores the best was snapshot "
+            f"{snapshot.snapshot} after {steps(at)} steps ({number(float(snapshot.score))}).",
         ),
     )
 
 
-def _end(events: Sequence[Event]) -> Section:
+def _end(entries: Sequence[Entry]) -> Section:
     title = "Why it stopped"
-    finished = _last(events, "run_finished")
+    finished = _last(entries, events.RunFinished)
     if finished is not None:
-        bound = finished.get("gain_bound")
-        lead = "It converged. " if finished["stop_reason"] == "converged" else ""
-        sentences = [lead + plain_reason(finished["why"])]
-        if bound and bound.get("upper") is not None and "upper bound" not in finished["why"]:
+        bound = finished.gain_bound
+        lead = "It converged. " if finished.stop_reason == "converged" else ""
+        sentences = [lead + plain_reason(finished.why)]
+        if bound and bound.get("upper") is not None and "upper bound" not in finished.why:
             sentences.append(
                 f"At the last look, the next {steps(bound['horizon_env_steps'])} steps could add at most "
                 f"{number(bound['upper'], 3)}{_share(bound.get('fraction_of_range'))}."
             )
-        if finished["verdict"] == "NO_SIGNAL":
+        if finished.verdict == "NO_SIGNAL":
             sentences.append(
                 "Nothing was learned, which is no convergence: the score never rose above the untrained level."
             )
         return Section(title=title, sentences=tuple(sentences))
-    last = next((event for event in reversed(events) if event["kind"] == "window"), None)
+    last = _last(entries, events.Window)
     if last is None:
         return Section(title=title, sentences=("The journal ends before the first window: running, or crashed.",))
-    if last["decision"]["action"] == "stop":
-        why = decide(Evidence.from_dict(last["evidence"])).why
-        text = f"It decided to stop ({last['stop_reason']}): {why} The final policy was never chosen."
+    if last.decision.action == "stop":
+        why = decide(Evidence.from_record(last.evidence)).why
+        text = f"It decided to stop ({last.stop_reason}): {why} The final policy was never chosen."
         return Section(title=title, sentences=(text,))
     return Section(
         title=title,
         sentences=(
-            f"It did not: the journal ends after {steps(last['evidence']['num_env_steps'])} steps without a stop. The "
+            f"It did not: the journal ends after {steps(last.evidence.num_env_steps)} steps without a stop. The "
             "run is still going on, or it was killed.",
         ),
     )
 
 
-def _choice(events: Sequence[Event]) -> Section | None:
-    selection, confirmed = _last(events, "selection"), _last(events, "confirmed")
+def _choice(entries: Sequence[Entry]) -> Section | None:
+    selection, confirmed = _last(entries, events.Selection), _last(entries, events.Confirmed)
     if selection is None:
         return None
     sentences = []
-    rounds = selection["rounds"]
+    rounds = selection.rounds
     if rounds:
         players = {snapshot for played in rounds for snapshot in played["snapshots"]}
         sentences.append(
             f"{count(len(players), 'policy').capitalize()} played against each other on common fresh "
-            f"seeds until {selection['reason']}; snapshot {selection['chosen']} was chosen."
-            if selection.get("reason")
-            else f"seeds; snapshot {selection['chosen']} was chosen."
+            f"seeds until {selection.reason}; snapshot {selection.chosen} was chosen."
+            if selection.reason
+            else f"seeds; snapshot {selection.chosen} was chosen."
         )
     else:
-        sentences.append(f"Snapshot {selection['chosen']} was chosen by its scores, without further games.")
+        sentences.append(f"Snapshot {selection.chosen} was chosen by its scores, without further games.")
     if confirmed is not None:
         sentences.append(
-            f"On seeds that nothing else had seen it returned {number(confirmed['mean'])} on average over "
-            f"{confirmed['episodes']:.0f} greedy episodes (95 % interval {number(confirmed['ci_low'])} to "
-            f"{number(confirmed['ci_high'])}, IQM {number(confirmed['iqm'])}). Only this number is the result."
+            f"On seeds that nothing else had seen it returned {number(float(confirmed.mean))} on average over "
+            f"{confirmed.episodes:.0f} greedy episodes (95 % interval {number(float(confirmed.ci_low))} to "
+            f"{number(float(confirmed.ci_high))}, IQM {number(float(confirmed.iqm))}). Only this number is the result."
         )
     else:
         sentences.append("It could not be confirmed on fresh episodes.")
@@ -305,9 +299,9 @@ def _choice(events: Sequence[Event]) -> Section | None:
     return Section(title="The final policy", sentences=tuple(sentences), table=table)
 
 
-def _record(events: Sequence[Event], problems: Iterable[str]) -> Section:
-    replay = replay_decisions(events)
-    sentences = [f"{count(len(events), 'event').capitalize()} in the journal. {replay.sentence}"]
+def _record(entries: Sequence[Entry], problems: Iterable[str]) -> Section:
+    replay = replay_decisions(entries)
+    sentences = [f"{count(len(entries), 'event').capitalize()} in the journal. {replay.sentence}"]
     sentences += [f"Damage: {problem}." for problem in problems]
     if not replay.mismatches:
         return Section(title="The record", sentences=tuple(sentences))
@@ -325,22 +319,31 @@ def plain_reason(why: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _windows(events: Sequence[Event]) -> Iterator[Event]:
-    return (event for event in events if event["kind"] == "window")
+def _windows(entries: Sequence[Entry]) -> Iterator[events.Window]:
+    return (entry.event for entry in entries if isinstance(entry.event, events.Window))
 
 
-def _last(events: Sequence[Event], kind: str) -> Event | None:
-    return next((event for event in reversed(events) if event["kind"] == kind), None)
+def _placed(entries: Sequence[Entry]) -> Iterator[tuple[int, Event]]:
+    """Yield every event with the environment steps of the latest window."""
+    position = 0
+    for entry in entries:
+        if isinstance(entry.event, events.Window):
+            position = entry.event.evidence.num_env_steps
+        yield position, entry.event
 
 
-def _clock(events: Sequence[Event]) -> dict[int, float]:
-    """Return the seconds of training until each event; what passed between two sittings does not count."""
-    clock, elapsed, before = {}, 0.0, events[0]
-    for event in events:
-        if event["kind"] != "resumed":
-            elapsed += max(0.0, float(event["time"]) - float(before["time"]))
-        clock[id(event)], before = elapsed, event
-    return clock
+def _last(entries: Sequence[Entry], kind: type[E]) -> E | None:
+    return next((entry.event for entry in reversed(entries) if isinstance(entry.event, kind)), None)
+
+
+def _clock(entries: Sequence[Entry]) -> Iterator[float]:
+    """Yield for each entry the seconds of training until it; what passed between two sittings does not count."""
+    elapsed, before = 0.0, entries[0].time
+    for entry in entries:
+        if not isinstance(entry.event, events.Resumed):
+            elapsed += max(0.0, entry.time - before)
+        before = entry.time
+        yield elapsed
 
 
 def _times(amount: int) -> str:
