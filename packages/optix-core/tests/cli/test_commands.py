@@ -112,9 +112,9 @@ def test_explain_exits_1_when_a_decision_does_not_follow(optix, run):
 
     journal = run / "events.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    head, _, tail = lines[1].partition(b', "crc": "')
-    head = head.replace(b'"learn": true', b'"learn": false')
-    lines[1] = head + f', "crc": "{zlib.crc32(head):08x}'.encode() + tail[8:]
+    head, _, tail = lines[1].partition(b',"crc":"')
+    head = head.replace(b'"learn":true', b'"learn":false')
+    lines[1] = head + f',"crc":"{zlib.crc32(head):08x}'.encode() + tail[8:]
     journal.write_bytes(b"".join(lines))
     outcome = optix("explain", run)
     assert outcome.code == 1 and "decisions come out differently" in words_of(outcome.out)

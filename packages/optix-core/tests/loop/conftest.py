@@ -3,6 +3,7 @@
 import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
+from optix_core.journal import read_journal
 
 
 @pytest.fixture
@@ -27,5 +28,17 @@ def events(tmp_path):
         found, problems = read_events(tmp_path / "run" / "events.jsonl")
         assert not problems
         return [event for event in found if kind in (None, event["kind"])]
+
+    return read
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Read the journal of the run that ``loop`` made as records."""
+
+    def read():
+        found, problems = read_journal(tmp_path / "run" / "events.jsonl")
+        assert not problems
+        return found
 
     return read

@@ -11,7 +11,6 @@ import pytest
 
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
 from optix_core.evaluation import ReturnEvaluator
-from optix_core.journal import Entry
 from optix_core.loop.greedy_test import compare_with_untrained
 from optix_core.reporting import replay_decisions, tell
 
@@ -33,7 +32,7 @@ def shy_agent(skill_agent):
     return Shy
 
 
-def test_what_exploring_hides_is_not_called_no_signal(loop, shy_agent, events):
+def test_what_exploring_hides_is_not_called_no_signal(loop, shy_agent, events, entries):
     result = loop(agent=shy_agent(lambda k: min(1.0, k / 50))).run()
     assert (result.verdict, result.stop_reason) == ("UNDECIDED", "budget_env_steps")
     assert "acting greedily" in result.why
@@ -41,9 +40,8 @@ def test_what_exploring_hides_is_not_called_no_signal(loop, shy_agent, events):
     (test,) = events("greedy_test")  # believed until the run is twice as long
     assert test["learned"]
     assert test["gain"] == pytest.approx(1.0, abs=0.1)
-    entries = [Entry.from_dict(event) for event in events()]
-    assert not replay_decisions(entries).mismatches
-    (incidents,) = (section for section in tell(entries) if section.title == "Incidents")
+    assert not replay_decisions(entries()).mismatches
+    (incidents,) = (section for section in tell(entries()) if section.title == "Incidents")
     assert any("acting greedily" in cell for row in incidents.table.rows for cell in row)
 
 

@@ -6,7 +6,7 @@ from optix_core import BackoffScheduler, ConfigError, ConvergenceMonitor, Hyperp
 from optix_core.reporting.story import tell
 
 
-def test_settings_of_a_scheduler_choose_it_and_the_journal_says_so(loop, events):
+def test_settings_of_a_scheduler_choose_it_and_the_journal_says_so(loop, events, entries):
     optimizer = loop(base_interval=2, plateau_threshold=3, dormant_threshold=4, max_env_steps=400)
     assert isinstance(optimizer.scheduler, BackoffScheduler)
     assert (optimizer.scheduler.base_interval, optimizer.scheduler.dormant_threshold) == (2, 4)
@@ -14,7 +14,7 @@ def test_settings_of_a_scheduler_choose_it_and_the_journal_says_so(loop, events)
     (began,) = events("run_started")
     assert began["scheduler"]["name"] == "BackoffScheduler"
     assert began["scheduler"]["settings"] == {"base_interval": 2, "plateau_threshold": 3, "dormant_threshold": 4}
-    assert "BackoffScheduler judged the scores" in " ".join(tell(events())[0].sentences)
+    assert "BackoffScheduler judged the scores" in " ".join(tell(entries())[0].sentences)
 
 
 def test_settings_of_the_monitor_and_none_at_all(loop, tmp_path):
