@@ -21,6 +21,8 @@ BOX = spaces.Box(-1, 1, (5,))
 CASES = {
     "discrete": (spaces.Discrete(3, start=2), TorchPPOAgent, FlaxPPOAgent, 3),
     "multidiscrete": (spaces.MultiDiscrete([2, 3]), TorchPPOAgent, FlaxPPOAgent, 5),
+    "multibinary": (spaces.MultiBinary((2, 2)), TorchPPOAgent, FlaxPPOAgent, 4),
+    "two axes": (spaces.MultiDiscrete([[2, 3], [2, 2]]), TorchPPOAgent, FlaxPPOAgent, 9),
     "box": (
         spaces.Box(np.array([0.0, -3.0], np.float32), np.array([4.0, 3.0], np.float32)),
         TorchGaussianPPOAgent,
@@ -100,6 +102,7 @@ def random_batch(space, dtype):
     rng = np.random.default_rng(1)
     space.seed(0)
     actions = np.stack([space.sample() for _ in range(ROWS)])
+    actions = actions if actions.ndim == 1 else actions.reshape(ROWS, -1)  # as agents hand them on
     return {
         "observations": rng.normal(size=(ROWS, SIZES[0])).astype(dtype),
         "actions": actions.astype(dtype) if actions.dtype.kind == "f" else actions.astype(np.int64),

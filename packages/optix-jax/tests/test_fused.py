@@ -181,6 +181,47 @@ def test_a_run_resumed_is_the_run(tmp_path):
         assert np.array_equal(array, found[name])
 
 
+@dataclass(frozen=True)
+class Switches:
+    """Earns the share of its switches that is as the observation says, or with whole numbers the number itself."""
+
+    action_space: spaces.Space
+
+    observation_space = spaces.Box(0, 1, (4,))
+
+    def __hash__(self):
+        return hash(str(self.action_space))
+
+    def reset(self, key):
+        shown = jax.random.bernoulli(key, shape=(4,)).astype(jnp.float32)
+        return shown, shown
+
+    def step(self, key, state, action):
+        assert action.shape == self.action_space.shape
+        reward = jnp.mean(action.reshape(-1) == state) if action.size == 4 else jnp.sum(action)
+        no, yes = jnp.zeros((), bool), jnp.ones((), bool)
+        return Transition(state, state, reward.astype(jnp.float32), no, yes)
+
+
+@pytest.mark.parametrize("space", [spaces.MultiBinary((2, 2)), spaces.MultiDiscrete([[2, 2], [2, 2]])])
+def test_arrays_of_choices_are_learned_on_the_device(space):
+    agent, made = make(Switches(space), num_envs=16, num_steps=16, num_updates=8, learning_rate=0.02)
+    first = made.collect()
+    agent.learn(first)
+    for _ in range(5):
+        agent.learn(made.collect())
+    assert first.pending.actions.shape == (256, 4)
+    assert made.collect().rewards.mean() > 0.85 > 0.6 > first.rewards[:16].mean()
+
+
+def test_whole_numbers_reach_the_environment_whole_and_within_their_range():
+    space = spaces.Box(-128, 127, (1,), np.int8)
+    _, made = make(Switches(space), num_envs=8, num_steps=50, log_std_init=1.0)
+    rewards = made.collect().rewards
+    assert (rewards == np.round(rewards)).all()
+    assert (rewards.min(), rewards.max()) == (-128, 127)
+
+
 @needs_gymnax
 def test_continuous_actions_reach_the_environment_clipped():
     env = GymnaxEnvironment("Pendulum-v1")

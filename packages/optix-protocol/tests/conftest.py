@@ -4,7 +4,7 @@ from optix_protocol.conformance import Case, example_case
 from optix_protocol.conformance.reference import ReferenceAgent
 
 
-@pytest.fixture(params=["discrete", "multidiscrete", "box"])
+@pytest.fixture(params=["discrete", "multidiscrete", "multibinary", "box"])
 def any_case(request) -> Case:
     return example_case(request.param)
 

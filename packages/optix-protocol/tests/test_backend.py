@@ -17,6 +17,7 @@ def test_reference_backend_passes_on_every_kind_of_action():
         "reference",
         "linear-a2c on discrete actions",
         "linear-a2c on multidiscrete actions",
+        "linear-a2c on multibinary actions",
         "linear-a2c on box actions",
     }
     assert report.num_passed > 150
@@ -102,6 +103,24 @@ class ClaimsToBeOffPolicy(Changed):
     changes = {"on_policy": False}  # noqa: RUF012
 
 
+class OfTheFirstSeries(TakesUndeclaredActions):
+    """A backend from before there were multi-binary actions, which takes MultiBinary for Discrete: both have n."""
+
+    protocol_version = "1.0"
+
+    def make_agent(self, algorithm, *, action_space, **kwargs):
+        if not hasattr(action_space, "n"):
+            raise ValueError("Discrete actions, please.")
+        return super().make_agent(algorithm, action_space=action_space, **kwargs)
+
+
+def test_a_backend_need_not_refuse_what_its_version_did_not_know(monkeypatch):
+    monkeypatch.setattr(module, "check_agent", lambda *args, **kwargs: module.ConformanceReport.merge("none", []))
+    assert check_backend(OfTheFirstSeries()).ok
+    monkeypatch.setattr(OfTheFirstSeries, "protocol_version", "1.1")
+    assert {f.check for f in check_backend(OfTheFirstSeries()).failures} == {"backend_refuses_unknown"}
+
+
 @pytest.mark.parametrize(
     ("check", "backend"),
     [
@@ -182,7 +201,7 @@ def test_creating_a_backend_must_be_cheap(tmp_path, monkeypatch, first_line, out
 def test_exemptions_are_by_algorithm():
     exempt = {"linear-a2c": {"truncation_is_not_termination": "for the sake of the test"}}
     report = check_backend(ReferenceBackend(), exempt=exempt)
-    assert sum("for the sake of the test" in result.message for result in report.results) == 3
+    assert sum("for the sake of the test" in result.message for result in report.results) == 4
 
 
 def test_a_backend_may_declare_its_exemptions(monkeypatch):
@@ -194,9 +213,9 @@ def test_a_backend_may_declare_its_exemptions(monkeypatch):
         conformance_exemptions = {"linear-a2c": {"window_end_bootstraps": "no value function"}}  # noqa: RUF012
 
     check_backend(MonteCarlo())
-    assert seen == 3 * [{"window_end_bootstraps": "no value function"}]
+    assert seen == 4 * [{"window_end_bootstraps": "no value function"}]
     check_backend(MonteCarlo(), exempt={})
-    assert seen[3:] == 3 * [None]
+    assert seen[4:] == 4 * [None]
 
 
 def test_exemptions_for_unknown_algorithms_are_refused():

@@ -63,6 +63,7 @@ def test_reference_agent_passes_everything(any_case, make_reference):
     allowed = {
         "discrete": OF_MEMORY | OF_EXPORT,
         "box": OF_MEMORY | OF_EXPORT | {"host_policy_is_plain", "distribution_matches_samples"},
+        "multibinary": OF_MEMORY | OF_EXPORT | {"host_policy_is_plain"},
         "multidiscrete": OF_MEMORY
         | OF_EXPORT
         | {

@@ -11,6 +11,10 @@ BOX = spaces.Box(-1, 1, (3,))
 SPACES = {
     "discrete": (BOX, spaces.Discrete(4, start=2)),
     "multidiscrete": (BOX, spaces.MultiDiscrete([2, 3])),
+    "two axes": (BOX, spaces.MultiDiscrete([[2, 3], [4, 2]])),
+    "multibinary": (BOX, spaces.MultiBinary((2, 2))),
+    "whole": (BOX, spaces.Box(np.array([-128, 0], np.int32), np.array([127, 2**31 - 1], np.int32), dtype=np.int32)),
+    "number": (BOX, spaces.Box(-1.0, 1.0, ())),
     "box": (BOX, spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))),
     "one-hot": (spaces.Discrete(5), spaces.Discrete(2)),
     "image": (spaces.Box(0, 255, (1, 40, 36), np.uint8), spaces.Discrete(3)),

@@ -114,6 +114,27 @@ def test_exported_policies_are_the_same_policy(build, window, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("agent_class", "kind"),
+    [(TFPPOAgent, "two axes"), (TFPPOAgent, "multibinary"), (TFPPOAgent, "whole"), (TFPPOAgent, "number"),
+     (TFAgent, "multibinary"), (TFSACAgent, "whole")],
+)  # fmt: skip
+def test_every_kind_of_action_is_learned_from_and_exported(agent_class, kind, window, spaces_by_kind, tmp_path):
+    settings = OFF_POLICY if agent_class is TFSACAgent else SMALL
+    agent = agent_class.from_spaces(*spaces_by_kind[kind], hyperparams=settings)
+    before = agent.networks.weights()
+    for seed in range(2):
+        agent.learn(window(kind, seed=seed))
+    assert any((before[name] != array).any() for name, array in agent.networks.weights().items())
+    observations = 9 * window(kind, seed=9).observations[:, 0]
+    expected = agent.make_policy("greedy", num_envs=12, seed=0).act(observations)
+    assert all(spaces_by_kind[kind][1].contains(np.asarray(action)) for action in expected)
+    agent.export_saved_model(tmp_path / "model")
+    saved = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    found = saved(observation=tf.constant(observations.astype(np.float32)))["action"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_weight_files_bring_the_policy_back(build, window, tmp_path):
     agent, other = build(seed=1), build(seed=2)
     for seed in range(2):

@@ -85,6 +85,28 @@ def test_multi_categorical_is_the_sum_of_its_parts():
     torch.testing.assert_close(judged.backward(d_log_prob, 0.3), expected)
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 2)])
+def test_switches_are_independent_bernoulli_variables(shape):
+    torch.manual_seed(0)
+    outputs = torch.randn(50, 4, dtype=torch.float64, requires_grad=True)
+    reference = torch.distributions.Bernoulli(logits=outputs)
+    actions = reference.sample()
+    log_probs, entropies = reference.log_prob(actions).sum(1), reference.entropy().sum(1)
+    d_log_prob = torch.randn(50, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((log_probs * d_log_prob).sum() + 0.3 * entropies.sum(), outputs)
+    judged = distributions.Bernoulli().evaluate(outputs.detach(), actions.to(torch.int8).reshape(50, *shape))
+    torch.testing.assert_close(judged.log_probs, log_probs.detach())
+    torch.testing.assert_close(judged.entropies, entropies.detach())
+    torch.testing.assert_close(judged.backward(d_log_prob, 0.3), expected)
+
+
+def test_one_number_without_an_axis_is_judged_row_by_row():
+    log_std, unit = nn.Parameter(torch.zeros(1)), (torch.zeros(1), torch.ones(1))
+    mean, actions = torch.randn(9, 1), torch.randn(9)
+    judged = distributions.DiagonalGaussian(log_std, *unit).evaluate(mean, actions)
+    torch.testing.assert_close(judged.log_probs, torch.distributions.Normal(mean[:, 0], 1.0).log_prob(actions))
+
+
 def test_gaussian_densities_are_those_of_actions_in_units_of_the_range():
     log_std = nn.Parameter(torch.tensor([0.1, -0.4]))
     centre, scale = torch.tensor([0.0, 5.0]), torch.tensor([2.0, 0.5])

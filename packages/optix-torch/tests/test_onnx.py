@@ -27,12 +27,18 @@ IMAGES = {"first": spaces.Box(0, 255, (4, 84, 84), np.uint8), "last": spaces.Box
 ACTIONS = {
     "discrete": spaces.Discrete(3, start=1),
     "multidiscrete": spaces.MultiDiscrete([3, 2], start=[0, 5]),
+    "two axes of choices": spaces.MultiDiscrete([[2, 3], [4, 2]]),
+    "multibinary": spaces.MultiBinary((2, 3)),
+    "whole numbers": spaces.Box(
+        np.array([-128, 0, 5], np.int32), np.array([127, 2**31 - 1, 5], np.int32), dtype=np.int32
+    ),
+    "half a range": spaces.Box(5.0, np.inf, ()),
     "box": spaces.Box(np.array([[-2.0, 10.0]], np.float32), np.array([[2.0, 10.5]], np.float32)),
 }
 PAIRS = [
     (name, kind)
     for name, info in TorchBackend().algorithms().items()
-    for kind in ("discrete", "multidiscrete", "box")
+    for kind in ("discrete", "multidiscrete", "multibinary", "box")
     if kind in info.action_kinds
 ]
 
@@ -92,6 +98,15 @@ def test_every_agent_on_every_kind_of_observation(algorithm, kind, observations,
     assert isinstance(agent, SupportsExport)
     check(agent, tmp_path / "policy.onnx", draw(flat_space(space)))
     assert [file.name for file in tmp_path.iterdir()] == ["policy.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [("ppo", "two axes of choices"), ("ppo", "whole numbers"), ("sac", "whole numbers"), ("ppo", "half a range")],
+)
+def test_odd_actions(algorithm, kind, tmp_path):
+    agent = build(algorithm, kind, OBSERVATIONS["vector"], hidden_sizes=[16, 16])
+    check(agent, tmp_path / "policy.onnx", 9 * draw(OBSERVATIONS["vector"]))
 
 
 @pytest.mark.parametrize("axis", IMAGES)

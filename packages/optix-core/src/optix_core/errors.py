@@ -74,6 +74,12 @@ def one_of(default: T, **given: T | None) -> T:
     return value
 
 
+def in_one_line(value: Any) -> str:
+    """Return what is printed of a space or an array, which may take many lines, as one line of at most 100 letters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:96]} ..."
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest of the known names, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

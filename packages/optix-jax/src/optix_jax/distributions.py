@@ -51,10 +51,12 @@ class MultiCategorical:
     Attributes:
         nvec: number of choices of each.
         start: smallest value of each.
+        shape: of one action.
     """
 
     nvec: tuple[int, ...]
     start: tuple[int, ...]
+    shape: tuple[int, ...]
 
     def evaluate(self, outputs: jax.Array, log_std: Any, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Judge actions ``[B, len(nvec)]`` by logits ``[B, sum(nvec)]``: log-probabilities and entropies add up."""
@@ -70,12 +72,44 @@ class MultiCategorical:
         return jax.random.gumbel(key, shape)
 
     def sample(self, outputs: jax.Array, log_std: Any, noise: jax.Array) -> jax.Array:
-        """Return actions ``[B, len(nvec)]`` for outputs and noise ``[B, sum(nvec)]``."""
+        """Return actions ``[B, *shape]`` for outputs and noise ``[B, sum(nvec)]``."""
         parts = zip(self._split(outputs), self._split(noise), self.start, strict=True)
-        return jnp.stack([Categorical(start=low).sample(logits, log_std, n) for logits, n, low in parts], axis=1)
+        columns = [Categorical(start=low).sample(logits, log_std, n) for logits, n, low in parts]
+        return jnp.stack(columns, axis=1).reshape(-1, *self.shape)
 
     def _split(self, outputs: jax.Array) -> list[jax.Array]:
         return jnp.split(outputs, np.cumsum(self.nvec)[:-1].tolist(), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bernoulli:
+    """Independent switches, each on (1) or off (0), by their log-odds.
+
+    Attributes:
+        shape: of one action.
+    """
+
+    shape: tuple[int, ...]
+
+    def evaluate(self, outputs: jax.Array, log_std: Any, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Judge actions ``[B, D]`` by logits ``[B, D]``: log-probabilities and entropies add up.
+
+        ``log p(a) = a x - softplus(x)`` and ``H = softplus(x) - sigmoid(x) x``.
+        """
+        del log_std
+        chosen = actions.reshape(outputs.shape).astype(outputs.dtype)
+        normaliser = jax.nn.softplus(outputs)
+        entropies = normaliser - jax.nn.sigmoid(outputs) * outputs
+        return jnp.sum(chosen * outputs - normaliser, axis=1), jnp.sum(entropies, axis=1)
+
+    def noise(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Draw what :meth:`sample` needs for outputs of this shape."""
+        return jax.random.logistic(key, shape)
+
+    def sample(self, outputs: jax.Array, log_std: Any, noise: jax.Array) -> jax.Array:
+        """Return actions ``[B, *shape]`` for outputs and noise ``[B, D]``."""
+        del log_std
+        return (outputs + noise > 0).astype(jnp.int8).reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +148,7 @@ class DiagonalGaussian:
         return (centre + scale * (outputs + jnp.exp(log_std) * noise)).reshape(-1, *self.shape)
 
 
-Distribution: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
+Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian
 
 
 def distribution_of(head: heads.Head) -> Distribution:
@@ -126,7 +160,9 @@ def distribution_of(head: heads.Head) -> Distribution:
     if isinstance(head, heads.Categorical):
         return Categorical(start=head.start)
     if isinstance(head, heads.MultiCategorical):
-        return MultiCategorical(nvec=head.nvec, start=head.start)
+        return MultiCategorical(nvec=head.nvec, start=head.start, shape=head.action_shape)
+    if isinstance(head, heads.Bernoulli):
+        return Bernoulli(shape=head.shape)
     if isinstance(head, heads.DiagonalGaussian):
         centre, scale = (tuple(array.tolist()) for array in head.affine)
         return DiagonalGaussian(centre=centre, scale=scale, shape=head.shape)

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optix_core.policies import Encoder
+from optix_core.policies.ranges import is_whole
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.algorithms.ppo import Settings, ppo_update
 from optix_jax.environments import PureEnvironment
@@ -114,7 +116,7 @@ def collect(plan: Plan, params: Any, actors: Actors, settings: Settings) -> tupl
         noise, step_keys, reset_key = random
         outputs = model.actor(params["actor"], encode(plan.encoder, actors.observations))
         actions = model.distribution.sample(outputs, params.get("log_std"), noise)
-        applied = jnp.clip(actions, space.low, space.high) if hasattr(space, "low") else actions
+        applied = _fitted(actions, space) if hasattr(space, "low") else actions
         after = jax.vmap(env.step)(step_keys, actors.env_states, applied)
         done = after.terminated | after.truncated
         final_values = jax.lax.cond(after.truncated.any(), value, lambda o: jnp.zeros(len(o)), after.observation)
@@ -230,6 +232,20 @@ def _advantages(
 
     _, advantages = jax.lax.scan(back, jnp.zeros_like(last_values), (errors, carried), reverse=True, unroll=8)
     return advantages
+
+
+def _fitted(actions: jax.Array, space: Any) -> jax.Array:
+    """Return continuous actions as the environment takes them: within bounds, rounded where they are whole numbers."""
+    if not is_whole(space.dtype):
+        return jnp.clip(actions, space.low, space.high)
+    dtype = jax.dtypes.canonicalize_dtype(space.dtype)
+    limits = jnp.iinfo(dtype)
+    low, high = (np.clip(bound, limits.min, limits.max).astype(dtype) for bound in (space.low, space.high))
+    rounded = jnp.round(actions)
+    inside = rounded.astype(dtype)  # any number where it does not fit
+    return jnp.where(
+        rounded <= low.astype(np.float32), low, jnp.where(rounded >= high.astype(np.float32), high, inside)
+    )
 
 
 def _where(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -47,8 +47,8 @@ from optix_protocol.types import (
     Verdict,
 )
 
-__version__ = "1.0.0"
-PROTOCOL_VERSION = "1.0"
+__version__ = "1.1.0.dev0"
+PROTOCOL_VERSION = "1.1"
 """Major and minor version of the contract; a backend that is written for it declares it as ``protocol_version``."""
 
 __all__ = [

@@ -156,7 +156,8 @@ class ActionDistribution:
 
     Attributes:
         log_probs: ``[B, A]`` log-probabilities of a discrete policy, or None. For a multi-discrete one ``A`` is
-            ``sum(nvec)`` and each of its parts is normalised.
+            ``sum(nvec)`` and each of its parts is normalised; so is each pair ``(0, 1)`` of a multi-binary one, whose
+            ``A`` is twice the number of its switches.
         mean: ``[B, D]`` means of a Gaussian policy in the units of the action space, before any clipping, or None.
         std: ``[B, D]`` its standard deviations in the same units, or None.
     """

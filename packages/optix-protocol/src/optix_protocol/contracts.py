@@ -21,7 +21,7 @@ __all__ = [
     "SupportsPipelineState",
 ]
 
-ActionKind: TypeAlias = Literal["discrete", "multidiscrete", "box"]
+ActionKind: TypeAlias = Literal["discrete", "multidiscrete", "multibinary", "box"]
 """Kinds of action space. Later releases may know more: an algorithm serves those that it declares."""
 
 

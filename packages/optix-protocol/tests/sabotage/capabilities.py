@@ -265,6 +265,12 @@ class ReturnsBareProbabilities(ReferenceAgent):
         return np.exp(super().action_distribution(observations).log_probs)
 
 
+@breaks("distribution_is_proper", "multibinary")
+class ReturnsOneLogProbForEachSwitch(ReferenceAgent):
+    def action_distribution(self, observations):
+        return ActionDistribution(log_probs=super().action_distribution(observations).log_probs[:, 1::2])
+
+
 @breaks("distribution_is_proper", "box")
 class ReturnsLogStd(ReferenceAgent):
     def action_distribution(self, observations):
@@ -299,6 +305,11 @@ class RanksActionsBackwards(ReferenceAgent):
         return ActionDistribution(log_probs=log_probs[:, ::-1])
 
 
+@breaks("distribution_matches_greedy", "multibinary")
+class TakesOnForOff(RanksActionsBackwards):
+    """The order of the pairs is reversed, too: it says 1 of the last switch where it means 0 of the first."""
+
+
 @breaks("distribution_matches_greedy", "box")
 class NegatesTheMean(ReferenceAgent):
     def action_distribution(self, observations):
@@ -311,6 +322,11 @@ class SamplesAtAnotherTemperature(ReferenceAgent):
     def make_policy(self, mode, *, num_envs, seed):
         hot = {**self._weights, "actor": 4.0 * self._weights["actor"]}
         return ReferencePolicy(self._head, hot, mode, seed)
+
+
+@breaks("distribution_matches_samples", "multibinary")
+class SamplesSwitchesAtAnotherTemperature(SamplesAtAnotherTemperature):
+    pass
 
 
 @breaks("host_policy_is_plain")

@@ -10,6 +10,7 @@ import numpy as np
 
 from optix_core.data import ObsNormalizer
 from optix_core.policies import (
+    Bernoulli,
     Categorical,
     DiagonalGaussian,
     Encoder,
@@ -20,6 +21,7 @@ from optix_core.policies import (
     OneHot,
     SquashedGaussian,
 )
+from optix_core.policies.ranges import is_whole
 from optix_tf._learned import KerasNetworks
 from optix_tf._runtime import tf
 
@@ -80,10 +82,19 @@ def _greedy(head: Head, outputs: Any) -> Any:
         return tf.argmax(outputs, 1) + head.start
     if isinstance(head, MultiCategorical):
         parts = tf.split(outputs, head.nvec, axis=1)
-        return tf.stack([tf.argmax(part, 1) + low for part, low in zip(parts, head.start, strict=True)], axis=1)
+        actions = tf.stack([tf.argmax(part, 1) + low for part, low in zip(parts, head.start, strict=True)], axis=1)
+        return tf.reshape(actions, [-1, *head.action_shape])
+    if isinstance(head, Bernoulli):
+        return tf.reshape(tf.cast(outputs > 0, tf.int8), [-1, *head.shape])
     assert isinstance(head, DiagonalGaussian | SquashedGaussian)
     size = len(head.low)
     mean = outputs if isinstance(head, DiagonalGaussian) else tf.tanh(outputs[:, :size])
     centre, scale = head.affine
-    actions = tf.clip_by_value(tf.cast(mean, tf.float32) * scale + centre, head.low, head.high)
+    actions = tf.cast(mean, tf.float32) * scale + centre
+    if is_whole(head.dtype):
+        limits = tf.as_dtype(head.dtype)  # a cast of what lies beyond them gives their ends
+        low, high = (np.clip(bound, limits.min, limits.max) for bound in (head.low, head.high))
+        actions = tf.saturate_cast(tf.clip_by_value(tf.round(tf.cast(actions, tf.float64)), low, high), head.dtype)
+    else:
+        actions = tf.clip_by_value(actions, head.low, head.high)
     return tf.reshape(actions, [-1, *head.shape])

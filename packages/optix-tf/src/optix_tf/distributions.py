@@ -54,6 +54,22 @@ class MultiCategorical:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bernoulli:
+    """Independent switches, each on (1) or off (0), by their log-odds."""
+
+    def evaluate(self, outputs: Any, log_std: Any, actions: Any) -> tuple[Any, Any]:
+        """Judge actions ``[B, D]`` by logits ``[B, D]``: log-probabilities and entropies add up.
+
+        ``log p(a) = a x - softplus(x)`` and ``H = softplus(x) - sigmoid(x) x``.
+        """
+        del log_std
+        chosen = tf.cast(tf.reshape(actions, tf.shape(outputs)), outputs.dtype)
+        normaliser = tf.math.softplus(outputs)
+        entropies = normaliser - tf.sigmoid(outputs) * outputs
+        return tf.reduce_sum(chosen * outputs - normaliser, 1), tf.reduce_sum(entropies, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagonalGaussian:
     """Continuous actions: independent Gaussians whose spread does not depend on the observation.
 
@@ -71,14 +87,14 @@ class DiagonalGaussian:
     def evaluate(self, outputs: Any, log_std: Any, actions: Any) -> tuple[Any, Any]:
         """Judge actions ``[B, D]`` (unclipped, as drawn) by means ``[B, D]`` and ``log_std`` ``[D]``."""
         centre, scale = (tf.constant(numbers, outputs.dtype) for numbers in (self.centre, self.scale))
-        z = ((actions - centre) / scale - outputs) * tf.exp(-log_std)
+        z = ((tf.reshape(actions, tf.shape(outputs)) - centre) / scale - outputs) * tf.exp(-log_std)
         constant = 0.5 * _LOG_2PI * len(self.centre)
         log_probs = -0.5 * tf.reduce_sum(tf.square(z), 1) - (tf.reduce_sum(log_std) + constant)
         entropy = tf.reduce_sum(log_std) + constant + 0.5 * len(self.centre)
         return log_probs, tf.broadcast_to(entropy, tf.shape(log_probs))
 
 
-Distribution: TypeAlias = Categorical | MultiCategorical | DiagonalGaussian
+Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian
 
 
 def distribution_of(head: heads.Head) -> Distribution:
@@ -91,6 +107,8 @@ def distribution_of(head: heads.Head) -> Distribution:
         return Categorical(start=head.start)
     if isinstance(head, heads.MultiCategorical):
         return MultiCategorical(nvec=head.nvec, start=head.start)
+    if isinstance(head, heads.Bernoulli):
+        return Bernoulli()
     if isinstance(head, heads.DiagonalGaussian):
         centre, scale = (tuple(array.tolist()) for array in head.affine)
         return DiagonalGaussian(centre=centre, scale=scale)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from optix_core.policies import Categorical, DiagonalGaussian, Head, MultiCategorical
+from optix_core.policies import Bernoulli, Categorical, DiagonalGaussian, Head, MultiCategorical
 from optix_torch import distributions
 
 LOG_STD = "log_std"
@@ -30,5 +30,7 @@ def make_distribution(
         return distributions.DiagonalGaussian(extra[LOG_STD], centre, scale)
     if isinstance(head, MultiCategorical):
         return distributions.MultiCategorical(head.nvec, head.start)
+    if isinstance(head, Bernoulli):
+        return distributions.Bernoulli()
     assert isinstance(head, Categorical)
     return distributions.Categorical(head.start)

@@ -17,7 +17,7 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds
 from optix_core.errors import ConfigError
 from optix_core.policies import Keep
-from optix_core.policies.heads import range_map
+from optix_core.policies.ranges import range_map
 from optix_core.seeding import derive_seed
 from optix_protocol import StateTree
 from optix_torch._arrays import as_tensor, resolve_device
@@ -66,7 +66,7 @@ class TwinCriticAgent(ContinuousAgent):
         self._target_critics = Target(critics, self._critic_parameters, interleaved)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
-        self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds))
+        self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds, action_space.dtype))
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
         self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
         self._extra, self.device = extra, where

@@ -103,6 +103,31 @@ class MultiCategorical:
         return self.evaluate(outputs, actions)[:2]
 
 
+class Bernoulli:
+    """Independent switches, each on (1) or off (0), by their log-odds."""
+
+    def evaluate(self, outputs: Tensor, actions: Tensor) -> Evaluation:
+        """Judge actions ``[B, D]`` by logits ``[B, D]``: log-probabilities and entropies add up.
+
+        With ``p = sigmoid(x)``: ``log p(a) = a x - softplus(x)``, ``d log p(a) / d x = a - p``,
+        ``H = softplus(x) - p x`` and ``d H / d x = -x p (1 - p)``.
+        """
+        chosen = actions.reshape(outputs.shape).to(outputs.dtype)
+        probs = outputs.sigmoid()
+        normaliser = torch.nn.functional.softplus(outputs)
+
+        def backward(d_log_prob: Tensor, d_entropy: float) -> Tensor:
+            from_entropy = (probs * (1 - probs)).mul_(outputs).mul_(-d_entropy)
+            return (chosen - probs).mul_(d_log_prob.unsqueeze(1)).add_(from_entropy)
+
+        log_probs = (chosen * outputs - normaliser).sum(1)
+        return Evaluation(log_probs, (normaliser - probs * outputs).sum(1), backward)
+
+    def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies for autograd."""
+        return self.evaluate(outputs, actions)[:2]
+
+
 class DiagonalGaussian:
     """Continuous actions: independent Gaussians whose spread does not depend on the observation.
 
@@ -121,14 +146,14 @@ class DiagonalGaussian:
         self._scale = scale
 
     def evaluate(self, outputs: Tensor, actions: Tensor) -> Evaluation:
-        """Judge actions ``[B, D]`` (unclipped, as drawn) by means ``[B, D]``.
+        """Judge actions ``[B, D]``, or ``[B]`` of one number (unclipped, as drawn) by means ``[B, D]``.
 
         With ``z = (a - mean) / std``: ``d log p / d mean = z / std``, ``d log p / d log_std = z^2 - 1``,
         ``d H / d log_std = 1``.
         """
         log_std = self._log_std.detach()
         inverse_std = (-log_std).exp()
-        z = ((actions - self._centre) / self._scale - outputs) * inverse_std
+        z = ((actions.reshape(outputs.shape) - self._centre) / self._scale - outputs) * inverse_std
 
         def backward(d_log_prob: Tensor, d_entropy: float) -> Tensor:
             column = d_log_prob.unsqueeze(1)
@@ -141,7 +166,7 @@ class DiagonalGaussian:
 
     def judge(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies for autograd."""
-        z = ((actions - self._centre) / self._scale - outputs) * (-self._log_std).exp()
+        z = ((actions.reshape(outputs.shape) - self._centre) / self._scale - outputs) * (-self._log_std).exp()
         return self._densities(z, self._log_std)
 
     @staticmethod

@@ -15,6 +15,7 @@ from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
+from optix_core.policies.heads import as_drawn
 from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
 
 
@@ -167,7 +168,7 @@ class ActorCriticAgent(NetworkAgent):
     def _live_head(self) -> Head:
         if isinstance(self._head, DiagonalGaussian):
             return replace(self._head, log_std=self.networks.log_std, clip=False)
-        return self._head
+        return as_drawn(self._head) if isinstance(self._head, SquashedGaussian) else self._head
 
     def _frozen_head(self) -> Head:
         if isinstance(self._head, DiagonalGaussian):
@@ -209,7 +210,7 @@ class ActorCriticAgent(NetworkAgent):
     def _all_rows(self, window: EpisodeData) -> tuple[Array, Array]:
         """Return the observations of all rows as the networks take them, and the actions: ``[T N, ...]``.
 
-        Actions have one axis more where they are continuous or multi-discrete, whatever their shape.
+        Actions have one axis more where they are arrays, whatever their shape.
         """
         rows = window.rewards.size
         actions = window.actions.reshape(rows, *window.actions.shape[2:])

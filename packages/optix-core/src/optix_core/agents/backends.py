@@ -115,24 +115,32 @@ def action_kind(space: gym.Space[Any]) -> ActionKind:
         return "discrete"
     if isinstance(space, spaces.MultiDiscrete):
         return "multidiscrete"
+    if isinstance(space, spaces.MultiBinary):
+        return "multibinary"
     if isinstance(space, spaces.Box):
         return "box"
     raise ConfigError(
-        f"Action space {space} is not supported: agents act in Discrete, MultiDiscrete and Box spaces. "
+        f"Action space {space} is not supported: agents act in Discrete, MultiDiscrete, MultiBinary and Box spaces. "
         "Wrap the environment so that it has one of these."
     )
 
 
-def choose_algorithm(backend: Backend, kind: ActionKind, *, deterministic: bool = False) -> str:
-    """Return the backend's usual choice: PPO for discrete actions, SAC for continuous, TD3 for deterministic ones.
+def choose_algorithm(backend: Backend, action_space: gym.Space[Any], *, deterministic: bool = False) -> str:
+    """Return the backend's usual choice: SAC for continuous actions (TD3 for deterministic ones), PPO for all others.
 
-    Where the backend lacks it, the first of its algorithms that can act in the space.
+    Actions without bounds are for PPO, too: SAC and TD3 need a range to act in. Where the backend lacks the algorithm,
+    the first of its algorithms that can act in the space.
 
     Raises:
         ConfigError: the backend has no algorithm for this kind of action.
     """
+    from optix_core.agents.continuous import has_bounds
+
+    kind = action_kind(action_space)
     fitting = {name: info for name, info in backend.algorithms().items() if kind in info.action_kinds}
-    wanted = ("td3" if deterministic else "sac") if kind == "box" else "ppo"
+    wanted = "ppo"
+    if kind == "box" and has_bounds(action_space):
+        wanted = "td3" if deterministic else "sac"
     if not fitting:
         raise ConfigError(f"Backend '{backend.name}' has no algorithm for {kind} actions; see `optix backends`.")
     return wanted if wanted in fitting else next(iter(fitting))
@@ -224,7 +232,7 @@ def build_agent(
 
     kind = action_kind(spec.action_space)
     if algorithm == "auto":
-        algorithm = choose_algorithm(backend, kind, deterministic=deterministic)
+        algorithm = choose_algorithm(backend, spec.action_space, deterministic=deterministic)
     info = algorithm_info(backend, algorithm, kind)
     hyperparams = _by_our_names(info, hyperparams)
     try:

@@ -12,7 +12,7 @@ from optix_core.agents.backends import action_kind, algorithm_info
 from optix_core.agents.hyperparams import Hyperparam, default_values
 from optix_protocol import ActionKind, AlgorithmInfo, BaseAgent
 
-_EVERY_KIND: frozenset[ActionKind] = frozenset({"discrete", "multidiscrete", "box"})
+_EVERY_KIND: frozenset[ActionKind] = frozenset({"discrete", "multidiscrete", "multibinary", "box"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class CatalogBackend:
     name: str
     agents: Mapping[tuple[str, str], str]
     specs: Mapping[str, Mapping[str, Hyperparam]] = {}
-    protocol_version = "1.0"
+    protocol_version = "1.1"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "sac": {"hidden_sizes": [16, 16]},
         "td3": {"hidden_sizes": [16, 16]},

@@ -12,9 +12,10 @@ import numpy as np
 
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
-from optix_core.errors import ConfigError, whole_number
+from optix_core.errors import ConfigError, in_one_line, whole_number
 from optix_core.policies import DiagonalGaussian, Encoder, Head, SquashedGaussian
-from optix_core.policies.heads import range_map
+from optix_core.policies.heads import as_drawn
+from optix_core.policies.ranges import bounds_of, number_type, range_map, reach
 from optix_protocol import ActionDistribution, Array
 
 
@@ -73,7 +74,7 @@ class ContinuousAgent(OffPolicyAgent):
         """Return how many outputs the actor has for actions of so many dimensions."""
 
     @abstractmethod
-    def _make_head(self, settings: Mapping[str, Any]) -> Head:
+    def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian | SquashedGaussian:
         """Return what turns the actor's outputs into actions."""
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
@@ -82,7 +83,9 @@ class ContinuousAgent(OffPolicyAgent):
         """Act within the range of a space."""
         self._low, self._high = finite_bounds(action_space)
         self._action_shape: tuple[int, ...] = action_space.shape
-        self._range_map = range_map(self._low, self._high)
+        self._action_dtype = number_type(action_space.dtype)
+        self._range_map = range_map(self._low, self._high, self._action_dtype)
+        self._reach = reach(self._low, self._high, self._action_dtype)
 
     def _take_action_space(self, action_space: Any) -> None:
         size, shape = len(self._low), self._action_shape
@@ -100,8 +103,13 @@ class ContinuousAgent(OffPolicyAgent):
         return unit
 
     def _random_actions(self, num_actions: int) -> Array:
-        drawn = self._rng.uniform(self._low, self._high, (num_actions, len(self._low))).astype(np.float32)
-        return np.clip(drawn, self._low, self._high).reshape(num_actions, *self._action_shape)
+        low, high = self._reach
+        drawn = self._rng.uniform(low, high, (num_actions, len(low))).astype(np.float32)
+        return np.clip(drawn, low, high).reshape(num_actions, *self._action_shape)
+
+    def _live_head(self) -> Head:
+        assert isinstance(self._head, DiagonalGaussian | SquashedGaussian)
+        return as_drawn(self._head)
 
 
 class SquashedActor(ContinuousAgent):
@@ -113,7 +121,7 @@ class SquashedActor(ContinuousAgent):
 
     def _make_head(self, settings: Mapping[str, Any]) -> SquashedGaussian:
         del settings
-        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape)
+        return SquashedGaussian(low=self._low, high=self._high, shape=self._action_shape, dtype=self._action_dtype)
 
 
 class NoisyActor(ContinuousAgent):
@@ -125,7 +133,9 @@ class NoisyActor(ContinuousAgent):
 
     def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
         log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
-        return DiagonalGaussian(low=self._low, high=self._high, shape=self._action_shape, log_std=log_std)
+        return DiagonalGaussian(
+            low=self._low, high=self._high, shape=self._action_shape, log_std=log_std, dtype=self._action_dtype
+        )
 
     def _prepare_to_act(self) -> None:
         self._head = self._make_head(self.hyperparams)
@@ -133,7 +143,7 @@ class NoisyActor(ContinuousAgent):
 
 
 def finite_bounds(action_space: Any) -> tuple[Array, Array]:
-    """Return the smallest and largest actions ``[D]`` float32.
+    """Return the smallest and largest actions ``[D]``, as :func:`optix_core.policies.ranges.bounds_of` does.
 
     Raises:
         ConfigError: no Box, or one without bounds.
@@ -142,10 +152,11 @@ def finite_bounds(action_space: Any) -> tuple[Array, Array]:
         raise ConfigError(
             f"Action space {action_space} is not supported: SAC and TD3 need a Box of continuous actions."
         )
-    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
+    low, high = bounds_of(action_space)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(
-            f"Actions must have finite bounds, got {action_space}: wrap the environment in RescaleAction."
+            f"SAC and TD3 need actions with bounds, and {in_one_line(action_space)} lacks some: use PPO, or give them "
+            "bounds with gymnasium.wrappers.TransformAction(env, lambda action: action, Box(...))."
         )
     return low, high
 
@@ -161,3 +172,8 @@ def unit_box(action_dim: int | None) -> Any:
     if action_dim is None:
         raise ConfigError("Pass action_space=env.action_space, or action_dim= and let the pipeline bring the range.")
     return spaces.Box(-1.0, 1.0, (whole_number("action_dim", action_dim, least=1),), np.float32)
+
+
+def has_bounds(action_space: Any) -> bool:
+    """Whether every dimension of a Box of actions has a lower and an upper bound."""
+    return all(np.isfinite(bound).all() for bound in bounds_of(action_space))

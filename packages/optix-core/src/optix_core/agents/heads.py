@@ -6,15 +6,36 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.errors import ConfigError
-from optix_core.policies import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
+from optix_core.errors import ConfigError, in_one_line
+from optix_core.policies import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
+from optix_core.policies.ranges import bounds_of, number_type
+
+_MOST_OUTPUTS = 1_000_000
 
 
 def num_outputs_for(action_space: Any) -> int:
-    """Return how many outputs a network needs for the actions of a space: logits, or one mean per dimension."""
-    if hasattr(action_space, "n"):
-        return int(action_space.n)
-    return int(np.sum(action_space.nvec)) if hasattr(action_space, "nvec") else int(np.prod(action_space.shape))
+    """Return how many outputs a network needs for the actions of a space: logits, or one mean per dimension.
+
+    Raises:
+        ConfigError: more than a network can have.
+    """
+    if hasattr(action_space, "nvec"):
+        number = int(np.sum(action_space.nvec))
+    elif hasattr(action_space, "n") and not is_multi_binary(action_space):
+        number = int(action_space.n)
+    else:
+        number = int(np.prod(action_space.shape))
+    if number > _MOST_OUTPUTS:
+        raise ConfigError(
+            f"{in_one_line(action_space)} has too many actions for a network with an output for each ({number:,}): "
+            "wrap the environment so that an action is made up of several small choices (MultiDiscrete)."
+        )
+    return number
+
+
+def is_multi_binary(action_space: Any) -> bool:
+    """Whether a space holds switches: like a Discrete it has ``n``, but its actions are arrays."""
+    return hasattr(action_space, "n") and tuple(action_space.shape) != ()
 
 
 def make_head(
@@ -24,7 +45,7 @@ def make_head(
     log_std_init: float,
     continuous: bool = False,
     action_dim: int | None = None,
-) -> Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian:
+) -> Categorical | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian:
     """Return what turns the outputs of a new network into actions.
 
     Two outputs for every number of a continuous action are means and logarithms of deviations ``[mean || log_std]`` of
@@ -58,15 +79,21 @@ def make_head(
         return Categorical()
     if hasattr(action_space, "nvec"):
         nvec, start = action_space.nvec.reshape(-1), action_space.start.reshape(-1)
-        return MultiCategorical(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)))
+        return MultiCategorical(
+            nvec=tuple(map(int, nvec)),
+            start=tuple(map(int, start)),
+            shape=None if action_space.nvec.ndim == 1 else action_space.nvec.shape,
+        )
+    if is_multi_binary(action_space):
+        return Bernoulli(shape=tuple(action_space.shape))
     if hasattr(action_space, "n"):
         return Categorical(start=int(action_space.start))
-    high, shape = np.full(num_outputs, np.inf, np.float32), (num_outputs,)
-    low = -high
-    if action_space is not None:
-        low, high, shape = action_space.low.reshape(-1), action_space.high.reshape(-1), action_space.shape
     log_std = np.full(num_outputs, log_std_init, np.float32)
-    return DiagonalGaussian(low=low, high=high, shape=shape, log_std=log_std)
+    if action_space is None:
+        high = np.full(num_outputs, np.inf, np.float32)
+        return DiagonalGaussian(low=-high, high=high, shape=(num_outputs,), log_std=log_std)
+    low, high = bounds_of(action_space)
+    return DiagonalGaussian(low=low, high=high, shape=action_space.shape, log_std=log_std, dtype=number_type(action_space.dtype))
 
 
 def _squashed(action_space: Any, size: int) -> SquashedGaussian:
@@ -74,10 +101,10 @@ def _squashed(action_space: Any, size: int) -> SquashedGaussian:
     if action_space is None:
         high = np.ones(size, np.float32)
         return SquashedGaussian(low=-high, high=high, shape=(size,))
-    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (action_space.low, action_space.high))
+    low, high = bounds_of(action_space)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(
-            f"An actor with [mean || log_std] squashes actions into a range, and {action_space} has none: let it give "
+            f"An actor with [mean || log_std] squashes actions into a range, and {in_one_line(action_space)} has none: let it give "
             f"{size} outputs, means only."
         )
-    return SquashedGaussian(low=low, high=high, shape=action_space.shape)
+    return SquashedGaussian(low=low, high=high, shape=action_space.shape, dtype=number_type(action_space.dtype))

@@ -2,6 +2,7 @@
 
 from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
 from optix_core.policies.heads import (
+    Bernoulli,
     Categorical,
     DiagonalGaussian,
     EpsilonGreedy,
@@ -18,6 +19,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "MLP",
+    "Bernoulli",
     "Categorical",
     "DiagonalGaussian",
     "Encoder",

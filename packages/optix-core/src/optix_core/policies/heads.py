@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from optix_core.policies.ranges import fitted, range_map, reach
 from optix_protocol import ActionDistribution, Array, StateTree
 
 
@@ -101,18 +102,25 @@ class MultiCategorical:
     Attributes:
         nvec: number of choices of each.
         start: the smallest action of each.
+        shape: shape of one action, whose entries these are in order; None stands for ``(len(nvec),)``.
     """
 
     nvec: tuple[int, ...]
     start: tuple[int, ...]
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        return (len(self.nvec),) if self.shape is None else self.shape
 
     def greedy(self, logits: Array) -> Array:
-        """Return the most probable actions ``[N, len(nvec)]`` for logits ``[N, sum(nvec)]``."""
+        """Return the most probable actions ``[N, *action_shape]`` for logits ``[N, sum(nvec)]``."""
         columns = [part.argmax(axis=1) + low for part, low in zip(self._split(logits), self.start, strict=True)]
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=1).reshape(-1, *self.action_shape)
 
     def sample(self, logits: Array, rng: np.random.Generator) -> Array:
-        """Draw actions ``[N, len(nvec)]``."""
+        """Draw actions ``[N, *action_shape]``."""
         return self.greedy(logits - _log_exponential(logits.shape, rng))
 
     def distribution(self, logits: Array) -> ActionDistribution:
@@ -121,25 +129,57 @@ class MultiCategorical:
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
-        return {"kind": "multi_categorical", "nvec": np.array(self.nvec), "start": np.array(self.start)}
+        settings = {"kind": "multi_categorical", "nvec": np.array(self.nvec), "start": np.array(self.start)}
+        return settings if self.shape is None else {**settings, "shape": np.array(self.shape, np.int64)}
 
     def _split(self, logits: Array) -> list[Array]:
         return np.split(logits, np.cumsum(self.nvec)[:-1], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bernoulli:
+    """Independent switches, each on (1) or off (0), by one logit each: the log-odds of being on.
+
+    Attributes:
+        shape: shape of one action.
+    """
+
+    shape: tuple[int, ...]
+
+    def greedy(self, logits: Array) -> Array:
+        """Return the more probable position of each switch, ``[N, *shape]`` for logits ``[N, D]``."""
+        return (logits > 0).astype(np.int8).reshape(-1, *self.shape)
+
+    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+        """Draw positions ``[N, *shape]``: on where the logit exceeds logistic noise, the difference of two races."""
+        noise = _log_exponential((*logits.shape, 2), rng)
+        return self.greedy(logits + noise[..., 0] - noise[..., 1])
+
+    def distribution(self, logits: Array) -> ActionDistribution:
+        """Return log-probabilities ``[N, 2 D]``: of off and of on, for one switch after the other."""
+        pairs = np.stack([np.zeros_like(logits), logits], axis=2)
+        log_probs = _log_softmax(pairs.reshape(-1, 2))
+        return ActionDistribution(log_probs=log_probs.reshape(len(logits), -1))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {"kind": "bernoulli", "shape": np.array(self.shape, np.int64)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagonalGaussian:
     """Continuous actions: a Gaussian with its own spread per dimension, in units where the range is -1 to 1.
 
-    ``action = centre + scale (mean + exp(log_std) noise)``, where an unbounded dimension has centre 0 and scale 1.
+    ``action = centre + scale (mean + exp(log_std) noise)``; see :func:`optix_core.policies.ranges.range_map`.
 
     Attributes:
         low: ``[D]`` smallest actions, ``-inf`` where there is none.
         high: ``[D]`` largest actions, ``inf`` where there is none.
         shape: shape of one action; ``D`` is its size.
         log_std: ``[D]`` logarithm of the standard deviation, in units of ``scale``; may be a view on live parameters.
-        clip: clip to the range. A learner keeps what its distribution drew and leaves clipping to the environment's
-            border.
+        clip: clip to the range, and round where actions are whole numbers. A learner keeps what its distribution drew
+            and leaves this to the environment's border.
+        dtype: of the actions; an integer type stands for whole numbers.
     """
 
     low: Array
@@ -147,11 +187,12 @@ class DiagonalGaussian:
     shape: tuple[int, ...]
     log_std: Array
     clip: bool = True
+    dtype: str = "float32"
 
     @cached_property
     def affine(self) -> tuple[Array, Array]:
         """Centre and scale ``[D]`` float32."""
-        return range_map(self.low, self.high)
+        return range_map(self.low, self.high, self.dtype)
 
     def greedy(self, mean: Array) -> Array:
         """Return the mean actions ``[N, *shape]`` for means ``[N, D]``."""
@@ -178,13 +219,14 @@ class DiagonalGaussian:
             "high": self.high.copy(),
             "shape": np.array(self.shape, np.int64),
             "log_std": self.log_std.copy(),
+            "dtype": self.dtype,
         }
 
     def _to_range(self, unit: Array) -> Array:
         centre, scale = self.affine
         actions: Array = unit * scale + centre
         if self.clip:
-            np.clip(actions, self.low, self.high, out=actions)
+            actions = fitted(actions, self.low, self.high, self.dtype)
         return actions.reshape(-1, *self.shape)
 
 
@@ -199,16 +241,18 @@ class SquashedGaussian:
         low: ``[D]`` smallest actions, finite.
         high: ``[D]`` largest actions, finite.
         shape: shape of one action; ``D`` is its size.
+        dtype: of the actions; an integer type stands for whole numbers.
     """
 
     low: Array
     high: Array
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
     @cached_property
     def affine(self) -> tuple[Array, Array]:
         """Centre and scale ``[D]`` float32."""
-        return range_map(self.low, self.high)
+        return range_map(self.low, self.high, self.dtype)
 
     def greedy(self, outputs: Array) -> Array:
         """Return the actions of the means ``[N, *shape]`` for outputs ``[N, 2 D]``."""
@@ -234,6 +278,7 @@ class SquashedGaussian:
             "low": self.low.copy(),
             "high": self.high.copy(),
             "shape": np.array(self.shape, np.int64),
+            "dtype": self.dtype,
         }
 
     def _mean_and_std(self, outputs: Array) -> tuple[Array, Array]:
@@ -243,9 +288,8 @@ class SquashedGaussian:
 
     def _to_range(self, unsquashed: Array) -> Array:
         centre, scale = self.affine
-        actions: Array = np.tanh(unsquashed) * scale + centre
-        np.clip(actions, self.low, self.high, out=actions)  # centre + scale may round to a little more than high
-        return actions.reshape(-1, *self.shape)
+        actions: Array = np.tanh(unsquashed) * scale + centre  # which may round to a little more than high
+        return fitted(actions, self.low, self.high, self.dtype).reshape(-1, *self.shape)
 
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -253,15 +297,17 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 _TINY = np.finfo(np.float32).tiny
 
-Head: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | DiagonalGaussian | SquashedGaussian
+Head: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian
 
 
-def range_map(low: Array, high: Array) -> tuple[Array, Array]:
-    """Return centre and half width ``[D]`` float32 of a range; 0 and 1 where it has no bound on one side."""
-    bounded = np.isfinite(low) & np.isfinite(high)
-    width = np.subtract(high, low, where=bounded, out=np.full(np.shape(low), 2.0))
-    middle = np.add(high, low, where=bounded, out=np.zeros(np.shape(low)))
-    return (middle / 2).astype(np.float32), (width / 2).astype(np.float32)
+def as_drawn(head: DiagonalGaussian | SquashedGaussian) -> DiagonalGaussian | SquashedGaussian:
+    """Return the head for a learner that acts within a range and learns from what it drew.
+
+    Its draws are not rounded to whole numbers, and move where a dimension has no width; the environment's border fits
+    them in. A critic then never has to guess what lies beside the actions that it was shown.
+    """
+    low, high = reach(head.low, head.high, head.dtype)
+    return replace(head, low=low, high=high, dtype="float32")
 
 
 def head_from_tree(tree: StateTree) -> Head:
@@ -276,13 +322,24 @@ def head_from_tree(tree: StateTree) -> Head:
     if kind == "epsilon_greedy":
         return EpsilonGreedy(epsilon=float(tree["epsilon"]), start=int(tree["start"]), support=tree.get("support"))
     if kind == "multi_categorical":
-        return MultiCategorical(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])))
+        nvec, start = tuple(map(int, tree["nvec"])), tuple(map(int, tree["start"]))
+        return MultiCategorical(nvec=nvec, start=start, shape=_shape(tree) if "shape" in tree else None)
+    if kind == "bernoulli":
+        return Bernoulli(shape=_shape(tree))
     if kind == "diagonal_gaussian":
-        shape = tuple(map(int, tree["shape"]))
-        return DiagonalGaussian(low=tree["low"], high=tree["high"], shape=shape, log_std=tree["log_std"])
+        return DiagonalGaussian(**_range(tree), log_std=tree["log_std"])
     if kind == "squashed_gaussian":
-        return SquashedGaussian(low=tree["low"], high=tree["high"], shape=tuple(map(int, tree["shape"])))
+        return SquashedGaussian(**_range(tree))
     raise ValueError(f"Unknown policy head '{kind}'; update optix-core.")
+
+
+def _range(tree: StateTree) -> dict[str, Any]:
+    dtype = str(tree.get("dtype", "float32"))  # absent in policies of release 0.1
+    return {"low": tree["low"], "high": tree["high"], "shape": _shape(tree), "dtype": dtype}
+
+
+def _shape(tree: StateTree) -> tuple[int, ...]:
+    return tuple(map(int, tree["shape"]))
 
 
 def _log_exponential(shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -19,6 +19,7 @@ from optix_core.errors import MissingExtraError
 from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot
 from optix_core.policies.heads import (
     LOG_STD_RANGE,
+    Bernoulli,
     Categorical,
     DiagonalGaussian,
     EpsilonGreedy,
@@ -28,6 +29,7 @@ from optix_core.policies.heads import (
 )
 from optix_core.policies.mlp import MLP
 from optix_core.policies.network import parts_from_tree
+from optix_core.policies.ranges import is_whole
 from optix_core.policies.recurrent import GRU, Cell, RecurrentNetwork
 from optix_protocol import Array
 
@@ -217,9 +219,19 @@ class PolicyGraph:
             ends = np.cumsum(head.nvec).tolist()
             parts = [self.part(outputs, end - n, end) for n, end in zip(head.nvec, ends, strict=True)]
             actions = [self._choice(x, start, keepdims=1) for x, start in zip(parts, head.start, strict=True)]
-            self.output("action", self.add("Concat", *actions, axis=1), (len(parts),), "int64")
+            action = self.add("Concat", *actions, axis=1)
+            self.output("action", self._shaped(action, head.action_shape), head.action_shape, "int64")
             log_probs = [self.add("LogSoftmax", x, axis=1) for x in parts]
             self.output("log_probs", self.add("Concat", *log_probs, axis=1), ("A",))
+        elif isinstance(head, Bernoulli):
+            on = self.add("Cast", self.add("Greater", outputs, 0.0), to=self._onnx.TensorProto.INT8)
+            self.output("action", self._shaped(on, head.shape), head.shape, "int8")
+            # log p(off) = -softplus(x) and log p(on) = -softplus(-x), the pair of one switch after the other.
+            size = int(np.prod(head.shape))
+            pairs = self.add(
+                "Concat", self.reshape(outputs, size, 1), self.add("Neg", self.reshape(outputs, size, 1)), axis=2
+            )
+            self.output("log_probs", self.reshape(self.add("Neg", self.add("Softplus", pairs)), 2 * size), (2 * size,))
         elif isinstance(head, EpsilonGreedy):
             values = outputs
             if head.support is not None:
@@ -236,15 +248,31 @@ class PolicyGraph:
             unit = self.part(outputs, 0, size)
             log_std = self.clip(self.part(outputs, size, 2 * size), *LOG_STD_RANGE)
             mean, std = self.affine(unit, scale, centre), self.affine(self.add("Exp", log_std), scale)
-            action = self.clip(self.affine(self.add("Tanh", unit), scale, centre), head.low, head.high)
+            action = self._fitted(self.affine(self.add("Tanh", unit), scale, centre), head)
         else:
             mean = action = self.affine(outputs, scale, centre)
             std = self.add("Expand", scale * np.exp(head.log_std), self.add("Shape", mean))
             if head.clip:
-                action = self.clip(mean, head.low, head.high)
-        self.output("action", self.reshape(action, *head.shape), head.shape)
+                action = self._fitted(mean, head)
+        self.output("action", self.reshape(action, *head.shape), head.shape, head.dtype)
         self.output("mean", mean, (size,))
         self.output("std", std, (size,))
+
+    def _fitted(self, action: str, head: DiagonalGaussian | SquashedGaussian) -> str:
+        """Return the name of actions clipped to their bounds, and rounded where they are whole numbers."""
+        if not is_whole(head.dtype):
+            return self.clip(action, head.low, head.high)
+        # In double precision the ends of 32-bit types are exact; those of 64-bit ones are cut to the next number below.
+        limits = np.iinfo(head.dtype)
+        least, most = np.float64(limits.min), np.float64(limits.max)
+        most = most if most <= limits.max else np.nextafter(most, 0)
+        low, high = (self.constant(np.clip(bound, least, most)) for bound in (head.low, head.high))
+        rounded = self.add("Round", self.add("Cast", action, to=self._onnx.TensorProto.DOUBLE))
+        inside = self.add("Min", self.add("Max", rounded, low), high)
+        return self.add("Cast", inside, to=self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(head.dtype)))
+
+    def _shaped(self, action: str, shape: tuple[int, ...]) -> str:
+        return action if len(shape) == 1 else self.reshape(action, *shape)
 
     def _choice(self, values: str, start: int, *, keepdims: int = 0) -> str:
         best = self.add("ArgMax", values, axis=1, keepdims=keepdims)

@@ -155,7 +155,8 @@ class TrainPlan:
         algorithm = config.algorithm
         if algorithm == "auto":
             usual = usual_algorithm(str(spec.env_id))
-            algorithm = usual if usual and usual in backend.algorithms() else choose_algorithm(backend, kind)
+            known = bool(usual) and usual in backend.algorithms()
+            algorithm = str(usual) if known else choose_algorithm(backend, spec.action_space)
         info = algorithm_info(backend, algorithm, kind)
         family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
         loop, asked = _sorted_overrides(config.overrides, info)

@@ -1,8 +1,8 @@
 """Example spaces, observations and windows for the checks: no environment and no Gymnasium needed.
 
-Spaces are recognised by their attributes (``n``, ``nvec``, ``low``/``high``), so that Gymnasium's spaces and the small
-stand-ins below are equally good. :func:`example_case` takes Gymnasium's when it is installed, because a backend may ask
-``isinstance``.
+Spaces are recognised by their attributes (``n`` and ``shape``, ``nvec``, ``low``/``high``), so that Gymnasium's spaces
+and the small stand-ins below are equally good. :func:`example_case` takes Gymnasium's when it is installed, because a
+backend may ask ``isinstance``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "Case",
     "Cell",
     "DiscreteSpace",
+    "MultiBinarySpace",
     "MultiDiscreteSpace",
     "action_kind",
     "example_case",
@@ -79,19 +80,34 @@ class MultiDiscreteSpace:
         return self.nvec.dtype
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultiBinarySpace:
+    """Stand-in for ``gymnasium.spaces.MultiBinary``: ``n`` switches, each 0 or 1."""
+
+    n: int
+    dtype: np.dtype[Any] = np.dtype(np.int8)  # noqa: RUF009 - immutable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one element."""
+        return (self.n,)
+
+
 def action_kind(space: Any) -> ActionKind:
     """Return the kind of an action space.
 
     Raises:
-        ValueError: neither discrete, multi-discrete nor a box.
+        ValueError: neither discrete, multi-discrete, multi-binary nor a box.
     """
     if hasattr(space, "nvec"):
         return "multidiscrete"
     if hasattr(space, "n") and tuple(space.shape) == ():
         return "discrete"
+    if hasattr(space, "n"):
+        return "multibinary"
     if hasattr(space, "low") and hasattr(space, "high"):
         return "box"
-    raise ValueError(f"{space!r} is no supported action space: use Discrete, MultiDiscrete or Box.")
+    raise ValueError(f"{space!r} is no supported action space: use Discrete, MultiDiscrete, MultiBinary or Box.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +116,7 @@ class Case:
 
     Attributes:
         observation_space: a Box (or Discrete) space of one environment.
-        action_space: a Discrete, MultiDiscrete or Box space of one environment.
+        action_space: a Discrete, MultiDiscrete, MultiBinary or Box space of one environment.
     """
 
     observation_space: Any
@@ -150,7 +166,7 @@ class Case:
 
 
 def example_case(kind: ActionKind = "discrete", *, observation_size: int = 4) -> Case:
-    """Return a small case: vector observations, and three actions or an asymmetric box of two dimensions.
+    """Return a small case: vector observations, and three actions or switches, or an asymmetric box of two dimensions.
 
     Args:
         kind: kind of the action space.
@@ -166,6 +182,8 @@ def example_case(kind: ActionKind = "discrete", *, observation_size: int = 4) ->
             action_space = DiscreteSpace(n=3)
         elif kind == "multidiscrete":
             action_space = MultiDiscreteSpace(nvec=np.array([3, 2]))
+        elif kind == "multibinary":
+            action_space = MultiBinarySpace(n=3)
         else:
             action_space = BoxSpace(low=low, high=high)
     else:
@@ -175,6 +193,8 @@ def example_case(kind: ActionKind = "discrete", *, observation_size: int = 4) ->
             action_space = spaces.Discrete(3)
         elif kind == "multidiscrete":
             action_space = spaces.MultiDiscrete([3, 2])
+        elif kind == "multibinary":
+            action_space = spaces.MultiBinary(3)
         else:
             action_space = spaces.Box(low, high, dtype=np.float32)
     return Case(observation_space=observation_space, action_space=action_space)
@@ -275,6 +295,8 @@ def _bounds(space: Any) -> tuple[Array, Array]:
         return start, start + np.asarray(space.nvec) - 1
     if hasattr(space, "low"):
         return np.asarray(space.low), np.asarray(space.high)
+    if action_kind(space) == "multibinary":
+        return np.zeros(space.shape, np.int64), np.ones(space.shape, np.int64)
     start = np.asarray(getattr(space, "start", 0))
     return start, start + space.n - 1
 

@@ -43,11 +43,17 @@ class _Head(Protocol):
 
 
 class _CategoricalHead:
-    """One softmax per action dimension, side by side in the outputs; a discrete space has one dimension."""
+    """One softmax per action dimension, side by side in the outputs; a discrete space has one dimension.
+
+    A switch of a multi-binary space is a choice between 0 and 1.
+    """
 
     def __init__(self, space: Any) -> None:
         self.shape: tuple[int, ...] = tuple(space.shape)
-        self.sizes = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", 0))).astype(int)
+        if action_kind(space) == "multibinary":
+            self.sizes = np.full(int(np.prod(self.shape)), 2)
+        else:
+            self.sizes = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", 0))).astype(int)
         self.start = np.broadcast_to(getattr(space, "start", 0), self.sizes.shape)
         self.num_outputs = int(self.sizes.sum())
 
@@ -128,11 +134,11 @@ class ReferencePolicy:
 
 
 class ReferenceAgent:
-    """Linear advantage actor-critic for discrete, multi-discrete and bounded continuous actions.
+    """Linear advantage actor-critic for discrete, multi-discrete, multi-binary and bounded continuous actions.
 
     Args:
         observation_space: a Box space.
-        action_space: a Discrete, MultiDiscrete or bounded Box space.
+        action_space: a Discrete, MultiDiscrete, MultiBinary or bounded Box space.
         seed: seed of weights and exploration.
         hyperparams: values that differ from :data:`DEFAULT_HYPERPARAMS`.
 
@@ -320,14 +326,14 @@ class ReferenceBackend:
     """The reference agent as a backend, for trying out registries and ``check_backend``."""
 
     name = "reference"
-    protocol_version = "1.0"
+    protocol_version = "1.1"
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return its only algorithm."""
         info = AlgorithmInfo(
             name="linear-a2c",
             description="Advantage actor-critic with linear features, in plain NumPy.",
-            action_kinds=frozenset({"discrete", "multidiscrete", "box"}),
+            action_kinds=frozenset({"discrete", "multidiscrete", "multibinary", "box"}),
             on_policy=True,
             default_hyperparams=DEFAULT_HYPERPARAMS,
         )

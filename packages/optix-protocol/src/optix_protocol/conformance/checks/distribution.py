@@ -14,16 +14,20 @@ from optix_protocol.conformance.subject import Subject, differ, require, skip
 
 @check("action_distribution", requires="action_distribution")
 def check_distribution_is_proper(subject: Subject) -> None:
-    """Discrete: log-probabilities that sum to one. Gaussian: finite means and positive deviations."""
+    """Discrete: log-probabilities that sum to one. Gaussian: finite means and positive deviations.
+
+    Multi-binary: log-probabilities of 0 and of 1 for each switch, side by side.
+    """
     agent = subject.learned_from(subject.window())
     distribution = _distribution(subject, agent)
     batch = len(subject.observations)
-    if subject.case.kind == "discrete":
+    if subject.case.kind in ("discrete", "multibinary"):
         require(distribution.log_probs is not None, "the actions are discrete, but log_probs is None.")
         log_probs = np.asarray(distribution.log_probs, np.float64)
-        shape = (batch, subject.case.action_space.n)
+        parts, choices = _num_choices(subject)
+        shape = (batch, parts * choices)
         require(log_probs.shape == shape, f"log_probs has shape {log_probs.shape} instead of {shape}.")
-        total = np.exp(log_probs).sum(1)
+        total = np.exp(log_probs).reshape(-1, choices).sum(1)
         require(
             np.allclose(total, 1.0, atol=1e-4),
             f"exp(log_probs) sums to {total.min():g} .. {total.max():g} per row, not to 1: subtract logsumexp.",
@@ -67,9 +71,9 @@ def check_distribution_matches_greedy(subject: Subject) -> None:
     distribution = _distribution(subject, agent)
     greedy = np.asarray(subject.policy(agent, "greedy").act(subject.observations))
     if distribution.log_probs is not None:
-        chosen = greedy - getattr(subject.case.action_space, "start", 0)
-        log_probs = distribution.log_probs
-        best = log_probs.max(1) - log_probs[np.arange(len(greedy)), chosen] <= 1e-5
+        chosen = np.asarray(greedy - getattr(subject.case.action_space, "start", 0), np.int64).reshape(-1, 1)
+        log_probs = np.asarray(distribution.log_probs).reshape(len(chosen), -1)
+        best = log_probs.max(1) - np.take_along_axis(log_probs, chosen, axis=1)[:, 0] <= 1e-5
         require(best.all(), "the greedy policy does not take the action with the largest of log_probs.")
         return
     order = np.argsort(np.asarray(distribution.mean), axis=0)
@@ -95,7 +99,8 @@ def check_distribution_matches_samples(subject: Subject) -> None:
         drawn.append(np.asarray(policy.act(subject.observations)))
     actions = np.stack(drawn)
     start = getattr(subject.case.action_space, "start", 0)
-    probs = np.exp(np.asarray(distribution.log_probs, np.float64))
+    actions = actions.reshape(draws, -1)
+    probs = np.exp(np.asarray(distribution.log_probs, np.float64)).reshape(actions.shape[1], -1)
     for index in range(probs.shape[1]):
         frequency = (actions == start + index).mean(0)
         tolerance = 5.0 * np.sqrt(probs[:, index] * (1.0 - probs[:, index]) / draws) + 0.005
@@ -105,6 +110,12 @@ def check_distribution_matches_samples(subject: Subject) -> None:
             f"sampling took action {index} in {frequency[off]:.1%} of cases where action_distribution says "
             f"{probs[off, index]:.1%}: sample from this very distribution.",
         )
+
+
+def _num_choices(subject: Subject) -> tuple[int, int]:
+    """Return how many independent choices an action is made of, and between how many values each is."""
+    space = subject.case.action_space
+    return (1, int(space.n)) if subject.case.kind == "discrete" else (int(np.prod(space.shape)), 2)
 
 
 def _distribution(subject: Subject, agent: Any) -> ActionDistribution:

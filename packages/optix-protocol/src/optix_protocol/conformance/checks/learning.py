@@ -188,7 +188,7 @@ def _task_reward(case: Case, actions: Array) -> Array:
         lead = actions.shape[: actions.ndim - len(space.shape)]
         return np.asarray(-np.square(distance).reshape(*lead, -1).sum(-1))
     hits: Array = np.asarray(actions == getattr(space, "start", 0), np.float64)
-    return np.asarray(hits.mean(-1)) if case.kind == "multidiscrete" else hits
+    return np.asarray(hits.mean(-1)) if case.kind in ("multidiscrete", "multibinary") else hits
 
 
 def _task_return(subject: Subject, agent: Any, rng: np.random.Generator) -> tuple[float, float]:
