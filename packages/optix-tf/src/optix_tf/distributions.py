@@ -87,7 +87,8 @@ class DiagonalGaussian:
     def evaluate(self, outputs: Any, log_std: Any, actions: Any) -> tuple[Any, Any]:
         """Judge actions ``[B, D]`` (unclipped, as drawn) by means ``[B, D]`` and ``log_std`` ``[D]``."""
         centre, scale = (tf.constant(numbers, outputs.dtype) for numbers in (self.centre, self.scale))
-        z = ((tf.reshape(actions, tf.shape(outputs)) - centre) / scale - outputs) * tf.exp(-log_std)
+        actions = tf.cast(tf.reshape(actions, tf.shape(outputs)), outputs.dtype)
+        z = ((actions - centre) / scale - outputs) * tf.exp(-log_std)
         constant = 0.5 * _LOG_2PI * len(self.centre)
         log_probs = -0.5 * tf.reduce_sum(tf.square(z), 1) - (tf.reduce_sum(log_std) + constant)
         entropy = tf.reduce_sum(log_std) + constant + 0.5 * len(self.centre)
