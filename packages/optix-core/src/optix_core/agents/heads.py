@@ -93,7 +93,9 @@ def make_head(
         high = np.full(num_outputs, np.inf, np.float32)
         return DiagonalGaussian(low=-high, high=high, shape=(num_outputs,), log_std=log_std)
     low, high = bounds_of(action_space)
-    return DiagonalGaussian(low=low, high=high, shape=action_space.shape, log_std=log_std, dtype=number_type(action_space.dtype))
+    return DiagonalGaussian(
+        low=low, high=high, shape=action_space.shape, log_std=log_std, dtype=number_type(action_space.dtype)
+    )
 
 
 def _squashed(action_space: Any, size: int) -> SquashedGaussian:
@@ -104,7 +106,7 @@ def _squashed(action_space: Any, size: int) -> SquashedGaussian:
     low, high = bounds_of(action_space)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(
-            f"An actor with [mean || log_std] squashes actions into a range, and {in_one_line(action_space)} has none: let it give "
-            f"{size} outputs, means only."
+            f"An actor with [mean || log_std] squashes actions into a range, and {in_one_line(action_space)} has none: "
+            f"let it give {size} outputs, means only."
         )
     return SquashedGaussian(low=low, high=high, shape=action_space.shape, dtype=number_type(action_space.dtype))
