@@ -58,12 +58,11 @@ def test_native_vector_environments_are_used_where_they_exist():
     assert isinstance(EnvSpec.of("Pendulum-v1").make_vector(3), SyncVectorEnv)
 
 
-def test_an_instance_with_a_specification_can_be_made_again(skill_env):
-    assert EnvSpec.of(gym.make("Pendulum-v1")).repeatable
-    custom = skill_env()
-    spec = EnvSpec.of(custom)
-    assert not spec.repeatable
-    assert spec.make() is custom
+def test_an_environment_object_is_served_as_it_is(skill_env):
+    for given in (gym.make("Pendulum-v1"), skill_env()):
+        spec = EnvSpec.of(given)
+        assert not spec.repeatable
+        assert spec.make() is given
 
 
 def test_facts_of_the_registration():

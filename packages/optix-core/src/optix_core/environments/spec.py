@@ -10,6 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from optix_core.environments.copies import why_not_remade
+from optix_core.environments.making import (
+    blaming_environment,
+    call_factory,
+    environment_failed,
+    inspected,
+    make_many,
+    told,
+)
 from optix_core.errors import ConfigError, EnvError, suggest
 
 if TYPE_CHECKING:
@@ -47,7 +56,8 @@ class EnvSpec:
         env_id: a Gymnasium id (``"CartPole-v1"``, ``"module:Name-v0"``), or None.
         factory: makes one environment when there is no id, or None.
         kwargs: arguments for ``gymnasium.make``.
-        repeatable: whether ``make`` can give more than one; False for an instance without a registered specification.
+        repeatable: whether ``make`` can give more than one; False for an environment that was given as an object,
+            which is used as it is.
     """
 
     env_id: str | None = None
@@ -59,8 +69,8 @@ class EnvSpec:
     def of(cls, env: EnvSpec | str | EnvFactory | gym.Env[Any, Any]) -> EnvSpec:
         """Describe an environment given in any of the usual forms.
 
-        An instance is described by its registered specification; one that has none is served as it is, so only one
-        can exist at a time.
+        An environment object is served as it is: whatever was set on it or wrapped around it stays. Copies of it are
+        made only by :meth:`make_vector`, and only if its registration gives the very same.
         """
         if isinstance(env, EnvSpec):
             return env
@@ -69,11 +79,7 @@ class EnvSpec:
         import gymnasium as gym
 
         if isinstance(env, gym.Env):
-            instance: gym.Env[Any, Any] = env
-            spec = instance.spec
-            if spec is not None and spec.entry_point is not None:
-                return cls(factory=lambda: gym.make(spec), env_id=None)
-            return cls(factory=lambda: instance, repeatable=False)
+            return cls(factory=_Given(env), repeatable=False)
         if callable(env):
             return cls(factory=env)
         raise EnvError(f"{env!r} is no environment: pass an id, a gymnasium.Env or a function that makes one.")
@@ -93,22 +99,22 @@ class EnvSpec:
         Raises:
             EnvError: unknown id (with close matches), missing extra, or an environment that fails to start.
         """
-        import gymnasium as gym
+        return _presented(self._make_plain())
 
-        env: gym.Env[Any, Any]
+    def _make_plain(self) -> gym.Env[Any, Any]:
         if self.factory is not None:
-            env = self.factory()
-            if not isinstance(env, gym.Env):
-                raise EnvError(f"{self.name} returned {type(env).__name__}; it must return a gymnasium.Env.")
-        else:
-            assert self.env_id is not None
-            env = make_registered(self.env_id, self.kwargs)
-        if isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple):
-            env = gym.wrappers.FlattenObservation(env)
-        return env
+            return call_factory(self.factory, self.name)
+        assert self.env_id is not None
+        return make_registered(self.env_id, self.kwargs)
 
     def make_vector(
-        self, num_envs: int, *, asynchronous: bool = False, wrapper: EnvWrapper | None = None, copy: bool = True
+        self,
+        num_envs: int,
+        *,
+        asynchronous: bool = False,
+        wrapper: EnvWrapper | None = None,
+        copy: bool = True,
+        at_least: int | None = None,
     ) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make ``num_envs`` environments side by side.
 
@@ -121,23 +127,47 @@ class EnvSpec:
             asynchronous: a process for each.
             wrapper: put around each environment that steps in this process.
             copy: give every step's observations an array of their own; False may reuse one array for all steps.
+            at_least: be content with so many environments in this process if no more can be made.
+
+        Raises:
+            ConfigError: several are wanted of an environment object that its registration would not give again.
+            EnvError: an environment cannot be made, or the function returns the same one again.
         """
         import gymnasium as gym
 
-        if num_envs > 1 and not self.repeatable:
-            raise ConfigError(
-                f"There is only one {self.name}: pass a function that makes one, or use n_envs=1 (BatchPipeline)."
-            )
-        self.observation_space  # noqa: B018  the first failure should be the single environment's clear one
-        wide = num_envs >= _NATIVE_FROM_ENVS
-        if self.env_id is not None and wide and not asynchronous and self._has_native_vector():
+        factories: list[EnvFactory] = [self.make] * num_envs
+        if isinstance(self.factory, _Given):
+            if asynchronous:
+                raise ConfigError("An environment object cannot move to a process of its own: pass a function.")
+            if num_envs > 1:
+                factories[1:] = [self.factory.copies()] * (num_envs - 1)
+        if self.native_vector(num_envs) and not asynchronous:
             from optix_core.environments.flattening import flat_vector
 
-            native = gym.make_vec(
-                self.env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
-            )
+            with blaming_environment("when made side by side"):
+                native = gym.make_vec(
+                    str(self.env_id), num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
+                )
             return flat_vector(native)
-        return make_vector([self.make] * num_envs, asynchronous=asynchronous, wrapper=wrapper, copy=copy)
+        return make_vector(factories, asynchronous=asynchronous, wrapper=wrapper, copy=copy, at_least=at_least)
+
+    def make_eval_vector(self, num_envs: int, most: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Make environments for evaluation: ``num_envs``, but no more than ``most`` objects, and fewer if need be.
+
+        Args:
+            num_envs: how many could be used side by side.
+            most: limit for environments that are objects of their own; a native vector environment is one object.
+
+        Raises:
+            EnvError: not even one can be made.
+        """
+        if self.native_vector(num_envs):
+            return self.make_vector(num_envs)
+        return self.make_vector(min(num_envs, most) if self.repeatable else 1, at_least=1)
+
+    def native_vector(self, num_envs: int) -> bool:
+        """Whether so many of these environments are the rows of one object (CartPole), not objects of their own."""
+        return self.env_id is not None and num_envs >= _NATIVE_FROM_ENVS and self._has_native_vector()
 
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
@@ -151,20 +181,10 @@ class EnvSpec:
 
     @cached_property
     def _probe(self) -> tuple[Any, Any, int | None, float | None, bool]:
-        from optix_core.data import is_goal_env
-
-        env = self.make()
-        spec = env.spec
-        facts = (
-            env.observation_space,
-            env.action_space,
-            spec.max_episode_steps if spec else None,
-            spec.reward_threshold if spec else None,
-            is_goal_env(env),
-        )
-        if self.factory is None:
-            env.close()
-        return facts
+        if not self.repeatable:
+            return _facts(self.make())
+        with inspected(self._make_plain, self.factory) as env:
+            return _facts(_presented(env))
 
     @property
     def observation_space(self) -> gym.Space[Any]:
@@ -194,12 +214,64 @@ class EnvSpec:
         return self._probe[4]
 
 
+class _Given:
+    """An environment object in the role of a function that makes it."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env = env
+        spec = env.spec
+        self.__name__ = spec.id if spec is not None else type(env.unwrapped).__name__
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        return self.env
+
+    def copies(self) -> EnvFactory:
+        """Return what makes more of the same.
+
+        Raises:
+            ConfigError: nothing does, and why.
+        """
+        import gymnasium as gym
+
+        why = why_not_remade(self.env)
+        if why is not None:
+            raise ConfigError(
+                f"There is only one {self.__name__}, and no faithful copy of it can be made ({why}): pass a function "
+                "that makes one, or use n_envs=1."
+            )
+        assert self.env.spec is not None
+        return EnvSpec(factory=partial(gym.make, self.env.spec)).make
+
+
+def _presented(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return an environment as agents see it: observations of several parts flattened."""
+    import gymnasium as gym
+
+    try:
+        parts = isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple)
+        return gym.wrappers.FlattenObservation(env) if parts else env
+    except BaseException as error:
+        raise environment_failed(error, "when asked for its observation_space") from error
+
+
+def _facts(env: gym.Env[Any, Any]) -> tuple[Any, Any, int | None, float | None, bool]:
+    from optix_core.data import is_goal_env
+
+    try:
+        spec = env.spec
+        limit, threshold = (spec.max_episode_steps, spec.reward_threshold) if spec else (None, None)
+        return env.observation_space, env.action_space, limit, threshold, is_goal_env(env)
+    except BaseException as error:
+        raise environment_failed(error, "when asked for its spaces") from error
+
+
 def make_vector(
     factories: Sequence[EnvFactory],
     *,
     asynchronous: bool = False,
     wrapper: EnvWrapper | None = None,
     copy: bool = True,
+    at_least: int | None = None,
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Put environments side by side: stepped in turn, or each in a process of its own (spawned, never forked)."""
     import gymnasium as gym
@@ -207,13 +279,18 @@ def make_vector(
 
     if asynchronous:
         return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
+    made = make_many(factories, at_least=at_least)
     if wrapper is not None:
-        factories = [partial(_wrapped, wrapper, factory) for factory in factories]
-    return gym.vector.SyncVectorEnv(factories, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
+        made = [wrapper(env) for env in made]
+    try:
+        ready = [partial(_itself, env) for env in made]
+        return gym.vector.SyncVectorEnv(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
+    except BaseException as error:
+        raise environment_failed(error, "when put beside others") from error
 
 
-def _wrapped(wrapper: EnvWrapper, factory: EnvFactory) -> gym.Env[Any, Any]:
-    return wrapper(factory())
+def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env
 
 
 def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
@@ -237,6 +314,11 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
         raise EnvError(f"Environment '{env_id}' cannot be made: {_one_line(error)}") from error
     except TypeError as error:
         raise EnvError(f"Environment '{env_id}' does not take these arguments: {_one_line(error)}") from error
+    except BaseException as error:
+        failed = environment_failed(error, "")
+        raise (
+            failed if failed is error else EnvError(f"Environment '{env_id}' cannot be made: {told(error)}")
+        ) from error
 
 
 def resolve_id(env_id: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from optix_core.environments.making import blaming_environment, close_quietly, environment_failed
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
 from optix_core.pipelines.actor import Actor
@@ -94,7 +95,8 @@ def evaluate(
         EnvError: an episode does not end, or its return is NaN or infinite.
     """
     one_at_a_time = not (isinstance(agent, SupportsPolicy) or batched_act)
-    vector_env = env_spec.make_vector(1 if one_at_a_time else max(1, min(episodes, max_envs)))
+    num_envs = 1 if one_at_a_time else max(1, min(episodes, max_envs))
+    vector_env = env_spec.make_eval_vector(num_envs, num_envs)
     try:
         return rollout(
             policy_factory(agent, mode, batched_act=batched_act),
@@ -104,7 +106,8 @@ def evaluate(
             max_episode_steps=max_episode_steps,
         )
     finally:
-        vector_env.close()
+        if env_spec.repeatable:  # an object stays its owner's
+            close_quietly(vector_env)
 
 
 def rollout(
@@ -207,20 +210,25 @@ def _play_queue(
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
     playing = dict(enumerate(range(len(envs))))  # environment -> episode
     for slot, env in enumerate(envs):
-        observations[slot], _ = env.reset(seed=derive_seed(seed, slot))
+        with blaming_environment("in reset() of an evaluation episode"):
+            observations[slot], _ = env.reset(seed=derive_seed(seed, slot))
     next_episode = len(envs)
     finished = np.zeros(len(envs), dtype=np.bool_)
     policy.reset()
     while playing:
         actions = act(policy, observations)
         for slot, episode in list(playing.items()):
-            observations[slot], reward, terminated, truncated, _ = envs[slot].step(actions[slot])
-            returns[episode] += float(reward)
+            try:
+                observations[slot], reward, terminated, truncated, _ = envs[slot].step(actions[slot])
+                returns[episode] += float(reward)
+            except BaseException as error:
+                raise environment_failed(error, _when(lengths[episode])) from error
             lengths[episode] += 1
             if terminated or truncated:
                 finished[slot] = True
                 if next_episode < episodes:
-                    observations[slot], _ = envs[slot].reset(seed=derive_seed(seed, next_episode))
+                    with blaming_environment("in reset() of an evaluation episode"):
+                        observations[slot], _ = envs[slot].reset(seed=derive_seed(seed, next_episode))
                     playing[slot] = next_episode
                     next_episode += 1
                 else:
@@ -245,10 +253,13 @@ def _play_rounds(
     for first in range(0, episodes, num_envs):
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         playing = np.arange(first, first + num_envs) < episodes
-        observations, _ = vector_env.reset(seed=derive_seed(seed, "round", first // num_envs))
+        with blaming_environment("in reset() of an evaluation episode"):
+            observations, _ = vector_env.reset(seed=derive_seed(seed, "round", first // num_envs))
         policy.reset()
         for _ in range(max_episode_steps):
-            observations, rewards, terminated, truncated, _ = vector_env.step(act(policy, observations))
+            actions = act(policy, observations)
+            with blaming_environment(_when(lengths.max())):
+                observations, rewards, terminated, truncated, _ = vector_env.step(actions)
             np.add(returns, rewards, out=returns, where=playing)
             lengths += playing
             ended = np.logical_or(terminated, truncated)
@@ -267,6 +278,10 @@ def _play_rounds(
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
     """Return each environment once: an instance that cannot be made twice may stand in several places."""
     return list({id(env.unwrapped): env for env in envs}.values())
+
+
+def _when(step: int) -> str:
+    return f"in step {step + 1} of an evaluation episode"
 
 
 def _endless(max_episode_steps: int) -> EnvError:

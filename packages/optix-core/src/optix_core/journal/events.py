@@ -323,6 +323,8 @@ class RunFinished(Event, frozen=True, tag="run_finished"):
     gain_bound: dict[str, Json] | None = None
     best_snapshot: dict[str, Json] | None = None
     error: str | None = None
+    notes: list[str] = []
+    max_episode_steps: int | None = None
 
 
 ALL: tuple[type[Event], ...] = (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from optix_core.environments.making import close_quietly
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
 from optix_core.loop.capabilities import SupportsLearnedState
 from optix_protocol import BaseAgent, StateTree, SupportsPolicy, SupportsTrainingState
@@ -17,8 +18,15 @@ from optix_protocol import BaseAgent, StateTree, SupportsPolicy, SupportsTrainin
 if TYPE_CHECKING:
     import gymnasium as gym
 
+    VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+
 MAX_ENVS = 128
 """Most evaluation environments side by side."""
+
+IN_TURNS = (
+    "There is no second environment to evaluate in, so evaluation and training take turns in the one that trains; the "
+    "episodes in hand end there without being counted."
+)
 
 
 class Arena:
@@ -26,32 +34,70 @@ class Arena:
 
     Args:
         agent: the agent; with ``make_policy`` a frozen copy of its policy plays, otherwise its own ``act``.
-        make_env: makes ``n`` environments for evaluation, or returns None where that is impossible.
+        make_env: makes ``n`` environments for evaluation (or fewer), or returns None where that is impossible.
+        lend: lends the environments of training for as long as a ``with`` block, or None where they cannot be lent.
 
     Attributes:
         num_env_steps: environment steps played so far.
+        notes: what one has to know about how it was played, in sentences.
     """
 
-    def __init__(self, agent: BaseAgent, make_env: Callable[[int], gym.vector.VectorEnv[Any, Any, Any] | None]) -> None:
+    def __init__(
+        self,
+        agent: BaseAgent,
+        make_env: Callable[[int], VectorEnv | None],
+        *,
+        lend: Callable[[], AbstractContextManager[VectorEnv]] | None = None,
+    ) -> None:
         self.agent = agent
         self.num_env_steps = 0
+        self.notes: list[str] = []
         self._make_env = make_env
-        self._envs: dict[int, gym.vector.VectorEnv[Any, Any, Any]] = {}
+        self._lend = lend
+        self._own = True
+        self._envs: dict[int, VectorEnv] = {}
 
     def play(self, episodes: int, seed: int) -> Rollouts | None:
         """Play the agent's current policy, or return None without environments for evaluation.
 
         The same ``episodes`` and ``seed`` start the same episodes for every policy.
         """
-        size = min(episodes, MAX_ENVS) if isinstance(self.agent, SupportsPolicy) else 1
-        if size not in self._envs:
-            env = self._make_env(size)
-            if env is None:
+        with self._environments(episodes) as envs:
+            if envs is None:
                 return None
-            self._envs[size] = env
-        outcome = rollout(policy_factory(self.agent), self._envs[size], episodes=episodes, seed=seed)
+            batched = not isinstance(self.agent, SupportsPolicy) and envs.num_envs > 1
+            outcome = rollout(policy_factory(self.agent, batched_act=batched), envs, episodes=episodes, seed=seed)
         self.num_env_steps += outcome.num_env_steps
         return outcome
+
+    @contextmanager
+    def _environments(self, episodes: int) -> Iterator[VectorEnv | None]:
+        """Give environments for so many episodes: of its own where possible, else those of training."""
+        own = self._opened(episodes) if self._own else None
+        if own is not None:
+            yield own
+        elif self._lend is None:
+            yield None
+        else:
+            self._own = False
+            self.note(IN_TURNS)
+            with self._lend() as lent:
+                yield lent
+
+    def _opened(self, episodes: int) -> VectorEnv | None:
+        size = min(episodes, MAX_ENVS) if isinstance(self.agent, SupportsPolicy) else 1
+        env = self._envs.get(size) or self._envs.get(0)
+        if env is None:
+            env = self._make_env(size)
+            if env is not None:
+                # Environments that are objects of their own serve any number of episodes; rows of one do not.
+                self._envs[0 if _is_queue(env) else size] = env
+        return env
+
+    def note(self, sentence: str) -> None:
+        """Remember something that the result has to say."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def returns(self, episodes: int, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the returns of :meth:`play`, empty without environments."""
@@ -106,7 +152,15 @@ class Arena:
                 self.agent.load_weights(present)
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close its own environments; what fails in that is noted."""
         for env in self._envs.values():
-            env.close()
+            failed = close_quietly(env)
+            if failed is not None:
+                self.note(failed)
         self._envs.clear()
+
+
+def _is_queue(env: VectorEnv) -> bool:
+    from gymnasium.vector import SyncVectorEnv
+
+    return type(env) is SyncVectorEnv

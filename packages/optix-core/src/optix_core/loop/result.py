@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -36,6 +36,8 @@ class RunResult:
         gain_bound: ``horizon_env_steps``, ``upper`` and ``fraction_of_range`` of the last look, or None.
         best_snapshot: the policy that is in the agent now: ``id``, ``path``, ``train_env_steps``, ``score``; or None.
         error: the message of what stopped the run, or None.
+        notes: what one has to know about how these numbers came about, in sentences.
+        max_episode_steps: evaluation cut episodes that were still running after so many steps; None: none was played.
         versions: of the packages.
     """
 
@@ -55,6 +57,8 @@ class RunResult:
     gain_bound: Mapping[str, float | None] | None
     best_snapshot: Mapping[str, Any] | None
     error: str | None = None
+    notes: Sequence[str] = ()
+    max_episode_steps: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from optix_core.loop.controller import LoopController, Scheduler
 from optix_core.loop.ending import finish
 from optix_core.loop.final import FinalPolicy
 from optix_core.loop.interrupts import graceful_interrupts
+from optix_core.loop.pipelines import Closing, require_comparable
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
 from optix_core.loop.schedulers import choose_scheduler
@@ -134,6 +135,8 @@ class RLOptimizer:
         max_snapshots = whole_number("max_snapshots", max_snapshots, least=2)
         confirm_episodes = whole_number("confirm_episodes", confirm_episodes, least=2)
         seed = whole_number("seed", seed)
+        if val_pipeline is not None:
+            require_comparable(pipeline, val_pipeline)
         # As asked for: what the budget makes of it may change with the budget.
         self._windows = {name: getattr(pipeline, name, None) for name in ("num_envs", "window_size")}
         self._fit_window(pipeline, max_env_steps)
@@ -238,12 +241,15 @@ class RLOptimizer:
         if self._run is not None:
             raise ConfigError("This RLOptimizer has run: make a new one; with resume=True it goes on in the directory.")
         with ExitStack() as stack:
-            stack.callback(self.pipeline.close)
-            if self.val_pipeline is not None:
-                stack.callback(self.val_pipeline.close)
+            closing = Closing([self.pipeline, *([self.val_pipeline] if self.val_pipeline is not None else [])])
+            stack.callback(closing.close)
             run_dir = self._open_directory()
             stack.enter_context(self._files)
-            arena = Arena(self.agent, getattr(self.pipeline, "make_eval_env", lambda _: None))
+            arena = Arena(
+                self.agent,
+                getattr(self.pipeline, "make_eval_env", lambda _: None),
+                lend=getattr(self.pipeline, "lend", None),
+            )
             stack.callback(arena.close)
             run = self._run = Run(
                 agent=self.agent,
@@ -285,7 +291,11 @@ class RLOptimizer:
                 final, unconfirmed = finish(run, reason)
                 failure = failure or unconfirmed
                 run.settle_saves()
-                self.result = self._summarise(run, reason, why, final, trained_s, failure)
+                arena.close()
+                closing.close()
+                self.result = self._summarise(
+                    run, reason, why, final, trained_s, failure, notes=(*arena.notes, *closing.failed)
+                )
                 run.journal.append(events.RunFinished(**plain(_timeless(self.result.to_dict()))))
                 run_dir.write_result(self.result.to_dict())
             except RunDirectoryError as disk:
@@ -356,6 +366,7 @@ class RLOptimizer:
         final: FinalPolicy | None,
         trained_s: float,
         failure: Exception | None,
+        notes: tuple[str, ...],
     ) -> RunResult:
         described = self._describe()
         best = None
@@ -382,6 +393,7 @@ class RLOptimizer:
             gain_bound=gain_bound(self.controller.assessment),
             best_snapshot=best,
             error=None if failure is None else str(failure) or repr(failure),
+            notes=notes,
             versions=installed_versions(),
         )
 

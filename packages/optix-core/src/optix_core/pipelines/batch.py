@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from optix_core.environments import make_vector
 from optix_core.errors import one_of
 from optix_core.pipelines.actor import Actor
 from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.vector import EnvSource, VectorBatchPipeline
 from optix_protocol import BaseAgent
-
-if TYPE_CHECKING:
-    import gymnasium as gym
 
 
 class BatchPipeline(VectorBatchPipeline):
@@ -50,24 +44,9 @@ class BatchPipeline(VectorBatchPipeline):
         window_size = one_of(2048, window_size=window_size, n_steps=n_steps)
         super().__init__(env, agent, n_envs=1, window_size=window_size, seed=seed, mode=mode)
 
-    def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
-        """Make environments for evaluation; one that only exists as an instance is copied, or None if it cannot be."""
-        assert self.env_spec is not None
-        if self.env_spec.repeatable:
-            return self.env_spec.make_vector(num_envs)
-        try:
-            copies = [copy.deepcopy(self.env_spec.make()) for _ in range(num_envs)]
-        except Exception:
-            return None
-        return make_vector([partial(_itself, env) for env in copies])
-
     def _actor(self) -> Actor:
         actor = super()._actor()
         if actor.forgetful:
             act = actor.act
             actor.act = lambda observations: np.asarray(act(observations[0]))[None]
         return actor
-
-
-def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    return env

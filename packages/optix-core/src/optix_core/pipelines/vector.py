@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from optix_core.environments import EnvSpec, make_vector
-from optix_core.errors import ConfigError, EnvError, OptixError, one_of, whole_number
+from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers
+from optix_core.errors import ConfigError, EnvError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces
 from optix_core.pipelines.arguments import the_environment
@@ -29,7 +31,9 @@ class VectorBatchPipeline:
     episodes in hand (:class:`optix_protocol.SupportsRecurrentState`) is kept here, with the environments.
 
     Args:
-        env: a Gymnasium id, a factory, a sequence of ``n_envs`` factories, or a ready ``gymnasium.vector.VectorEnv``.
+        env: a Gymnasium id, a function that makes an environment, a sequence of ``n_envs`` such functions, an
+            environment object (trained in as it is; alone, unless its registration gives the very same again), or a
+            ready ``gymnasium.vector.VectorEnv``.
         agent: who acts; its ``act`` (or ``act_with_state``) gets batches ``[N, *obs]``. ``RLOptimizer`` gives its agent
             to a pipeline that has none.
         n_envs: number of environments ``N``; taken from ``env`` when that is a sequence or a vector environment.
@@ -45,6 +49,7 @@ class VectorBatchPipeline:
         env_fns: another name of ``env``, for a sequence of functions.
         num_envs: another name of ``n_envs``.
         n_steps: another name of ``window_size``.
+        max_eval_envs: most environments that :meth:`make_eval_env` opens at once; None: as many as are trained in.
 
     Raises:
         ConfigError: (a ``ValueError``) no environment, or one argument by two names with two values.
@@ -68,6 +73,7 @@ class VectorBatchPipeline:
         env_fns: Sequence[Callable[[], gym.Env[Any, Any]]] | None = None,
         num_envs: int | None = None,
         n_steps: int | None = None,
+        max_eval_envs: int | None = None,
     ) -> None:
         from gymnasium.vector import AutoresetMode
 
@@ -75,17 +81,23 @@ class VectorBatchPipeline:
         n_envs = whole_number("n_envs", one_of(8, n_envs=n_envs, num_envs=num_envs), least=1)
         self.window_size = whole_number("window_size", one_of(128, window_size=window_size, n_steps=n_steps), least=1)
         self._clip_rewards = clip_rewards
+        self._max_eval_envs = None if max_eval_envs is None else whole_number("max_eval_envs", max_eval_envs, least=1)
         self.env_spec, self._envs = _open(env, n_envs, async_envs, episodic_life)
-        self.num_envs: int = self._envs.num_envs
-        autoreset = self._envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        if autoreset == AutoresetMode.DISABLED:
-            raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
-        self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
-        self._encode = action_encoder(self._envs.single_action_space)
-        self._mode = mode
-        self._agent: BaseAgent | None = None
-        if agent is not None:
-            self.agent = agent
+        try:
+            self.num_envs: int = self._envs.num_envs
+            autoreset = self._envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+            if autoreset == AutoresetMode.DISABLED:
+                raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
+            self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
+            self._encode = action_encoder(self._envs.single_action_space)
+            self._mode = mode
+            self._agent: BaseAgent | None = None
+            if agent is not None:
+                self.agent = agent
+        except BaseException:
+            if self.env_spec is not None and self.env_spec.repeatable:
+                close_quietly(self._envs)
+            raise
         self._seed = seed
         self._versions = (0, 0)
         self._policy: Policy | None = None
@@ -138,8 +150,10 @@ class VectorBatchPipeline:
 
     def collect(self) -> EpisodeData:
         """Step every environment ``window_size`` times and return what happened."""
+        if self._closed:
+            raise EnvError(_CLOSED)
         T, N = self.window_size, self.num_envs
-        observation = self._start() if self._observation is None else self._observation
+        observation = self._begin_anew() if self._observation is None else self._observation
         actor = self._actor()
         act, initial_state = actor.act, actor.state
         observations = np.empty((T, *observation.shape), observation.dtype)
@@ -161,14 +175,9 @@ class VectorBatchPipeline:
                 np.logical_not(ended, out=valid[t])
             try:
                 observation, rewards[t], terminated[t], truncated[t], info = self._envs.step(self._encode(action))
-            except OptixError:
-                raise
-            except Exception as error:
+            except BaseException as error:
                 self._broken = True
-                steps = self._num_env_steps + t * N
-                raise EnvError(
-                    f"The environment raised {type(error).__name__} after {steps} steps: {error}".rstrip(": ")
-                ) from error
+                raise environment_failed(error, f"after {self._num_env_steps + t * N} steps") from error
             ended = terminated[t] | truncated[t]
             if ended.any():
                 if self._resets_on_next_step:
@@ -244,33 +253,87 @@ class VectorBatchPipeline:
             self._running_return = np.array(state["running_return"])
             self._running_length = np.array(state["running_length"])
             return None
-        self._observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, "resume", self._num_env_steps))[0])
-        self._ended, self._memory = np.zeros(self.num_envs, dtype=bool), None
-        self._running_return = np.zeros(self.num_envs)
-        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        self._begin_anew()
         return "The environments cannot be brought back exactly, so they began new episodes."
 
     def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
-        """Make environments of the same kind for evaluation, or None if this one cannot be made again."""
-        return self.env_spec.make_vector(num_envs) if self.env_spec is not None else None
+        """Make environments of the same kind for evaluation, beside those of training.
+
+        Args:
+            num_envs: how many could be used. No more than ``max_eval_envs`` are made, fewer if they cannot be.
+
+        Returns:
+            None where there is only the one that trains: an object, a ready vector environment, a function that returns
+            the same one again, a simulator of which no second one can live. :meth:`lend` is the way then.
+        """
+        spec = self.env_spec
+        if spec is None or not spec.repeatable:
+            return None
+        try:
+            made = spec.make_eval_vector(num_envs, self._max_eval_envs or self.num_envs)
+        except EnvError:
+            return None
+        trained_in = self.environments()
+        if any(env is other for env in environments_of(made) for other in trained_in):
+            return None
+        return made
+
+    @contextmanager
+    def lend(self) -> Iterator[gym.vector.VectorEnv[Any, Any, Any]]:
+        """Lend the environments of training for evaluation; afterwards they begin new episodes.
+
+        The next window begins with these, so that nothing in it comes from the evaluation. The episodes that were in
+        hand have no end, and their returns are not counted.
+        """
+        if self._closed:
+            raise EnvError(_CLOSED)
+        try:
+            yield self._envs
+        finally:
+            self._observation = None
+            if self._policy is not None:
+                self._policy.reset()
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Space of one environment's observations, as agents see them."""
+        return self._envs.single_observation_space
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Space of one environment's actions."""
+        return self._envs.single_action_space
+
+    def environments(self) -> list[Any]:
+        """Return the environments themselves, without wrappers; those in other processes are not among them."""
+        return environments_of(self._envs)
 
     def close(self) -> None:
-        """Close the environments; calling it twice is harmless."""
+        """Close the environments; calling it twice is harmless.
+
+        Raises:
+            EnvError: the environment raised while closing.
+        """
         if not self._closed:
             self._closed, self._observation = True, None
-            if self._broken:
-                self._envs.close(terminate=True)  # a process that has died never answers
-            else:
-                self._envs.close()
+            # A process that has died never answers.
+            failed = close_quietly(self._envs, **({"terminate": True} if self._broken else {}))
+            if failed is not None:
+                raise EnvError(failed)
 
-    def _start(self) -> Array:
-        if self._closed:
-            raise EnvError("This pipeline is closed: a run closes its pipelines when it ends. Make a new one.")
+    def _begin_anew(self) -> Array:
+        """Begin new episodes everywhere; return their first observations."""
         # A stream for each use: with the same seed, validation still plays other episodes than training.
-        stream = ("env",) if self._mode is None else ("env", self._mode)
-        observation, _ = self._envs.reset(seed=derive_seed(self._seed, *stream))
-        self._ended, self._memory = np.zeros(self.num_envs, dtype=bool), None
-        return np.asarray(observation)
+        stream: tuple[Any, ...] = ("env",) if self._mode is None else ("env", self._mode)
+        if self._num_env_steps:
+            stream = (*stream, "anew", self._num_env_steps)
+        with blaming_environment("in reset()"):
+            observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, *stream))[0])
+        self._observation, self._memory = observation, None
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._running_return = np.zeros(self.num_envs)
+        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        return observation
 
     def _actor(self) -> Actor:
         if self._mode is not None and self._policy is None:
@@ -349,6 +412,13 @@ def _open(
     return spec, envs
 
 
+def environments_of(envs: Any) -> list[Any]:
+    """Return the unwrapped environments of a vector environment that live in this process, else the vector itself."""
+    vector = layers(envs)[-1]
+    return [layers(env)[-1] for env in getattr(vector, "envs", ())] or [vector]
+
+
+_CLOSED = "This pipeline is closed: a run closes its pipelines when it ends. Make a new one."
 _NO_LIVES = "episodic_life is for Atari games: this environment knows no lives."
 
 
