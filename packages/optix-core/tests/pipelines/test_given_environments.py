@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from optix_core import BatchPipeline, ConfigError, EnvError, VectorBatchPipeline, make_agent
+from optix_core import BatchPipeline, ConfigError, EnvError, VectorBatchPipeline
 from optix_core.environments import EnvSpec
 
 
@@ -108,16 +108,16 @@ def test_a_function_named_four_times_is_four_environments(clock):
 
 
 def test_a_function_is_called_no_more_often_than_environments_are_used(clock):
-    agent = make_agent(clock)
+    assert EnvSpec.of(clock).action_space.n == 2
     assert (clock.made, clock.live) == (1, 0)
-    pipeline = VectorBatchPipeline(clock, agent, n_envs=3)
+    pipeline = VectorBatchPipeline(clock, Idle(), n_envs=3)
     assert (clock.made, clock.live) == (4, 3)
     evaluation = pipeline.make_eval_env(100)
     assert evaluation.num_envs == 3
     evaluation.close()
     pipeline.close()
     assert clock.live == 0
-    allowed = VectorBatchPipeline(clock, agent, n_envs=3, max_eval_envs=5)
+    allowed = VectorBatchPipeline(clock, Idle(), n_envs=3, max_eval_envs=5)
     assert allowed.make_eval_env(100).num_envs == 5
 
 
