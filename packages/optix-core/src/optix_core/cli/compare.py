@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from optix_core.evaluation.statistics import Interval
+    from optix_core.evaluation.intervals import Interval
 
 
 def compare(
@@ -28,6 +28,7 @@ def compare(
     from optix_core.cli.runs import RUNS
     from optix_core.errors import MissingExtraError
     from optix_core.evaluation.compare import compare_runs
+    from optix_core.evaluation.intervals import could_differ
     from optix_core.reporting.contenders import gather
     from optix_core.reporting.pictures import write_error
     from optix_core.reporting.text import number
@@ -51,7 +52,13 @@ def compare(
         return
 
     def interval(value: Interval | None) -> str:
-        return "-" if value is None else f"{number(value.estimate)} [{number(value.low, 3)}, {number(value.high, 3)}]"
+        if value is None:
+            return "-"
+        if value.low is None:
+            return f"{number(value.estimate)} [none]"
+        if value.low == value.high:
+            return f"{number(value.estimate)} [all the same]"
+        return f"{number(value.estimate)} [{number(value.low, 3)}, {number(value.high, 3)}]"
 
     console = make_console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -67,6 +74,10 @@ def compare(
     console.print(f"\nOn {', '.join(contenders.tasks)}; scores: {what}, with 95 % intervals.", markup=False)
     if len(contenders.tasks) > 1:
         console.print("Each environment counts from 0 (lowest run of all contenders) to 1 (highest).")
+    if any(row.iqm.low is not None and row.iqm.low == row.iqm.high for row in comparison.rows):
+        fewest = min(row.scores for row in comparison.rows)
+        share = f"{100 * could_differ(fewest):.2g} %"
+        console.print(f"All the same: among as few as {fewest} scores, up to {share} of further ones could differ.")
     if len(comparison.rows) > 1:
         console.print(f"P(better): that a score beats one of {comparison.baseline}, ties count half.", markup=False)
     if contenders.by_episode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +30,8 @@ def evaluate(
     from optix_core.cli.runs import find_run
     from optix_core.evaluation.rollouts import evaluate as play
     from optix_core.evaluation.statistics import summarise
-    from optix_core.reporting.text import number
+    from optix_core.reporting.contenders import confirmed_returns
+    from optix_core.reporting.text import certainty, number
     from optix_core.seeding import derive_seed
     from optix_core.training import TrainPlan
 
@@ -38,6 +41,7 @@ def evaluate(
         agent = plan.make_agent()
         snapshot_id, reported = best_snapshot(directory)
         directory.registry.load(agent, snapshot_id)
+        earlier = confirmed_returns(directory.path)
     outcome = play(agent, plan.env_spec, episodes=episodes, seed=derive_seed(seed, "eval"))
     summary = summarise(outcome.returns)
     if json:
@@ -52,16 +56,18 @@ def evaluate(
         return
     from rich.text import Text
 
-    interval = f"95 % interval {number(summary['ci_low'])} to {number(summary['ci_high'])}"
     lines: dict[str, str | Text] = {
-        "mean return": Text.assemble((number(summary["mean"]), "bold"), f"  ({interval})"),
+        "mean return": Text.assemble((number(summary["mean"]), "bold"), f"  ({certainty(summary)})"),
         "IQM": number(summary["iqm"]),
         "range": f"{number(float(outcome.returns.min()))} to {number(float(outcome.returns.max()))}",
         "episodes": f"{episodes}, {number(float(outcome.lengths.mean()))} steps each on average",
-        "run reported": f"{number(reported['mean'])}  ({_agreement(summary, reported)})" if reported else "nothing yet",
+        "run reported": "nothing yet",
         "policy": f"snapshot {snapshot_id} of {shown_path(directory.path)}",
         "repeat with": f"--seed {seed} --episodes {episodes}",
     }
+    if reported:
+        agreement = _agreement(summary, outcome.returns.tolist(), reported, earlier)
+        lines["run reported"] = f"{number(reported['mean'])}  ({agreement})"
     make_console().print(facts(lines))
 
 
@@ -85,11 +91,29 @@ def best_snapshot(directory: RunDirectory) -> tuple[int, dict[str, Any] | None]:
     return best.snapshot_id, None
 
 
-def _agreement(now: Any, reported: dict[str, Any]) -> str:
-    """Say whether the difference of the two means is within what both intervals allow."""
-    half_widths = [(s["ci_high"] - s["ci_low"]) / 2 for s in (now, reported)]
-    allowed = float(sum(width**2 for width in half_widths) ** 0.5)
+def _agreement(now: Any, returns: Sequence[float], reported: Any, reported_returns: Sequence[float]) -> str:
+    """Say whether the difference of the two means is within what both intervals allow.
+
+    The interval of a difference is made of those of both sides (Zou and Donner 2008). Where one side never varied, its
+    width of 0 means nothing: they agree if the other side differs from it no oftener than it may have missed.
+    """
+    if None in (now["ci_low"], reported["ci_low"]):
+        return "one episode tells too little to compare"
     difference = now["mean"] - reported["mean"]
-    if abs(difference) <= allowed + 1e-9 * abs(reported["mean"]):
+    above, below = (reported, now) if difference < 0 else (now, reported)
+    room = math.hypot(above["mean"] - above["ci_low"], below["ci_high"] - below["mean"])
+    if abs(difference) <= room + 1e-9 * abs(reported["mean"]):
+        return "this evaluation agrees"
+    if _may_have_missed(reported, returns) or _may_have_missed(now, reported_returns):
         return "this evaluation agrees"
     return f"this evaluation is {'better' if difference > 0 else 'worse'} by more than the intervals allow"
+
+
+def _may_have_missed(constant: Any, returns: Sequence[float]) -> bool:
+    """Whether episodes that all returned the same may just have missed the others among these returns."""
+    from optix_core.evaluation.intervals import could_differ, share_interval
+
+    if constant["ci_low"] != constant["ci_high"] or not len(returns):
+        return False
+    others = sum(value != constant["mean"] for value in returns)
+    return share_interval(others, len(returns), 0.95)[0] <= could_differ(int(constant["episodes"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ def seeds_table(result: SeedsResult) -> Table:
         for seed in result.seeds:
             confirmed = seed.confirmed_return
             mean = "-" if confirmed is None else number(confirmed["mean"])
-            bounds = "-" if confirmed is None else f"{number(confirmed['ci_low'])} to {number(confirmed['ci_high'])}"
+            bounds = "-" if confirmed is None else _bounds(confirmed["ci_low"], confirmed["ci_high"], number)
             verdict = Text(seed.verdict, style=VERDICT_STYLES.get(seed.verdict, ""))
             table.add_row(str(seed.seed), verdict, mean, bounds, steps(seed.train_env_steps))
     else:
@@ -67,11 +67,18 @@ def seeds_table(result: SeedsResult) -> Table:
     for name, label in (("iqm", "IQM over seeds"), ("mean", "mean over seeds")):
         if name in intervals:
             found = intervals[name]
-            table.add_row(label, "", number(found.estimate), f"{number(found.low)} to {number(found.high)}", "")
+            table.add_row(label, "", number(found.estimate), _bounds(found.low, found.high, number), "")
     if "steps" in intervals:
         found = intervals["steps"]
-        table.add_row("steps over seeds", "", "", f"{steps(found.low)} to {steps(found.high)}", steps(found.estimate))
+        table.add_row("steps over seeds", "", "", _bounds(found.low, found.high, steps), steps(found.estimate))
     return table
+
+
+def _bounds(low: float | None, high: float | None, text: Callable[[float], str]) -> str:
+    """Show an interval; one value has none, and equal values have no spread to make one from."""
+    if low is None or high is None:
+        return "one value: none"
+    return "all the same" if low == high else f"{text(low)} to {text(high)}"
 
 
 class _Reporter:

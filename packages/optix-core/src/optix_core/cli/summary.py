@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optix_core.cli.console import VERDICT_STYLES, facts
 from optix_core.loop.budget import StopReason
 from optix_core.reporting.story import plain_reason
-from optix_core.reporting.text import duration, number, steps
+from optix_core.reporting.text import certainty, duration, number, steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,14 +50,11 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     )
 
 
-def return_line(confirmed: Mapping[str, float] | None) -> str:
+def return_line(confirmed: Mapping[str, Any] | None) -> str:
     """Say what the policy earns, with the uncertainty of it."""
     if confirmed is None:
         return "not confirmed: no policy was kept, or there was no environment to play it in"
-    return (
-        f"{number(confirmed['mean'])} mean of {confirmed['episodes']:.0f} fresh episodes "
-        f"(95 % interval {number(confirmed['ci_low'])} to {number(confirmed['ci_high'])})"
-    )
+    return f"{number(confirmed['mean'])} mean of {confirmed['episodes']:.0f} fresh episodes ({certainty(confirmed)})"
 
 
 def threshold_line(env_id: str, threshold: float, mean: float) -> str:

@@ -32,13 +32,15 @@ def _draw_intervals(axes: Any, comparison: Comparison, colours: dict[str, str], 
     _tidy(axes, f"Interquartile mean with {comparison.confidence:.0%} interval; the tick is the mean", unit)
     for height, row in enumerate(rows):
         colour = colours[row.name]
-        axes.plot([row.iqm.low, row.iqm.high], [height, height], color=colour, linewidth=6, alpha=0.28)
+        if row.iqm.low is not None:
+            axes.plot([row.iqm.low, row.iqm.high], [height, height], color=colour, linewidth=6, alpha=0.28)
         axes.plot([row.iqm.estimate], [height], "o", color=colour, markersize=7)
         axes.plot([row.mean.estimate], [height], "|", color=colour, markersize=13, markeredgewidth=1.4)
         _note(axes, 1.03, height, f"{row.iqm.estimate:,.4g}", colour)
         better = row.improvement
         if better is not None:
-            _note(axes, 1.16, height, f"{better.estimate:.0%}  [{better.low:.0%}, {better.high:.0%}]", _INK)
+            bounds = "" if better.low is None else f"  [{better.low:.0%}, {better.high:.0%}]"
+            _note(axes, 1.16, height, f"{better.estimate:.0%}{bounds}", _INK)
     _heading(axes, 1.03, "IQM")
     if len(rows) > 1:
         _heading(axes, 1.16, f"better than {comparison.baseline}")

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 
 from optix_core.errors import ConfigError, MissingExtraError
-from optix_core.evaluation.statistics import (
-    Interval,
-    Profile,
-    Scores,
-    as_tasks,
-    iqm,
-    mean,
-    performance_profile,
-    probability_of_improvement,
-    stratified_bootstrap,
-)
+from optix_core.evaluation._scores import Scores, as_tasks, iqm, mean
+from optix_core.evaluation.intervals import Interval, stratified_bootstrap
+from optix_core.evaluation.statistics import Profile, performance_profile, probability_of_improvement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +99,14 @@ def compare_runs(
             of the same algorithm.
         baseline: the name to compare the others with; by default the first.
         confidence: of all intervals.
-        resamples: bootstrap resamples of each.
-        seed: of the resampling.
+        resamples: without effect, as ``seed`` is: nothing is drawn. Kept for callers of release 0.1.
+        seed: without effect.
 
     Raises:
         ConfigError: nothing to compare, or an unknown baseline.
         ValueError: empty, NaN or infinite scores, or different numbers of tasks.
     """
+    del resamples, seed
     if not results:
         raise ConfigError("There is nothing to compare: give at least one run.")
     reference = next(iter(results)) if baseline is None else baseline
@@ -123,19 +116,20 @@ def compare_runs(
     pooled = np.concatenate([task for each in tasks.values() for task in each])
     room = 0.02 * (float(np.ptp(pooled)) or 1.0)  # so that every profile is seen to start at 1 and end at 0
     thresholds = np.linspace(pooled.min() - room, pooled.max() + room, 201)
-    settings: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     rows = [
         ComparisonRow(
             name=name,
             scores=sum(len(task) for task in scores),
             tasks=len(scores),
-            mean=stratified_bootstrap(scores, mean, **settings),
-            iqm=stratified_bootstrap(scores, iqm, **settings),
+            mean=stratified_bootstrap(scores, mean, confidence=confidence),
+            iqm=stratified_bootstrap(scores, iqm, confidence=confidence),
             improvement=(
-                None if name == reference else probability_of_improvement(scores, tasks[reference], **settings)
+                None
+                if name == reference
+                else probability_of_improvement(scores, tasks[reference], confidence=confidence)
             ),
         )
         for name, scores in tasks.items()
     ]
-    profiles = {name: performance_profile(scores, thresholds, **settings) for name, scores in tasks.items()}
+    profiles = {name: performance_profile(scores, thresholds, confidence=confidence) for name, scores in tasks.items()}
     return Comparison(rows=rows, baseline=reference, confidence=confidence, profiles=profiles)

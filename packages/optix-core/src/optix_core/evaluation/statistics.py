@@ -2,49 +2,41 @@
 
 The aggregate measures are those of Agarwal, Schwarzer, Castro, Courville and Bellemare (2021), "Deep reinforcement
 learning at the edge of the statistical precipice" (rliable). ``Scores`` are one number per run: a vector ``[runs]``
-for one task, an array ``[runs, tasks]``, or a list or tuple with one vector per task, of whatever lengths. Bootstrap
-samples are stratified: runs are drawn within each task, never across tasks.
+for one task, an array ``[runs, tasks]``, or a list or tuple with one vector per task, of whatever lengths. Spread is
+measured within each task, never across tasks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray: TypeAlias = NDArray[np.float64]
-Scores: TypeAlias = ArrayLike | Sequence[ArrayLike]
-Statistic: TypeAlias = Callable[[FloatArray], FloatArray]
-"""Maps samples ``[..., n]`` to one number for each, ``[...]``."""
+from optix_core.evaluation._scores import FloatArray, Scores, as_tasks, iqm, mean, one_task
+from optix_core.evaluation.intervals import (
+    Interval,
+    could_differ,
+    require_confidence,
+    share_interval,
+    stratified_bootstrap,
+)
 
 
 class Summary(TypedDict):
-    """Mean return, interquartile mean and the interval of the mean, as in ``result.json``."""
+    """Mean return, interquartile mean and the interval of the mean, as in ``result.json``.
+
+    ``could_differ`` is there only where all returns are the same.
+    """
 
     mean: float
     iqm: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
     episodes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An estimate with its confidence interval.
-
-    Attributes:
-        estimate: the value on the data.
-        low: lower confidence bound.
-        high: upper confidence bound.
-    """
-
-    estimate: float
-    low: float
-    high: float
+    could_differ: NotRequired[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,91 +84,39 @@ class PairedTest:
         return self.p_value / 2 if self.mean_difference > 0 else 1 - self.p_value / 2
 
 
-def mean(values: ArrayLike) -> FloatArray:
-    """Mean along the last axis, as a :data:`Statistic`."""
-    average: FloatArray = np.mean(np.asarray(values, dtype=np.float64), axis=-1)
-    return average
-
-
-def iqm(values: ArrayLike) -> FloatArray:
-    """Interquartile mean along the last axis: the mean of what is left without the lowest and highest quarter.
-
-    ``floor(n / 4)`` values are cut at either end, as by ``scipy.stats.trim_mean(values, 0.25)``, so that the figures
-    compare with published ones (Agarwal et al. 2021). Robust against outlying runs, and of smaller variance than the
-    median.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    length = array.shape[-1] if array.ndim else 0
-    if length == 0:
-        raise ValueError("iqm needs at least one value along the last axis.")
-    cut = length // 4
-    # A partition is enough: what lies within the middle need not be in order.
-    ordered = np.partition(array, (cut, length - cut - 1), axis=-1)
-    middle: FloatArray = ordered[..., cut : length - cut].mean(axis=-1)
-    return middle
-
-
 def summarise(returns: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Summary:
     """Summarise the returns of independent episodes of one policy.
 
     ``ci_low`` and ``ci_high`` bound the **mean**: it is what the policy earns in the long run, and what the confirmed
-    return states. The interval is the expanded bootstrap percentile interval (Hesterberg 2015, "What teachers should
-    know about the bootstrap", section 5.1): percentiles of the resampled mean, taken further out by the factor that
-    turns a normal interval into Student's, since the plain one is too short for few episodes.
+    return states. How they are made, and what they cover: :mod:`optix_core.evaluation.intervals`.
 
     Args:
         returns: ``[E]`` returns, at least one.
         confidence: probability with which the interval covers the mean.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
+        resamples: without effect, as ``seed`` is: nothing is drawn. Kept for callers of release 0.1.
+        seed: without effect.
 
     Returns:
-        ``mean``, ``iqm``, ``ci_low``, ``ci_high`` and ``episodes``. One episode, or equal returns, give an interval
-        of width 0: there is nothing to estimate a spread from.
+        ``mean``, ``iqm``, ``ci_low``, ``ci_high`` and ``episodes``. Equal returns have an interval of width 0, and
+        ``could_differ`` says what share of further episodes may return something else. A single episode tells nothing
+        of the spread: its bounds are None.
 
     Raises:
-        ValueError: no returns, or NaN or infinite ones.
+        ValueError: no returns, or NaN or infinite ones, or a confidence outside (0, 1).
     """
-    values = _one_task(returns, "returns")
-    interval = stratified_bootstrap(values, mean, confidence=confidence, resamples=resamples, seed=seed)
-    return Summary(
+    del resamples, seed
+    values = one_task(returns, "returns")
+    interval = stratified_bootstrap(values, mean, confidence=confidence)
+    summary = Summary(
         mean=interval.estimate,
         iqm=float(iqm(values)),
         ci_low=interval.low,
         ci_high=interval.high,
         episodes=len(values),
     )
-
-
-def stratified_bootstrap(
-    scores: Scores,
-    statistic: Statistic = iqm,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of a statistic of all runs of all tasks, drawing runs anew within each task.
-
-    Args:
-        scores: ``[runs]``, ``[runs, tasks]``, or one vector per task. Tasks with more runs weigh more, so keep them
-            equal, and normalise scores of different tasks first (:func:`normalise`).
-        statistic: maps ``[resamples, n]`` to ``[resamples]``; :func:`iqm`, :func:`mean`, ``np.median`` with an axis.
-        confidence: of the interval.
-        resamples: bootstrap resamples, 2000 or more for a figure that is published.
-        seed: of the resampling.
-
-    Returns:
-        The statistic and its percentile interval, expanded for small samples (see :func:`summarise`).
-
-    Raises:
-        ValueError: no scores, or NaN or infinite ones, or a confidence outside (0, 1).
-    """
-    tasks = as_tasks(scores)
-    rng = np.random.default_rng(seed)
-    samples = np.concatenate([task[rng.integers(len(task), size=(resamples, len(task)))] for task in tasks], axis=1)
-    low, high = _percentiles(statistic(samples), confidence, runs=min(len(task) for task in tasks))
-    return Interval(estimate=float(statistic(np.concatenate(tasks))), low=float(low), high=float(high))
+    if len(values) > 1 and values.min() == values.max():
+        summary["could_differ"] = could_differ(len(values), confidence=confidence)
+    return summary
 
 
 def probability_of_improvement(
@@ -184,31 +124,44 @@ def probability_of_improvement(
 ) -> Interval:
     """Probability that a run of ``x`` beats a run of ``y`` on a task, averaged over tasks; a tie counts one half.
 
-    ``P(X > Y) = U / (n m)`` with the Mann-Whitney statistic U (Agarwal et al. 2021, section 4.3); the interval is the
-    stratified bootstrap's.
+    ``P(X > Y) = U / (n m)`` with the Mann-Whitney statistic U (Agarwal et al. 2021, section 4.3). The interval holds
+    whatever the scores are distributed like: whatever they are, the variance of the estimate is at most
+    ``p (1 - p) / min(n, m)`` (van Dantzig 1951; Birnbaum and Klose 1957), and all ``p`` are in the interval from which
+    the estimate is no further than Student's quantile of that (a score interval, as Wilson's of a share). It is about
+    a fifth wider than one that assumes normal scores, and does not collapse where one side wins every time.
 
     Args:
         x: scores of one algorithm.
         y: scores of the other, on the same tasks in the same order.
         confidence: of the interval.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
+        resamples: without effect, as ``seed`` is: nothing is drawn. Kept for callers of release 0.1.
+        seed: without effect.
+
+    Returns:
+        The probability and its interval, which is all of [0, 1] where one side has a single run of some task.
 
     Raises:
-        ValueError: no scores, NaN or infinite ones, or different numbers of tasks.
+        ValueError: no scores, NaN or infinite ones, different numbers of tasks, or a confidence outside (0, 1).
     """
+    from scipy.special import stdtrit
+
+    del resamples, seed
+    require_confidence(confidence)
     x_tasks, y_tasks = as_tasks(x), as_tasks(y)
     if len(x_tasks) != len(y_tasks):
         raise ValueError(f"x has {len(x_tasks)} tasks and y has {len(y_tasks)}: compare on the same tasks.")
-    rng = np.random.default_rng(seed)
-    estimate, samples = 0.0, np.zeros(resamples)
-    for a, b in zip(x_tasks, y_tasks, strict=True):
-        wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)
-        estimate += float(wins.mean())
-        samples += np.einsum("rn,nm,rm->r", _weights(rng, len(a), resamples), wins, _weights(rng, len(b), resamples))
-    runs = min(len(task) for task in (*x_tasks, *y_tasks))
-    low, high = np.clip(_percentiles(samples / len(x_tasks), confidence, runs=runs), 0, 1)
-    return Interval(estimate=estimate / len(x_tasks), low=float(low), high=float(high))
+    wins = [float((np.sign(a[:, None] - b) + 1).mean() / 2) for a, b in zip(x_tasks, y_tasks, strict=True)]
+    estimate = float(np.mean(wins))
+    fewest = np.array([min(len(a), len(b)) for a, b in zip(x_tasks, y_tasks, strict=True)])
+    if fewest.min() == 1:
+        return Interval(estimate=estimate, low=0.0, high=1.0)
+    freedom = sum(len(task) - 1 for task in (*x_tasks, *y_tasks))
+    # p (1 - p) is concave, so that the tasks' variances together are at most that of their mean.
+    spread = float(stdtrit(freedom, (1 + confidence) / 2)) ** 2 * float((1 / fewest).sum()) / len(fewest) ** 2
+    centre, half = estimate + spread / 2, math.sqrt(spread * (estimate * (1 - estimate) + spread / 4))
+    return Interval(
+        estimate=estimate, low=max(0.0, (centre - half) / (1 + spread)), high=min(1.0, (centre + half) / (1 + spread))
+    )
 
 
 def performance_profile(
@@ -222,29 +175,28 @@ def performance_profile(
     """Share of runs that score above tau, for every tau: the whole distribution instead of one number.
 
     The run-score distribution of Agarwal et al. (2021, section 4.2). Where one profile lies above another everywhere,
-    the first is stochastically better.
+    the first is stochastically better. The band is Clopper and Pearson's of a share; several tasks count as one sample
+    of the size that the variance of their average has, which is on the safe side (Hoeffding 1956).
 
     Args:
         scores: ``[runs]``, ``[runs, tasks]`` or one vector per task.
         thresholds: ``[K]`` values of tau; by default 101 between the lowest and the highest score.
         confidence: of the pointwise band.
-        resamples: bootstrap resamples.
-        seed: of the resampling.
+        resamples: without effect, as ``seed`` is: nothing is drawn. Kept for callers of release 0.1.
+        seed: without effect.
 
     Raises:
-        ValueError: no scores, or NaN or infinite ones.
+        ValueError: no scores, NaN or infinite ones, or a confidence outside (0, 1).
     """
+    del resamples, seed
+    require_confidence(confidence)
     tasks = as_tasks(scores)
     pooled = np.concatenate(tasks)
     taus = np.linspace(pooled.min(), pooled.max(), 101) if thresholds is None else np.asarray(thresholds, np.float64)
-    rng = np.random.default_rng(seed)
-    fraction, samples = np.zeros(len(taus)), np.zeros((resamples, len(taus)))
-    for task in tasks:
-        above = (task[:, None] > taus).astype(np.float64)
-        fraction += above.mean(axis=0)
-        samples += _weights(rng, len(task), resamples) @ above
-    low, high = _percentiles(samples / len(tasks), confidence, runs=min(len(task) for task in tasks))
-    return Profile(thresholds=taus, fraction=fraction / len(tasks), low=low.clip(0, 1), high=high.clip(0, 1))
+    fraction = np.mean([(task[:, None] > taus).mean(axis=0) for task in tasks], axis=0)
+    size = len(tasks) ** 2 / sum(1 / len(task) for task in tasks)
+    bands = np.array([share_interval(share * size, size, confidence) for share in fraction.tolist()])
+    return Profile(thresholds=taus, fraction=fraction, low=bands[:, 0], high=bands[:, 1])
 
 
 def paired_test(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> PairedTest:
@@ -267,7 +219,7 @@ def paired_test(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Pair
     """
     from scipy.special import stdtr, stdtrit
 
-    a, b = _one_task(x, "x"), _one_task(y, "y")
+    a, b = one_task(x, "x"), one_task(y, "y")
     pairs = len(a)
     if pairs != len(b) or pairs < 2:
         raise ValueError(f"a paired test needs two vectors of the same length >= 2, got {len(a)} and {len(b)}.")
@@ -311,51 +263,3 @@ def normalise(scores: ArrayLike, *, low: ArrayLike, high: ArrayLike) -> FloatArr
         raise ValueError("low and high must differ for every task: the range between them is the unit of the score.")
     normalised: FloatArray = (np.asarray(scores, dtype=np.float64) - lows) / (highs - lows)
     return normalised
-
-
-def as_tasks(scores: Scores) -> list[FloatArray]:
-    """Return one vector of scores per task from any form of :data:`Scores`.
-
-    Raises:
-        ValueError: empty, more than two dimensions, or NaN or infinite scores.
-    """
-    columns: Sequence[ArrayLike]
-    if isinstance(scores, Sequence) and scores and all(np.ndim(task) == 1 for task in scores):
-        columns = scores
-    else:
-        matrix = np.asarray(scores, dtype=np.float64)
-        if matrix.ndim > 2:
-            raise ValueError(f"scores must be [runs], [runs, tasks] or one vector per task, got shape {matrix.shape}.")
-        columns = list(matrix.T) if matrix.ndim == 2 else [matrix]
-    if not columns:
-        raise ValueError("scores are empty: at least one run of one task is needed.")
-    return [_one_task(column, f"scores of task {index}") for index, column in enumerate(columns)]
-
-
-def _one_task(values: ArrayLike, name: str) -> FloatArray:
-    vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    if vector.ndim != 1 or len(vector) == 0:
-        raise ValueError(f"{name} must be a non-empty vector, got shape {vector.shape}.")
-    if not np.isfinite(vector).all():
-        raise ValueError(
-            f"{name} must be finite; {np.count_nonzero(~np.isfinite(vector))} of them are NaN or infinite."
-        )
-    return vector
-
-
-def _weights(rng: np.random.Generator, runs: int, resamples: int) -> FloatArray:
-    """Bootstrap samples as weights ``[resamples, runs]``: how often each run was drawn, divided by ``runs``."""
-    return rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
-
-
-def _percentiles(samples: FloatArray, confidence: float, *, runs: int) -> FloatArray:
-    """Expanded percentile interval along the first axis: ``[2, ...]`` (Hesterberg 2015, section 5.1)."""
-    from scipy.special import ndtr, stdtrit
-
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    tail = (1 - confidence) / 2
-    if runs > 1:
-        tail = float(ndtr(math.sqrt(runs / (runs - 1)) * stdtrit(runs - 1, tail)))
-    edges: FloatArray = np.quantile(samples, (tail, 1 - tail), axis=0)
-    return edges

@@ -292,17 +292,19 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
     Attributes:
         mean: of the returns.
         iqm: interquartile mean.
-        ci_low: lower end of the 95 % interval of the mean.
-        ci_high: upper end.
+        ci_low: lower end of the 95 % interval of the mean, or None from one episode.
+        ci_high: upper end, or None.
         episodes: how many were played.
+        could_differ: where all returned the same, the share of episodes that may return something else.
         returns: one per episode.
     """
 
     mean: Number
     iqm: Number
-    ci_low: Number
-    ci_high: Number
+    ci_low: Number | None
+    ci_high: Number | None
     episodes: float
+    could_differ: float | None = None
     returns: list[Number] = []
 
 
@@ -322,6 +324,7 @@ class RunFinished(Event, frozen=True, tag="run_finished"):
     confirmed_return: dict[str, Json] | None = None
     gain_bound: dict[str, Json] | None = None
     best_snapshot: dict[str, Json] | None = None
+    budget: dict[str, Json] | None = None
     error: str | None = None
     notes: list[str] = []
     max_episode_steps: int | None = None

@@ -36,7 +36,7 @@ class FinalPolicy:
     """
 
     snapshot: PolicySnapshot
-    confirmed: dict[str, float] | None
+    confirmed: dict[str, Any] | None
     returns: tuple[float, ...]
     rounds: list[dict[str, Any]]
     reason: str

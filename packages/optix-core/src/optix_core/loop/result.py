@@ -32,9 +32,11 @@ class RunResult:
         wall_seconds: from start to end.
         env_steps_per_second: training steps per second of training, the final evaluation left out.
         confirmed_return: ``mean``, ``iqm``, ``ci_low``, ``ci_high`` (95 %, of the mean) and ``episodes`` of the best
-            policy, acting greedily on seeds that nothing else has seen; None if it could not be measured.
+            policy, acting greedily on seeds that nothing else has seen, as of :func:`~optix_core.evaluation.summarise`
+            (``could_differ``, too, where all returns are the same); None if it could not be measured.
         gain_bound: ``horizon_env_steps``, ``upper`` and ``fraction_of_range`` of the last look, or None.
         best_snapshot: the policy that is in the agent now: ``id``, ``path``, ``train_env_steps``, ``score``; or None.
+        budget: ``max_env_steps``, ``max_episodes`` and ``max_seconds`` that it ended with; None is no limit.
         error: the message of what stopped the run, or None.
         notes: what one has to know about how these numbers came about, in sentences.
         max_episode_steps: evaluation cut episodes that were still running after so many steps; None: none was played.
@@ -53,9 +55,10 @@ class RunResult:
     search_env_steps: int = 0
     wall_seconds: float
     env_steps_per_second: float
-    confirmed_return: Mapping[str, float] | None
+    confirmed_return: Mapping[str, Any] | None
     gain_bound: Mapping[str, float | None] | None
     best_snapshot: Mapping[str, Any] | None
+    budget: Mapping[str, Any] | None = None
     error: str | None = None
     notes: Sequence[str] = ()
     max_episode_steps: int | None = None

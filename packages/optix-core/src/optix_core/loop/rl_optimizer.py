@@ -392,6 +392,7 @@ class RLOptimizer:
             confirmed_return=final.confirmed if final is not None else None,
             gain_bound=gain_bound(self.controller.assessment),
             best_snapshot=best,
+            budget=asdict(self.controller.budget),
             error=None if failure is None else str(failure) or repr(failure),
             notes=notes,
             versions=installed_versions(),

@@ -12,11 +12,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict
+
 from optix_core.journal import Entry, events
 from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
 from optix_core.reporting.replay import budget_of, replay_decisions
-from optix_core.reporting.text import count, duration, number, short_steps, steps
+from optix_core.reporting.text import certainty, count, duration, number, short_steps, steps
 
 E = TypeVar("E", bound=Event)
 
@@ -284,8 +286,8 @@ def _choice(entries: Sequence[Entry]) -> Section | None:
     if confirmed is not None:
         sentences.append(
             f"On seeds that nothing else had seen it returned {number(float(confirmed.mean))} on average over "
-            f"{confirmed.episodes:.0f} greedy episodes (95 % interval {number(float(confirmed.ci_low))} to "
-            f"{number(float(confirmed.ci_high))}, IQM {number(float(confirmed.iqm))}). Only this number is the result."
+            f"{confirmed.episodes:.0f} greedy episodes ({certainty(asdict(confirmed))}; IQM "
+            f"{number(float(confirmed.iqm))}). Only this number is the result."
         )
     else:
         sentences.append("It could not be confirmed on fresh episodes.")

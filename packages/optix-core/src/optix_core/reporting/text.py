@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -18,6 +20,24 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{value:.{digits - 1}g}"
     text = f"{value:,.{max(0, decimals)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def certainty(summary: Mapping[str, Any], noun: str = "episode") -> str:
+    """Say how well a mean is known: its 95 % interval, or where nothing varied what share could still differ.
+
+    Args:
+        summary: ``ci_low``, ``ci_high`` and ``episodes``, as :func:`~optix_core.evaluation.summarise` returns them.
+        noun: what the values are.
+    """
+    from optix_core.evaluation.intervals import could_differ
+
+    low, high, values = summary["ci_low"], summary["ci_high"], int(summary["episodes"] or 0)
+    if values < 2 or low is None or high is None:
+        return f"no interval from one {noun}"
+    if low == high:
+        share = summary.get("could_differ") or could_differ(values)
+        return f"all equal, so no 95 % interval; up to {100 * share:.2g} % of {noun}s could still differ"
+    return f"95 % interval {number(low)} to {number(high)}"
 
 
 def steps(value: float) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from optix_core.errors import ConfigError, RunDirectoryError
+from optix_core.evaluation._scores import iqm, mean
 from optix_core.evaluation.evaluators import ReturnEvaluator
-from optix_core.evaluation.statistics import Interval, iqm, mean, stratified_bootstrap
+from optix_core.evaluation.intervals import Interval, stratified_bootstrap
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, StopReason, fit_updates
 from optix_core.loop.controller import LoopController
@@ -59,7 +60,7 @@ class SeedResult:
     why: str
     train_env_steps: int
     eval_env_steps: int
-    confirmed_return: Mapping[str, float] | None
+    confirmed_return: Mapping[str, Any] | None
     policy: str | None
 
 
@@ -83,7 +84,7 @@ class SeedsResult:
         return [seed.confirmed_return["mean"] for seed in self.seeds if seed.confirmed_return is not None]
 
     def intervals(self) -> dict[str, Interval]:
-        """Return bootstrap intervals (95 %) over seeds.
+        """Return intervals (95 %) over seeds.
 
         They are of ``iqm`` and ``mean`` of the confirmed returns, and of ``steps``, the mean training steps; what no
         seed has is left out.
