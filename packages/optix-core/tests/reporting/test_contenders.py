@@ -91,7 +91,7 @@ def test_single_runs_compare_by_the_episodes_that_confirmed_them(make_run):
 
 
 def test_how_well_a_mean_is_known_in_words():
-    assert certainty(summarise([1.0, 2.0, 3.0, 2.5] * 25)) == "95 % interval 1.976 to 2.274"
+    assert certainty(summarise([1.0, 2.0, 3.0, 2.5] * 25)) == "95 % interval 1.97 to 2.273"
     assert certainty(summarise([3.0])) == "no interval from one episode"
     assert "up to 3 % of episodes could still differ" in certainty(summarise([500.0] * 100))
     old = {"mean": 500.0, "ci_low": 500.0, "ci_high": 500.0, "episodes": 100}  # of release 0.1
