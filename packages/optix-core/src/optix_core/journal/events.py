@@ -301,9 +301,9 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
 
     mean: Number
     iqm: Number
-    ci_low: Number | None
-    ci_high: Number | None
     episodes: float
+    ci_low: Number | None = None
+    ci_high: Number | None = None
     could_differ: float | None = None
     returns: list[Number] = []
 
