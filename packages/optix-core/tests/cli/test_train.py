@@ -50,6 +50,17 @@ def test_a_run_ends_with_what_was_reached_and_what_to_do_next(train, tmp_path):
     assert (directory / result["best_snapshot"]["path"]).is_file()
 
 
+def test_what_to_do_next_runs_as_printed(train, optix, monkeypatch):
+    outcome = train("optix_cli_envs:CliToy-v0", "--max-env-steps", 2_000, "--set", "confirm_episodes=2", "--out", "a b")
+    words = " ".join(outcome.out.replace("│", " ").split())
+    assert "optix eval 'a b' --allow-import optix_cli_envs" in words
+    monkeypatch.delitem(sys.modules, "optix_cli_envs")
+    assert "--allow-import optix_cli_envs" in optix("eval", "a b").err  # the question of trust stays
+    assert optix("explain", "a b").code == 0
+    assert optix("eval", "a b", "--allow-import", "optix_cli_envs", "--episodes", 2).code == 0
+    assert optix("eval", "a b", "--allow-import", "x", "--allow-import", "optix_cli_envs", "--episodes", 2).code == 0
+
+
 def test_quiet_prints_nothing(train, tmp_path):
     outcome = train("CartPole-v1", "--max-env-steps", 4_000, "--quiet", "--out", "here")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")

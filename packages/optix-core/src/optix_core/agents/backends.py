@@ -229,12 +229,18 @@ def build_agent(
 ) -> BaseAgent:
     """Build an agent from a loaded backend; arguments and errors as in :func:`make_agent`."""
     from optix_core.agents.off_policy import OffPolicyAgent
+    from optix_core.data.capacity import fitting_capacity, row_bytes
 
     kind = action_kind(spec.action_space)
     if algorithm == "auto":
         algorithm = choose_algorithm(backend, spec.action_space, deterministic=deterministic)
     info = algorithm_info(backend, algorithm, kind)
     hyperparams = _by_our_names(info, hyperparams)
+    usual = info.default_hyperparams.get("capacity")
+    if not info.on_policy and isinstance(usual, int) and "capacity" not in hyperparams:
+        row = row_bytes(spec.observation_space, spec.action_space, frame_stack=hyperparams.get("frame_stack", 1))
+        fits = fitting_capacity(usual, row=row)
+        hyperparams = hyperparams if fits == usual else {**hyperparams, "capacity": fits}
     try:
         agent = backend.make_agent(
             info.name,

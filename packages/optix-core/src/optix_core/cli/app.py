@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import assess, backends, compare, evaluate, explain, export, resume, runs, train
+from optix_core.cli import assess, backends, compare, evaluate, explain, export, resume, runs, settings, train
 from optix_core.cli.console import fail
 from optix_core.errors import OptixError
 
@@ -32,6 +32,7 @@ app.command("export")(export.export)
 app.command("assess")(assess.assess)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
+app.command("settings")(settings.settings)
 app.command("backends")(backends.backends)
 app.command("check-backend")(backends.check_backend)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from optix_core.training import TrainPlan
+
+AllowImport: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help="A module that the run's environment needs and that you trust; repeatable.")
+]
 
 VERDICT_STYLES = {
     "CONVERGED": "green",
@@ -63,6 +72,12 @@ def shown_path(path: str | Path) -> str:
     """Return a path relative to the working directory where that is shorter."""
     absolute, here = Path(path).absolute(), Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
+
+
+def next_command(command: str, directory: str, plan: TrainPlan) -> str:
+    """Return a command on a run as it can be typed: quoted, and with the imports that the user has allowed already."""
+    modules = "".join(f" --allow-import {shlex.quote(module)}" for module in plan.foreign_modules)
+    return f"optix {command} {shlex.quote(directory)}{modules if command != 'explain' else ''}"
 
 
 def print_json(value: Any) -> None:

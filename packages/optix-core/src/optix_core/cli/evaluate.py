@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optix_core.cli.console import AllowImport
+
 if TYPE_CHECKING:
     from optix_core.checkpoints import RunDirectory
 
@@ -17,7 +19,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to play.")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; a fresh one by default.")] = None,
-    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
+    allow_import: AllowImport = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Play fresh episodes with the best policy of a run, greedily."""

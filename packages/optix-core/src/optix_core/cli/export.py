@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optix_core.cli.console import AllowImport
+
 if TYPE_CHECKING:
     from optix_core.training import TrainPlan
     from optix_protocol import BaseAgent
@@ -18,7 +20,7 @@ _TOLERANCE = 1e-4
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     out: Annotated[Path | None, typer.Argument(help="The model; RUN.onnx by default.", metavar="[OUT]")] = None,
-    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
+    allow_import: AllowImport = None,
 ) -> None:
     """Write the best policy of a run as an ONNX model: raw observations in, greedy actions out."""
     from optix_core.checkpoints import RunDirectory

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from optix_core.cli.console import AllowImport
+
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     max_env_steps: Annotated[int | None, typer.Option(min=1, help="New budget of training steps, in all.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="New budget of seconds, in all.")] = None,
-    allow_import: Annotated[str | None, typer.Option(help="Module of the run's environment, if it has one.")] = None,
+    allow_import: AllowImport = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
     """Go on with a run that was killed or interrupted, exactly where it was, or give a finished one more.

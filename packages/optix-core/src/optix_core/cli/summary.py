@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
-from optix_core.cli.console import VERDICT_STYLES, facts
+from optix_core.cli.console import VERDICT_STYLES, facts, next_command
 from optix_core.loop.budget import StopReason
 from optix_core.reporting.story import plain_reason
 from optix_core.reporting.text import certainty, duration, number, steps
@@ -40,8 +39,8 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     lines["time"] = f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s"
     policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
     lines["run"] = f"{directory}{policy}"
-    path = shlex.quote(directory)
-    lines["next"] = Text(f"optix explain {path}\noptix eval {path}", style="cyan")
+    commands = (next_command(command, directory, plan) for command in ("explain", "eval"))
+    lines["next"] = Text("\n".join(commands), style="cyan")
     title = f"{result.env_id}, {result.algorithm} ({result.backend}), seed {result.seed}"
     good = result.stop_reason == StopReason.CONVERGED
     border = "green" if good else ("red" if result.verdict in ("NO_SIGNAL", "DEGRADING") else "yellow")

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from optix_core.loop import RunResult
-    from optix_core.training import TrainPlan
+    from optix_core.training import TrainConfig, TrainPlan
 
 RUNS = Path("runs")
 ENDED = frozenset({"converged", "no_signal", "budget_env_steps", "budget_episodes", "budget_seconds", "diverged"})
@@ -32,7 +32,11 @@ def train(
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Budget of training time in seconds.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Hyperparameter or setting of the loop; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Hyperparameter or setting of the loop or its monitor (`optix settings` lists them); repeatable.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this run, if its directory holds it.")] = False,
@@ -44,19 +48,20 @@ def train(
     """
     from optix_core.training import TrainConfig, TrainPlan
 
-    plan = TrainPlan.of(
-        TrainConfig(
-            env_id=env_id,
-            backend=backend,
-            algorithm=algorithm,
-            seed=seed,
-            n_envs=n_envs,
-            max_env_steps=max_env_steps,
-            max_seconds=max_seconds,
-            device=device,
-            overrides=parse_overrides(set_ or []),
-        )
+    config = TrainConfig(
+        env_id=env_id,
+        backend=backend,
+        algorithm=algorithm,
+        seed=seed,
+        n_envs=n_envs,
+        max_env_steps=max_env_steps,
+        max_seconds=max_seconds,
+        device=device,
+        overrides=parse_overrides(set_ or []),
     )
+    plan = TrainPlan.of(config)
+    if resume and num_seeds is None:
+        plan = with_stored_memory(plan, config, out or default_directory(plan, resume=True))
     if num_seeds is not None:
         from optix_core.cli.seeds import run_seeds
         from optix_core.errors import ConfigError
@@ -69,7 +74,7 @@ def train(
 
 def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> int:
     """Train by a plan, with progress and a last word, and return the exit code."""
-    from optix_core.cli.console import fail, make_console, shown_path
+    from optix_core.cli.console import fail, make_console, next_command, shown_path
     from optix_core.cli.progress import TrainProgress
     from optix_core.cli.summary import result_panel
     from optix_core.errors import OptixError
@@ -94,7 +99,7 @@ def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> 
         console.print(result_panel(result, plan, shown_path(directory), console))
     if result.stop_reason == StopReason.INTERRUPTED:
         where = shown_path(directory)
-        fail(f"interrupted. {_what_was_saved(result, where)} Go on with: optix resume {where}")
+        fail(f"interrupted. {_what_was_saved(result, where)} Go on with: {next_command('resume', where, plan)}")
         return 2
     return 0
 
@@ -113,8 +118,30 @@ def finished_result(plan: TrainPlan, directory: Path) -> RunResult | None:
     return RunResult.from_dict(result)
 
 
+def with_stored_memory(plan: TrainPlan, config: TrainConfig, directory: Path) -> TrainPlan:
+    """Return the plan with the replay capacity of the run that goes on, unless the user names one.
+
+    It was chosen by the budget and by the memory that was free then, and both may differ now.
+    """
+    from dataclasses import replace
+
+    from optix_core.agents.backends import load_backend, our_name_of
+    from optix_core.checkpoints import RunDirectory, is_run_directory
+
+    names = our_name_of(load_backend(plan.backend).algorithms()[plan.algorithm])
+    asked = any(names.get(name.rpartition(".")[2]) == "capacity" for name in config.overrides)
+    if asked or "capacity" not in plan.hyperparams or not is_run_directory(directory):
+        return plan
+    with RunDirectory.open(directory) as run:
+        kept = run.read_run().get("hyperparams")
+    capacity = kept.get("capacity") if isinstance(kept, dict) else None
+    if not isinstance(capacity, int):
+        return plan
+    return replace(plan, hyperparams={**plan.hyperparams, "capacity": capacity})
+
+
 def _stored(run: dict[str, Any], plan: TrainPlan) -> TrainPlan:
-    return type(plan).from_dict(run, allow_import=plan.env_id.rpartition(":")[0] or None)
+    return type(plan).from_dict(run, allow_import=plan.foreign_modules)
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:

@@ -22,13 +22,15 @@ from optix_core.agents.backends import (
 )
 from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.convergence import ConvergenceMonitor
+from optix_core.data.capacity import check_capacity, fitting_capacity, row_bytes
 from optix_core.environments import EnvSpec
-from optix_core.errors import ConfigError, whole_number
+from optix_core.errors import ConfigError, suggest, whole_number
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_core.training.defaults import recipe, usual_algorithm
+from optix_core.training.settings import loop_settings, monitor_settings
 from optix_protocol import (
     AlgorithmInfo,
     BaseAgent,
@@ -94,6 +96,7 @@ class LoopSettings:
             (:class:`optix_protocol.SupportsFusedTraining`); None: wherever that is possible.
         clip_rewards: learn from rewards clipped to -1..1; scores and results stay raw.
         episodic_life: while training, a lost life of an Atari game ends the episode; training scores are then per life.
+        monitor: further settings of the monitor that differ from its defaults, by name; ``--set`` takes each by itself.
     """
 
     window_size: int = 256
@@ -108,6 +111,7 @@ class LoopSettings:
     fused: bool | None = None
     clip_rewards: bool = False
     episodic_life: bool = False
+    monitor: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +176,8 @@ class TrainPlan:
         n_envs = min(n_envs, budget)
         settings = _loop_settings({"window_size": family.window_size, **family.loop, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
+        if _has_replay(info) and "capacity" not in asked:
+            hyperparams["capacity"] = _capacity(info, hyperparams, spec, budget, n_envs * settings.window_size)
         if settings.early_plateau_fraction is None:
             # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
             settings = replace(settings, early_plateau_fraction=0.075 if config.max_env_steps else 0.0)
@@ -195,12 +201,12 @@ class TrainPlan:
         return replace(plan, loop=replace(settings, fused=pipeline is not None))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, allow_import: str | None = None) -> TrainPlan:
+    def from_dict(cls, values: Mapping[str, Any], *, allow_import: str | Iterable[str] | None = None) -> TrainPlan:
         """Rebuild a plan from a ``run.json``, which is data and not trusted.
 
         Args:
             values: its contents.
-            allow_import: the module of the environment that may be imported, if its id names one (``module:Name-v0``).
+            allow_import: the modules that may be imported: the environment's, if its id names one (``module:Name-v0``).
 
         Raises:
             ConfigError: something is missing (the run was not started by ``optix train``), of the wrong type, or names
@@ -219,7 +225,8 @@ class TrainPlan:
         if not 1 <= known["n_envs"] <= MAX_ENVS:
             raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
         module, colon, _ = known["env_id"].rpartition(":")
-        if colon and module != allow_import and module not in sys.modules:
+        allowed = {allow_import} if isinstance(allow_import, str) else set(allow_import or ())
+        if colon and module not in allowed and module not in sys.modules:
             raise ConfigError(
                 f"The environment of this run lives in module '{module}', which would be imported: add "
                 f"--allow-import {module} if you trust the run directory."
@@ -229,6 +236,12 @@ class TrainPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         return asdict(self)
+
+    @property
+    def foreign_modules(self) -> tuple[str, ...]:
+        """The modules that the environment comes from, which somebody who reads ``run.json`` must trust."""
+        module, colon, _ = self.env_id.rpartition(":")
+        return (module,) if colon else ()
 
     @property
     def env_spec(self) -> EnvSpec:
@@ -284,9 +297,23 @@ class TrainPlan:
                 margin_fraction=self.loop.margin_fraction,
                 alpha=self.loop.alpha,
                 early_plateau_fraction=self.loop.early_plateau_fraction or 0.0,
+                **self.loop.monitor,
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from error
+
+    def _check_memory(self) -> None:
+        """Refuse a replay memory that this machine cannot hold, before anything is written."""
+        info = load_backend(self.backend).algorithms().get(self.algorithm)
+        capacity = self.hyperparams.get("capacity")
+        if info is None or not _has_replay(info) or not isinstance(capacity, int | float):
+            return
+        row = row_bytes(
+            self.env_spec.observation_space,
+            self.env_spec.action_space,
+            frame_stack=self.hyperparams.get("frame_stack", 1),
+        )
+        check_capacity(int(capacity), row=row, budget=self.max_env_steps)
 
     def build(self, out: str | Path | None, *, callbacks: Iterable[LoopCallback] = (), **kwargs: Any) -> RLOptimizer:
         """Build the loop; ``run()`` starts it.
@@ -296,6 +323,7 @@ class TrainPlan:
             callbacks: hear what happens.
             kwargs: further arguments of :class:`RLOptimizer`.
         """
+        self._check_memory()
         agent = self.make_agent()
         return RLOptimizer(
             agent,
@@ -315,33 +343,73 @@ class TrainPlan:
         )
 
 
+def _has_replay(info: AlgorithmInfo) -> bool:
+    """Whether an algorithm learns from a replay memory whose size is a hyperparameter."""
+    return not info.on_policy and isinstance(info.default_hyperparams.get("capacity"), int)
+
+
+def _capacity(info: AlgorithmInfo, hyperparams: Mapping[str, Any], spec: EnvSpec, budget: int, window: int) -> int:
+    """Choose the size of the replay memory: the usual one, as far as the budget fills it and this machine holds it.
+
+    Args:
+        info: the algorithm.
+        hyperparams: what was chosen so far.
+        spec: the environment.
+        budget: environment steps of the run.
+        window: environment steps of a window; a few of them must fit.
+    """
+    chosen = {**info.default_hyperparams, **hyperparams}
+    numbers = {name: value for name, value in chosen.items() if isinstance(value, int | float)}
+    stack = int(numbers.get("frame_stack", 1))
+    least = max(int(numbers.get("learning_starts", 0)) + 1, (3 + stack) * window + 64 * int(numbers.get("n_step", 1)))
+    wanted = int(chosen["capacity"])
+    if least >= wanted:  # the agent says what contradicts what
+        return wanted
+    row = row_bytes(spec.observation_space, spec.action_space, frame_stack=stack)
+    return fitting_capacity(wanted, row=row, budget=budget, least=least)
+
+
 def _sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of the loop and the hyperparameters among overrides, by our names.
 
     Raises:
         ConfigError: an unknown key, or two names of one thing with two values.
     """
-    loop_names = {f.name for f in fields(LoopSettings)}
+    loop_names = set(loop_settings())
     names = our_name_of(info)
+    of_monitor = monitor_settings().keys() - loop_names
     if info.on_policy:
         names = {**dict.fromkeys(WINDOW, "window_size"), **names}
     loop: dict[str, Any] = {}
     hyperparams: dict[str, Any] = {}
-    for name, value in overrides.items():
-        ours = name if name in loop_names else names.get(name)
-        if ours is None and name in ADVICE:
-            raise ConfigError(f"'{name}' {ADVICE[name]}")
-        if ours is None:
-            known = loop_names | set(names)
-            close = difflib.get_close_matches(name, known, n=1)
-            listed = ", ".join(sorted(loop_names | set(info.default_hyperparams)))
-            hint = f"Did you mean '{close[0]}'?" if close else f"Known: {listed}."
-            raise ConfigError(f"Unknown key '{name}'. {hint}")
-        kept = loop if ours in loop_names else hyperparams
+    monitor: dict[str, Any] = {}
+    for given, value in overrides.items():
+        group, dot, name = given.rpartition(".")
+        if dot and group not in ("loop", info.name):
+            raise ConfigError(f"'{given}' is in no group of settings: say loop.{name} or {info.name}.{name}.")
+        of_loop = name in loop_names | of_monitor and group != info.name
+        ours = names.get(name) if group != "loop" else None
+        if of_loop and ours is not None:
+            both = f"loop.{name} or {info.name}.{name}"
+            raise ConfigError(f"'{name}' is a setting of the loop and one of {info.name}: say {both}.")
+        if of_loop:
+            kept, ours = (monitor if name in of_monitor else loop), name
+        elif ours is None:
+            raise _unknown_key(name, info, loop_names | of_monitor | set(names))
+        else:
+            kept = loop if ours == "window_size" else hyperparams
         if ours in kept and kept[ours] != value:
             raise ConfigError(f"{name}={value} is given as {ours}={kept[ours]}, too: they are one, give one of them.")
         kept[ours] = value
-    return loop, hyperparams
+    return ({**loop, "monitor": monitor} if monitor else loop), hyperparams
+
+
+def _unknown_key(name: str, info: AlgorithmInfo, known: Iterable[str]) -> ConfigError:
+    if name in ADVICE:
+        return ConfigError(f"'{name}' {ADVICE[name]}")
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else f"Known are those of `optix settings {info.name}`."
+    return ConfigError(f"Unknown key '{name}'. {hint}")
 
 
 def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:
@@ -355,7 +423,7 @@ def load_policy(
     mode: PolicyMode = "greedy",
     num_envs: int = 1,
     seed: int = 0,
-    allow_import: str | None = None,
+    allow_import: str | Iterable[str] | None = None,
 ) -> Policy:
     """Load the policy that a run of ``optix train`` ended with, to act with it.
 
@@ -437,7 +505,21 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
             raise ConfigError(f"{name} must be a finite number, got {value!r}.")
     if settings.fused is not None and not isinstance(settings.fused, bool):
         raise ConfigError(f"fused must be true or false, got {settings.fused!r}.")
+    _check_monitor(settings.monitor)
     for name in ("rollback_on_degradation", "clip_rewards", "episodic_life"):
         if not isinstance(getattr(settings, name), bool):
             raise ConfigError(f"{name} must be true or false, got {getattr(settings, name)!r}.")
     return settings
+
+
+def _check_monitor(values: Any) -> None:
+    """Refuse what is no setting of the monitor or no number; the monitor itself checks ranges."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"monitor must hold settings by name, got {values!r}.")
+    known = monitor_settings()
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"The monitor has no setting '{name}'.{suggest(name, known)} See `optix settings`.")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number and not (value is None and known[name].default is None):
+            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
