@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from optix_protocol import LoopCallback
+from optix_protocol import HyperparamSet, LoopCallback
 
 
 def test_an_update_that_diverges_is_rolled_back(loop, skill_agent, events):
@@ -81,3 +81,57 @@ def test_a_damaged_policy_is_detected_rolled_back_and_recovers(loop, skill_agent
 def test_a_healthy_plateau_is_never_rolled_back(loop, events):
     loop(noise=1.0, rollback_on_degradation=True, max_env_steps=40 * 300).run()
     assert not events("rollback")
+
+
+def test_a_rollback_brings_back_the_version_of_the_hyperparameters_with_their_values(loop, events, skill_agent):
+    """Windows are stamped with what trained them, and no number is given to two sets of values."""
+    stamped = []
+
+    class Exact(skill_agent):
+        learned_with_half = 0
+
+        def act(self, observation):
+            self.acted_with = self.params["rate"]
+            return super().act(observation)
+
+        def learn(self, episode_data):
+            stamped.append((episode_data.hyperparam_version, self.acted_with))
+            super().learn(episode_data)
+            self.learned_with_half += self.params["rate"] == 0.5
+            return {"loss": np.nan if self.learned_with_half == 2 and self.params["rate"] == 0.5 else 1.0}
+
+        def training_state(self):
+            return {"skill": self.skill, "learned": self.learned, "params": dict(self.params)}
+
+        def restore_training_state(self, state):
+            self.skill, self.learned, self.params = state["skill"], state["learned"], dict(state["params"])
+
+    class Tuner:
+        asked = 0
+
+        def suggest(self, current, metrics):
+            self.asked += 1
+            rate = {60: 0.5, 100: 0.25, 140: 0.125}.get(self.asked)
+            return None if rate is None else HyperparamSet(params={**current.params, "rate": rate})
+
+        def on_improvement(self, snapshot):
+            pass
+
+        def on_plateau(self, episode_id, state):
+            pass
+
+        def is_probing(self):
+            return False
+
+    loop(agent=Exact(lambda k: min(1.0, k / 100)), optimizer=Tuner(), max_env_steps=40 * 200, noise=0.0).run()
+    assert events("rollback")
+    rates = {}
+    for version, rate in stamped:
+        assert rates.setdefault(version, rate) == rate
+    assert rates[0] == 1.0 and rates[1] == 0.5
+    at = [version for version, _ in stamped]
+    assert 0 in at[at.index(1) :]  # the old number came back with the old values
+    assert sorted(rates) == list(range(len(rates))) and len(set(rates.values())) == len(rates)
+    assert {event["version"]: event["changed"]["rate"] for event in events("hyperparams")} == {
+        version: rate for version, rate in rates.items() if version
+    }

@@ -2,7 +2,14 @@
 
 from types import SimpleNamespace
 
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from optix_core import VectorBatchPipeline
+from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop.validation import MAX_VALIDATION_WINDOWS, Validation
+from optix_protocol import EvalMetrics
 
 
 class Windows:
@@ -57,3 +64,96 @@ def test_restored_counters_go_on_alike():
     second.restore_counters(first.counters())
     for window in range(30, 60):
         assert (measure(first, source, 50 * window, 3) is None) == (measure(second, source, 50 * window, 3) is None)
+
+
+class Pays(gym.Env):
+    """Pays its action. The first episode after a seeded reset has ``lengths[seed % 2]`` steps, all others one step."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,), np.float32), gym.spaces.Discrete(100)
+
+    def __init__(self, lengths=(100, 100)):
+        self.lengths = lengths
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.length = 0, 1 if seed is None else self.lengths[seed % 2]
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), float(action), self.t >= self.length, False, {}
+
+
+class Constant:
+    """An agent whose policy always does the same."""
+
+    action = 0
+
+    def make_policy(self, mode, *, num_envs, seed):
+        action = self.action
+        return SimpleNamespace(act=lambda seen: np.full(len(seen), action), reset=lambda done=None: None)
+
+    def act(self, observation):
+        raise AssertionError("validation plays a frozen policy")
+
+    learn = get_hyperparams = set_hyperparams = save_weights = load_weights = None
+
+
+def validated(actions, evaluator=None, *, env=Pays, window_size=64, n_envs=2):
+    """Return the validation and what it measured, policy by policy."""
+    agent = Constant()
+    pipeline = VectorBatchPipeline(env, agent, n_envs=n_envs, window_size=window_size, mode="greedy")
+    validation, found, said = Validation(pipeline=pipeline), [], []
+    for version, agent.action in enumerate(actions):
+        pipeline.policy_changed(policy_version=version, hyperparam_version=0)
+        found.append(
+            validation.measure(
+                trained_env_steps=10**9, interval=1, evaluator=evaluator or ReturnEvaluator(), on_failure=said.append
+            )
+        )
+    pipeline.close()
+    return validation, found, said
+
+
+@pytest.mark.parametrize("window_size", [64, 100, 128, 7])
+def test_every_policy_is_measured_on_episodes_of_its_own(window_size):
+    actions = (0, 1, 0, 1, 1) if window_size > 7 else (0, 1)
+    _, found, _ = validated(actions, window_size=window_size)
+    assert [metrics.primary_score for metrics in found] == [100.0 * action for action in actions]
+    assert all(metrics.metrics["episodes"] == 2 for metrics in found)
+
+
+def test_a_short_episode_counts_no_more_than_a_long_one():
+    """The first end would score short episodes only, and all ends the many that follow a short one."""
+    _, found, _ = validated((1,) * 6, env=lambda: Pays((2, 30)), window_size=5, n_envs=8)
+    for metrics in found:
+        assert metrics.metrics["episodes"] == 8
+    assert np.mean([metrics.metrics["episode_length"] for metrics in found]) == pytest.approx(16, abs=5)
+
+
+def test_a_score_without_ends_sees_the_rows_of_first_episodes_only():
+    seen = []
+
+    class Daily(ReturnEvaluator):
+        def score(self, episode_data, train_diagnostics):
+            episode_data.check()
+            rewards = episode_data.flat(episode_data.rewards)
+            seen.append(len(rewards))
+            return EvalMetrics(primary_score=float(rewards.mean())) if len(episode_data.episode_returns) else None
+
+    validation, found, _ = validated((3,), Daily(), env=lambda: Pays((20, 20)), window_size=16)
+    assert found[0].primary_score == 3 and seen[-1] == 2 * 20
+    assert validation.num_env_steps == 2 * 32  # what was played is paid for, scored or not
+
+    class Streaming(ReturnEvaluator):
+        def score(self, episode_data, train_diagnostics):
+            return EvalMetrics(primary_score=float(episode_data.num_env_steps))
+
+    validation, found, _ = validated((3,), Streaming(), env=lambda: Pays((10**6, 10**6)), window_size=16)
+    assert found[0].primary_score == validation.num_env_steps == 32
+
+
+def test_an_episode_without_end_is_given_up_with_what_there_is():
+    validation, found, said = validated((1,), env=lambda: Pays((10**6, 10**6)), window_size=4)
+    assert found == [None] and len(said) == 1
+    assert validation.num_env_steps == MAX_VALIDATION_WINDOWS * 8

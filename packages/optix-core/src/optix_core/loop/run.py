@@ -92,6 +92,8 @@ class Run:
     _diagnostics: dict[str, float] = field(default_factory=dict)
     _policy_version: int = 0
     _hyperparam_version: int = 0
+    _hyperparam_versions: int = 0  # how many changes there have been; a number is never given twice
+    _safe_hyperparam_version: int = 0
     _num_confirmations: int = 0
     _num_greedy_tests: int = 0
 
@@ -249,6 +251,8 @@ class Run:
             "diagnostics": dict(self._diagnostics),
             "policy_version": self._policy_version,
             "hyperparam_version": self._hyperparam_version,
+            "hyperparam_versions": self._hyperparam_versions,
+            "safe_hyperparam_version": self._safe_hyperparam_version,
             "num_confirmations": self._num_confirmations,
             "num_greedy_tests": self._num_greedy_tests,
             **self.validation.counters(),
@@ -265,6 +269,9 @@ class Run:
         self._diagnostics = dict(state["diagnostics"])
         self._policy_version = int(state["policy_version"])
         self._hyperparam_version = int(state["hyperparam_version"])
+        # absent in states of release 0.1
+        self._hyperparam_versions = int(state.get("hyperparam_versions", self._hyperparam_version))
+        self._safe_hyperparam_version = int(state.get("safe_hyperparam_version", self._hyperparam_version))
         self._num_confirmations = int(state["num_confirmations"])
         self._num_greedy_tests = int(state.get("num_greedy_tests", 0))  # absent in states of release 0.1
         self.validation.restore_counters(state)
@@ -336,6 +343,7 @@ class Run:
             self.best = snapshot
             if is_on_policy(self.agent) and isinstance(self.agent, SupportsTrainingState):
                 self.safe_state = self.agent.training_state()
+                self._safe_hyperparam_version = self._hyperparam_version
             self.callbacks.on_improvement(snapshot)
             if self.optimizer is not None:
                 self.optimizer.on_improvement(snapshot)
@@ -375,6 +383,8 @@ class Run:
         if self.safe_state is not None:
             assert isinstance(self.agent, SupportsTrainingState)
             self.agent.restore_training_state(self.safe_state)
+            if dict(self.agent.get_hyperparams().params) == dict(self.best.hyperparams.params):
+                self._hyperparam_version = self._safe_hyperparam_version  # of the values that came back
         else:
             self.registry.load(self.agent, self.best.snapshot_id)
         self._policy_version += 1
@@ -394,7 +404,8 @@ class Run:
         if asked is None or all(name in old and old[name] == value for name, value in asked.items()):
             return
         self.agent.set_hyperparams(asked)
-        self._hyperparam_version += 1
+        self._hyperparam_versions += 1
+        self._hyperparam_version = self._hyperparam_versions
         new = self.agent.get_hyperparams()  # by the agent's own names, whatever those that the tuner uses
         changed = {name: value for name, value in new.items() if name not in before or before[name] != value}
         self.journal.append(events.Hyperparams(changed=plain(changed), version=self._hyperparam_version))

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from optix_core.loop.budget import EVALUATION_SHARE
-from optix_protocol import BaseEvaluator, BasePipeline, EvalMetrics
+from optix_protocol import BaseEvaluator, BasePipeline, EpisodeData, EvalMetrics
+
+
+@runtime_checkable
+class BeginsEpisodes(Protocol):
+    """A pipeline that can drop the episodes in hand."""
+
+    def begin_episodes(self) -> None:
+        """Let the next window begin with new episodes in every environment."""
+        ...
+
 
 MAX_VALIDATION_WINDOWS = 50
 """A validation that has seen no end of an episode after so many windows is given up."""
@@ -38,7 +50,9 @@ class Validation:
     ) -> EvalMetrics | None:
         """Measure the policy if that is due and within its share of the steps; called for every training window.
 
-        It goes on until an episode has ended, because a window without one is no evidence.
+        A pipeline that can (:class:`BeginsEpisodes`) begins new episodes, so that nothing that another policy did
+        counts, and goes on until each environment has ended its first. Only these are scored: whichever ended first
+        would favour short ones. Of any other pipeline, windows are taken until one has a score.
 
         Args:
             trained_env_steps: steps of training so far, the window in hand included.
@@ -53,17 +67,35 @@ class Validation:
         if self._windows_since < interval or not affordable:
             return None
         before = self.num_env_steps
-        for held_out in islice(self.pipeline.windows(), MAX_VALIDATION_WINDOWS):
-            self.num_env_steps += held_out.num_env_steps
-            metrics = evaluator.score(held_out, {})
-            if metrics is not None:
-                break
+        if isinstance(self.pipeline, BeginsEpisodes):
+            self.pipeline.begin_episodes()
+            metrics = self._score_first_episodes(evaluator)
         else:
+            metrics = next((found for window in self._windows() if (found := evaluator.score(window, {}))), None)
+        if metrics is None:
             on_failure(f"No episode ended in {MAX_VALIDATION_WINDOWS} windows of validation: make its windows longer.")
-            metrics = None
         self._windows_since = 0
         self._cost = self.num_env_steps - before
         return metrics
+
+    def _windows(self) -> Iterator[EpisodeData]:
+        assert self.pipeline is not None
+        for window in islice(self.pipeline.windows(), MAX_VALIDATION_WINDOWS):
+            self.num_env_steps += window.num_env_steps
+            yield window
+
+    def _score_first_episodes(self, evaluator: BaseEvaluator) -> EvalMetrics | None:
+        """Score what each environment did until the end of its first episode, all windows taken as one."""
+        taken: list[EpisodeData] = []
+        for window in self._windows():
+            taken.append(window)
+            ended = np.any([part.done.any(axis=0) for part in taken], axis=0)
+            if ended.all():
+                break
+            # A score of the user's own may need no end of an episode.
+            if not ended.any() and (metrics := evaluator.score(first_episodes(taken), {})) is not None:
+                return metrics
+        return evaluator.score(first_episodes(taken), {}) if taken else None
 
     def counters(self) -> dict[str, Any]:
         """Return what the future depends on, the pipeline apart."""
@@ -78,3 +110,31 @@ class Validation:
         self.num_env_steps = int(state["validation_steps"])
         self._windows_since = int(state["windows_since_validation"])
         self._cost = int(state["validation_cost"])
+
+
+def first_episodes(windows: Sequence[EpisodeData]) -> EpisodeData:
+    """Join successive windows to one, in which nothing after the first episode of each environment is valid."""
+    done = np.concatenate([window.done for window in windows])
+    counts = done.astype(np.int64)
+    kept = np.cumsum(counts, axis=0) - counts == 0  # up to and with the first end
+    ends = np.argwhere(done)
+    first = kept[ends[:, 0], ends[:, 1]]
+
+    def join(name: str) -> Any:
+        return np.concatenate([getattr(window, name) for window in windows])
+
+    return replace(
+        windows[0],
+        observations=join("observations"),
+        actions=join("actions"),
+        rewards=join("rewards"),
+        terminated=join("terminated") & kept,
+        truncated=join("truncated") & kept,
+        valid=join("valid") & kept,
+        last_observation=windows[-1].last_observation,
+        final_observations=join("final_observations")[first],
+        episode_returns=join("episode_returns")[first],
+        episode_lengths=join("episode_lengths")[first],
+        behaviour_log_probs=None,
+        intrinsic_rewards=None,
+    )

@@ -148,6 +148,12 @@ class VectorBatchPipeline:
         self._versions = (policy_version, hyperparam_version)
         self._policy = None
 
+    def begin_episodes(self) -> None:
+        """Drop the episodes in hand: the next window begins new ones, from seeds that follow from the pipeline's."""
+        self._observation = None
+        if self._policy is not None:
+            self._policy.reset()
+
     def collect(self) -> EpisodeData:
         """Step every environment ``window_size`` times and return what happened."""
         if self._closed:
