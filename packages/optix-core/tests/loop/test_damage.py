@@ -111,7 +111,7 @@ def test_a_rollback_brings_back_the_version_of_the_hyperparameters_with_their_va
 
         def suggest(self, current, metrics):
             self.asked += 1
-            rate = {60: 0.5, 100: 0.25, 140: 0.125}.get(self.asked)
+            rate = {58: 0.5, 100: 0.25, 140: 0.125}.get(self.asked)
             return None if rate is None else HyperparamSet(params={**current.params, "rate": rate})
 
         def on_improvement(self, snapshot):
