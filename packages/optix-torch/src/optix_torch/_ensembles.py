@@ -1,9 +1,11 @@
 """Networks of the same shape that run together: the twin critics of SAC and TD3, and actors as ensembles of one.
 
-Dense networks are run by hand-written kernels, everything else by autograd. What the kernels bring, measured on a CPU
-with 256 x 256 networks and batches of 256: oneDNN's fused linear layer, which torch's own ``Linear`` does not use for
-float32, takes half the time of the default matrix product on AMD processors; the critic's weight gradients, which the
-actor's loss does not need, are not computed; nothing is recorded. On a GPU the members are one batched product.
+Dense networks are run by hand-written kernels, everything else by autograd. What the kernels bring, measured on CPUs
+with 256 x 256 networks and batches of 256: the critic's weight gradients, which the actor's loss does not need, are not
+computed, nor is what a row of zeros would only multiply; nothing is recorded. Where there is AVX-512, oneDNN's fused
+linear layer, which torch's own ``Linear`` does not use for float32, takes half the time of the default matrix product
+on AMD processors; without AVX-512 the default product is faster by a tenth to a fourth. On a GPU the members are one
+batched product.
 """
 
 from __future__ import annotations
@@ -82,12 +84,16 @@ _KERNELS = ("identity", "relu", "tanh")
 _ONEDNN_LINEAR: Callable[..., Any] | None = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
     else None
 )
-"""``linear(x, weight, bias, activation, [], "")``, where torch was built with oneDNN."""
+"""``linear(x, weight, bias, activation, [], "")``, where torch was built with oneDNN and the CPU has AVX-512."""
 
 _WORTH_ONEDNN = 1_000_000
 """Below so many multiplications the default product, which starts sooner, is faster."""
+
+_MANY_ROWS = 0.75
+"""Above this share of rows it is sooner done with all of them than with a selection."""
 
 
 class DenseEnsemble:
@@ -155,46 +161,65 @@ class _Chain:
 
     def infer(self, x: Tensor) -> list[Tensor]:
         """Return the input and every layer's output."""
-        values = [x.to(self._dtype)]
+        values = [self._cast(x)]
         for weight, bias, activation in zip(self._weights, self._biases, self._activations, strict=True):
-            values.append(self._affine(values[-1], weight.to(self._dtype), bias.to(self._dtype), activation))
+            values.append(self._affine(values[-1], self._cast(weight), self._cast(bias), activation))
         return values
 
     def backward(self, gradient: Tensor) -> None:
-        for layer, inner in self._going_down(gradient):
+        for layer, inner in self._going_down(gradient, self._values):
             weight_gradient, bias_gradient = self._gradients[layer]
-            weight_gradient.copy_(self._product(inner.mT, self._values[layer].mT))
+            self._product(inner.mT, self._values[layer].mT, out=weight_gradient)
             torch.sum(inner, -2, dtype=torch.float32, out=bias_gradient)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
-        *_, (_, first) = self._going_down(gradient)
-        return self._product(first, self._weights[0].to(self._dtype).mT)
+        """Return ``[B, in]``; rows that are zero, as those that the other critic judges, are not multiplied."""
+        rows = gradient.any(1).nonzero().squeeze(1)
+        if len(rows) > _MANY_ROWS * len(gradient):
+            return self._input_gradient(gradient, self._values)
+        some = self._input_gradient(gradient[rows], [self._values[0], *(value[rows] for value in self._values[1:])])
+        return some.new_zeros(len(gradient), some.shape[1]).index_copy_(0, rows, some)
 
-    def _going_down(self, gradient: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _input_gradient(self, gradient: Tensor, values: Sequence[Tensor]) -> Tensor:
+        *_, (_, first) = self._going_down(gradient, values)
+        return self._product(first, self._cast(self._weights[0]).mT)
+
+    def _going_down(self, gradient: Tensor, values: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield each layer from the last to the first with the gradient of what it adds up, before its activation."""
-        gradient = gradient.to(self._dtype)
+        gradient = self._cast(gradient)
         for layer in reversed(range(len(self._weights))):
             if self._activations[layer] == "relu":
-                gradient = torch.ops.aten.threshold_backward(gradient, self._values[layer + 1], 0)
+                gradient = torch.ops.aten.threshold_backward(gradient, values[layer + 1], 0)
             elif self._activations[layer] == "tanh":
-                gradient = torch.ops.aten.tanh_backward(gradient, self._values[layer + 1])
+                gradient = torch.ops.aten.tanh_backward(gradient, values[layer + 1])
             yield layer, gradient
             if layer:
-                gradient = self._product(gradient, self._weights[layer].to(self._dtype).mT)
+                gradient = self._product(gradient, self._cast(self._weights[layer]).mT)
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor if tensor.dtype is self._dtype else tensor.to(self._dtype)
 
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
         """Return ``activation(x weight^T + bias)`` for ``[B, in]``, ``[out, in]``, ``[out]``."""
-        if _ONEDNN_LINEAR is None or len(x) * weight.numel() < _WORTH_ONEDNN:
+        if _ONEDNN_LINEAR is None or not self._is_worth_onednn(x, weight):
             return _activate(torch.addmm(bias, x, weight.mT), activation)
         fused: Tensor = _ONEDNN_LINEAR(x, weight, bias, "none" if activation == "identity" else activation, [], "")
         return fused
 
-    def _product(self, a: Tensor, b_transposed: Tensor) -> Tensor:
-        """Return ``a b`` for ``[m, k]`` and b's transpose ``[n, k]``."""
-        if _ONEDNN_LINEAR is None or len(a) * b_transposed.numel() < _WORTH_ONEDNN:
-            return torch.mm(a, b_transposed.mT)
-        product: Tensor = _ONEDNN_LINEAR(a, b_transposed, None, "none", [], "")
-        return product
+    def _product(self, a: Tensor, b_transposed: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``a b`` for ``[m, k]`` and b's transpose ``[n, k]``; ``out`` takes it in float32."""
+        if _ONEDNN_LINEAR is not None and self._is_worth_onednn(a, b_transposed):
+            product: Tensor = _ONEDNN_LINEAR(a, b_transposed, None, "none", [], "")
+        elif out is not None and out.dtype is self._dtype:
+            return self._multiply(a, b_transposed.mT, out=out)
+        else:
+            product = self._multiply(a, b_transposed.mT)
+        return product if out is None else out.copy_(product)
+
+    _multiply: Callable[..., Tensor] = staticmethod(torch.mm)
+
+    def _is_worth_onednn(self, a: Tensor, b_transposed: Tensor) -> bool:
+        return a.shape[0] * b_transposed.numel() >= _WORTH_ONEDNN
 
 
 class _BatchedChain(_Chain):
@@ -218,8 +243,13 @@ class _BatchedChain(_Chain):
     def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
         return _activate(torch.baddbmm(bias.unsqueeze(1), x, weight.mT), activation)
 
-    def _product(self, a: Tensor, b_transposed: Tensor) -> Tensor:
-        return torch.bmm(a, b_transposed.mT)
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        return self._input_gradient(gradient, self._values)
+
+    _multiply = staticmethod(torch.bmm)
+
+    def _is_worth_onednn(self, a: Tensor, b_transposed: Tensor) -> bool:  # noqa: ARG002
+        return False
 
 
 def _activate(x: Tensor, activation: str) -> Tensor:
