@@ -43,6 +43,19 @@ def judge(ensemble, flat):
     return outputs, parameters, inputs
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_rows_of_zeros_add_nothing_to_the_gradient_of_the_inputs(share, monkeypatch):
+    networks, _ = make_networks()
+    observations, actions, gradient = torch.randn(33, 3), torch.randn(33, 2), torch.randn(2, 33, 3)
+    mine = torch.rand(33, 1) < share
+    gradient *= torch.stack([mine, ~mine])  # as of the smaller of two critics
+    ensemble = make_ensemble(networks, CPU)
+    ensemble.forward(observations, actions)
+    everything = ensemble.input_gradient(gradient)
+    monkeypatch.setattr(_ensembles, "_WORTH_SELECTING", 0)
+    torch.testing.assert_close(ensemble.input_gradient(gradient), everything)
+
+
 def ensemble_outputs(ensemble):
     return ensemble.infer(torch.zeros(1, 3), torch.zeros(1, 2))
 

@@ -92,6 +92,9 @@ _ONEDNN_LINEAR: Callable[..., Any] | None = (
 _WORTH_ONEDNN = 1_000_000
 """Below so many multiplications the default product, which starts sooner, is faster."""
 
+_WORTH_SELECTING = 1_000_000
+"""Below so many multiplications all rows are sooner multiplied than some selected."""
+
 _MANY_ROWS = 0.75
 """Above this share of rows it is sooner done with all of them than with a selection."""
 
@@ -154,6 +157,7 @@ class _Chain:
         self._gradients = [(_gradient(layer.linear.weight), _gradient(layer.linear.bias)) for layer in layers]
         self._dtype = dtype
         self._values: list[Tensor] = []
+        self._transpose()
 
     def forward(self, x: Tensor) -> Tensor:
         self._values = self.infer(x)
@@ -162,18 +166,20 @@ class _Chain:
     def infer(self, x: Tensor) -> list[Tensor]:
         """Return the input and every layer's output."""
         values = [self._cast(x)]
-        for weight, bias, activation in zip(self._weights, self._biases, self._activations, strict=True):
-            values.append(self._affine(values[-1], self._cast(weight), self._cast(bias), activation))
+        for transposed, bias, activation in zip(self._transposed, self._biases, self._activations, strict=True):
+            values.append(self._affine(values[-1], self._cast(transposed), self._cast(bias), activation))
         return values
 
     def backward(self, gradient: Tensor) -> None:
         for layer, inner in self._going_down(gradient, self._values):
             weight_gradient, bias_gradient = self._gradients[layer]
-            self._product(inner.mT, self._values[layer].mT, out=weight_gradient)
+            self._product(inner.mT, self._values[layer], out=weight_gradient)
             torch.sum(inner, -2, dtype=torch.float32, out=bias_gradient)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """Return ``[B, in]``; rows that are zero, as those that the other critic judges, are not multiplied."""
+        if len(gradient) * max(weight.numel() for weight in self._weights) < _WORTH_SELECTING:
+            return self._input_gradient(gradient, self._values)
         rows = gradient.any(1).nonzero().squeeze(1)
         if len(rows) > _MANY_ROWS * len(gradient):
             return self._input_gradient(gradient, self._values)
@@ -182,7 +188,7 @@ class _Chain:
 
     def _input_gradient(self, gradient: Tensor, values: Sequence[Tensor]) -> Tensor:
         *_, (_, first) = self._going_down(gradient, values)
-        return self._product(first, self._cast(self._weights[0]).mT)
+        return self._product(first, self._cast(self._weights[0]))
 
     def _going_down(self, gradient: Tensor, values: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield each layer from the last to the first with the gradient of what it adds up, before its activation."""
@@ -194,32 +200,37 @@ class _Chain:
                 gradient = torch.ops.aten.tanh_backward(gradient, values[layer + 1])
             yield layer, gradient
             if layer:
-                gradient = self._product(gradient, self._cast(self._weights[layer]).mT)
+                gradient = self._product(gradient, self._cast(self._weights[layer]))
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype is self._dtype else tensor.to(self._dtype)
 
-    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-        """Return ``activation(x weight^T + bias)`` for ``[B, in]``, ``[out, in]``, ``[out]``."""
-        if _ONEDNN_LINEAR is None or not self._is_worth_onednn(x, weight):
-            return _activate(torch.addmm(bias, x, weight.mT), activation)
-        fused: Tensor = _ONEDNN_LINEAR(x, weight, bias, "none" if activation == "identity" else activation, [], "")
+    def _affine(self, x: Tensor, transposed: Tensor, bias: Tensor, activation: str) -> Tensor:
+        """Return ``activation(x transposed + bias)`` for ``[B, in]``, ``[in, out]``, ``[out]``."""
+        if _ONEDNN_LINEAR is None or not self._is_worth_onednn(x, transposed):
+            return _activate(torch.addmm(bias, x, transposed), activation)
+        name = "none" if activation == "identity" else activation
+        fused: Tensor = _ONEDNN_LINEAR(x, transposed.mT, bias, name, [], "")
         return fused
 
-    def _product(self, a: Tensor, b_transposed: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``a b`` for ``[m, k]`` and b's transpose ``[n, k]``; ``out`` takes it in float32."""
-        if _ONEDNN_LINEAR is not None and self._is_worth_onednn(a, b_transposed):
-            product: Tensor = _ONEDNN_LINEAR(a, b_transposed, None, "none", [], "")
+    def _product(self, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``a b`` for ``[m, k]`` and ``[k, n]``; ``out`` takes it in float32."""
+        if _ONEDNN_LINEAR is not None and self._is_worth_onednn(a, b):
+            product: Tensor = _ONEDNN_LINEAR(a, b.mT, None, "none", [], "")
         elif out is not None and out.dtype is self._dtype:
-            return self._multiply(a, b_transposed.mT, out=out)
+            return self._multiply(a, b, out=out)
         else:
-            product = self._multiply(a, b_transposed.mT)
+            product = self._multiply(a, b)
         return product if out is None else out.copy_(product)
 
     _multiply: Callable[..., Tensor] = staticmethod(torch.mm)
 
-    def _is_worth_onednn(self, a: Tensor, b_transposed: Tensor) -> bool:
-        return a.shape[0] * b_transposed.numel() >= _WORTH_ONEDNN
+    def _is_worth_onednn(self, a: Tensor, b: Tensor) -> bool:
+        return a.shape[0] * b.numel() >= _WORTH_ONEDNN
+
+    def _transpose(self) -> None:
+        """Make the views that a forward pass needs once: there are a dozen of them in an update."""
+        self._transposed = [weight.mT for weight in self._weights]
 
 
 class _BatchedChain(_Chain):
@@ -231,6 +242,7 @@ class _BatchedChain(_Chain):
         self._weights = [_stacked(weight, size) for weight in self._weights]
         self._biases = [_stacked(bias, size) for bias in self._biases]
         self._gradients = [(_stacked(weight, size), _stacked(bias, size)) for weight, bias in self._gradients]
+        self._transpose()
         assert all(
             weight[k].data_ptr() == chain[i].linear.weight.data_ptr()
             for i, weight in enumerate(self._weights)
@@ -240,15 +252,15 @@ class _BatchedChain(_Chain):
     def infer(self, x: Tensor) -> list[Tensor]:
         return super().infer(x.expand(len(self._weights[0]), *x.shape))
 
-    def _affine(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-        return _activate(torch.baddbmm(bias.unsqueeze(1), x, weight.mT), activation)
+    def _affine(self, x: Tensor, transposed: Tensor, bias: Tensor, activation: str) -> Tensor:
+        return _activate(torch.baddbmm(bias.unsqueeze(1), x, transposed), activation)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         return self._input_gradient(gradient, self._values)
 
     _multiply = staticmethod(torch.bmm)
 
-    def _is_worth_onednn(self, a: Tensor, b_transposed: Tensor) -> bool:  # noqa: ARG002
+    def _is_worth_onednn(self, a: Tensor, b: Tensor) -> bool:  # noqa: ARG002
         return False
 
 
