@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from _sides import Side, Timed, answer, compare, pin, python_with
 
 ENV_ID = "CartPole-v1"
 CASES: dict[str, dict[str, int]] = {
@@ -35,8 +34,6 @@ CASES: dict[str, dict[str, int]] = {
 PEER = ("rejax==0.1.3", "gymnax==0.0.9")
 GPU_PEER = {1: 83e3, 256: 14.7e6, 2048: 40.7e6}
 """Steps per second of purejaxrl on an H200, 4 environments x 128, by the number of seeds."""
-
-Timed = dict[str, float]
 
 
 def rejax_trainer(case: dict[str, int], num_steps: int) -> Callable[[int], Timed]:
@@ -117,70 +114,21 @@ def optix_trainer(case: dict[str, int], num_steps: int) -> Callable[[int], Timed
 
 
 def worker(side: str, case: dict[str, int], num_steps: int) -> None:
-    """Compile, then train once for every line on standard input, and answer with a line of JSON."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    timed = {"rejax": rejax_trainer, "optix": optix_trainer}[side](case, num_steps)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(timed(int(line))), flush=True)
+    """Compile, then train once for every line on standard input."""
+    pin()
+    answer({"rejax": rejax_trainer, "optix": optix_trainer}[side](case, num_steps))
 
 
-class Side:
-    """One side in a process of its own."""
-
-    def __init__(self, python: str, side: str, case: dict[str, int], num_steps: int) -> None:
-        command = [python, __file__, "--worker", side, json.dumps(case), "--steps", str(num_steps)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._expect("ready")
-
-    def train(self, seed: int) -> Timed:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{seed}\n")
-        self._process.stdin.flush()
-        return json.loads(self._expect())
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _expect(self, wanted: str | None = None) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        if not line or (wanted is not None and line != wanted):
-            raise SystemExit(f"the other process said {line!r} and ended; its message is above")
-        return line
-
-
-def peer_python() -> str:
-    """Make an environment with the peer, once, and return its Python."""
-    folder = Path(tempfile.gettempdir()) / f"optix-benchmark-{'-'.join(PEER).replace('==', '-')}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, folder], check=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *PEER], check=True)
-    return str(python)
-
-
-def compare(name: str, case: dict[str, int], num_steps: int, repeats: int) -> None:
+def measure(name: str, case: dict[str, int], num_steps: int, repeats: int) -> None:
     batch = case["envs"] * case["steps"]
     num_steps = num_steps // batch * batch
+    pythons = {"rejax": python_with(*PEER), "optix": sys.executable}
     sides = {
-        "rejax": Side(peer_python(), "rejax", case, num_steps),
-        "optix": Side(sys.executable, "optix", case, num_steps),
+        side: Side([python, __file__, "--worker", side, json.dumps(case), "--steps", str(num_steps)])
+        for side, python in pythons.items()
     }
-    speeds: dict[str, list[float]] = {"rejax": [], "optix": []}
-    for seed in range(repeats):
-        for side, process in sides.items():
-            found = process.train(seed)
-            speeds[side].append(found["steps"] / found["cpu_s"])
-    for process in sides.values():
-        process.close()
-    ratios = [ours / theirs for ours, theirs in zip(speeds["optix"], speeds["rejax"], strict=True)]
     print(f"{name}, {num_steps:,} steps, {repeats} times each")
-    for side, speed in speeds.items():
-        spread = f"{min(speed):,.0f} to {max(speed):,.0f}"
-        print(f"  {side}: {statistics.median(speed):>10,.0f} steps per CPU-second ({spread})")
-    print(f"  ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    compare(sides, "rejax", range(repeats))
 
 
 def many_seeds(num_seeds: int, *, device: str, windows_each: int = 10) -> float:
@@ -219,7 +167,7 @@ def main() -> None:
         worker(options.worker[0], json.loads(options.worker[1]), options.steps)
         return
     for name, case in CASES.items():
-        compare(name, case, options.steps, options.repeats)
+        measure(name, case, options.steps, options.repeats)
     print(f"{options.seeds} seeds at once, CPU: {many_seeds(options.seeds, device='cpu'):,.0f} steps/s in all")
     import jax
 

@@ -6,6 +6,13 @@ turns within one process; the ratio is that of the medians. Further rows of a gr
 beside the same updates kernel by kernel.
 
     python benchmarks/throughput.py [ppo] [dqn] [sac] [td3] [--repeats 5] [--steps 32768] [--backends torch jax]
+
+Other peers need processes of their own; all take turns on one core, and the ratio is the median over turns.
+``--beside`` puts this working tree beside a commit of the repository, ``--peer sbx`` puts SAC beside SBX
+(stable-baselines3's algorithms in JAX), installed from its package into an environment of its own:
+
+    python benchmarks/throughput.py ppo dqn sac --beside 7f34d7b
+    python benchmarks/throughput.py sac --peer sbx --backends torch jax
 """
 
 from __future__ import annotations
@@ -13,10 +20,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from _sides import Side, Timed, answer, compare, pin, python_with, sources_of
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is imported
@@ -59,8 +69,26 @@ def sb3_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
     return train
 
 
+def sbx_trainer(algorithm: str, env_id: str, case: Case) -> Trainer:
+    import sbx
+    from stable_baselines3.common.env_util import make_vec_env
+
+    envs = make_vec_env(env_id, n_envs=case.num_envs, seed=0)
+    model = getattr(sbx, algorithm.upper())("MlpPolicy", envs, seed=0, **case.settings)
+
+    def train(num_env_steps: int) -> int:
+        before = model.num_timesteps
+        model.learn(num_env_steps, reset_num_timesteps=False)
+        return int(model.num_timesteps - before)
+
+    return train
+
+
 def optix_trainer(algorithm: str, env_id: str, case: Case, backend: str) -> Trainer:
-    from optix_core.agents.backends import make_agent
+    try:
+        from optix_core.agents.backends import make_agent
+    except ImportError:  # a commit of before the module moved
+        from optix_core.backends import make_agent
     from optix_core.pipelines import VectorBatchPipeline
 
     agent = make_agent(algorithm, env_id, framework=backend, seed=0, **case.settings)
@@ -147,7 +175,11 @@ def _twin_critics(learning_rate: float) -> Group:
     def ours(name: str, num_envs: int = 1, window_size: int = 1, **changes: Any) -> Case:
         return Case(name=name, num_envs=num_envs, window_size=window_size, settings=same | changes)
 
-    rows = [ours("optix, same configuration"), ours("optix, 4 envs x 16, an update per step", 4, 16)]
+    rows = [
+        ours("optix, same configuration"),
+        ours("optix, an update per step, 16 at a time", 1, 16),
+        ours("optix, 4 envs x 16, an update per step", 4, 16),
+    ]
     if has_bf16():
         rows.append(ours("optix, products in bfloat16", precision="bf16"))
     return Group(
@@ -159,8 +191,10 @@ def _twin_critics(learning_rate: float) -> Group:
 
 
 def has_bf16() -> bool:
-    from optix_torch._ensembles import has_bf16
-
+    try:
+        from optix_torch._ensembles import has_bf16
+    except ImportError:  # in the peer's environment
+        return False
     return has_bf16()
 
 
@@ -197,6 +231,61 @@ def measure(
         print(f"  {name:<58}{statistics.median(values):>10,.0f}{statistics.median(values) / reference:>7.2f}x")
 
 
+SBX = "sbx-rl==0.28.0"
+
+
+def measure_apart(
+    algorithm: str,
+    group: Group,
+    *,
+    commit: str | None,
+    repeats: int,
+    num_env_steps: int,
+    backends: Sequence[str] = ("torch",),
+) -> None:
+    """Train in turns in processes, beside a commit or, where there is none, beside SBX, and print the rates."""
+
+    def command(python: str, side: str, row: int) -> list[str]:
+        return [python, __file__, algorithm, "--worker", side, str(row)]
+
+    reference = commit or "SBX"
+    if commit is None:
+        print(f"{algorithm.upper()} on {group.env_id}, {repeats} turns of {num_env_steps:,} steps")
+        sides = {"SBX": Side(command(python_with(SBX), "sbx", 0))}
+        for backend in backends:
+            for row, case in enumerate(group.ours[:2]):
+                name = case.name.replace("optix", f"optix {backend}")
+                sides[name] = Side(command(sys.executable, backend, row))
+        compare(sides, reference, [num_env_steps] * repeats)
+        return
+    for backend in backends:
+        name = group.ours[0].name.replace("optix", backend)
+        print(f"{algorithm.upper()} on {group.env_id}, {name}, {repeats} turns of {num_env_steps:,} steps")
+        sides = {
+            commit: Side(command(sys.executable, backend, 0), python_path=sources_of(commit)),
+            "now": Side(command(sys.executable, backend, 0)),
+        }
+        compare(sides, reference, [num_env_steps] * repeats)
+
+
+def work(algorithm: str, side: str, row: int) -> None:
+    """Be one side: warm up, then train so many steps as each line of standard input says."""
+    pin()
+    group = GROUPS[algorithm]()
+    if side == "sbx":
+        train = sbx_trainer(algorithm, group.env_id, group.peer)
+    else:
+        train = optix_trainer(algorithm, group.env_id, group.ours[row], side)
+    train(max(256, int(4096 * group.share)))
+
+    def timed(num_env_steps: int) -> Timed:
+        start = time.process_time()
+        steps = train(num_env_steps)
+        return {"steps": steps, "cpu_s": time.process_time() - start}
+
+    answer(timed)
+
+
 def measure_cuda_graphs(algorithm: str, group: Group, *, repeats: int) -> None:
     """Print updates per second on the GPU, with and without CUDA graphs, in the widest of our configurations."""
     import torch
@@ -207,7 +296,7 @@ def measure_cuda_graphs(algorithm: str, group: Group, *, repeats: int) -> None:
     if not torch.cuda.is_available():
         print(f"{algorithm.upper()}: CUDA graphs are not measured, there is no GPU here")
         return
-    case = group.ours[-1] if algorithm == "ppo" else group.ours[1]
+    case = group.ours[2]  # the widest
     rates: dict[str, list[float]] = {"CUDA graphs": [], "kernel by kernel": []}
     agents = {}
     for name in rates:
@@ -240,7 +329,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=32768, help="environment steps per repeat and side")
     parser.add_argument("--backends", nargs="+", default=["torch"], metavar="NAME", help="of our rows")
+    parser.add_argument("--beside", metavar="COMMIT", help="compare with this commit of the repository")
+    parser.add_argument("--peer", choices=["sb3", "sbx"], default="sb3")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        work(options.algorithms[0], options.worker[0], int(options.worker[1]))
+        return
 
     import torch
 
@@ -248,6 +343,16 @@ def main() -> None:
     for algorithm in options.algorithms or GROUPS:
         group = GROUPS[algorithm]()
         steps = int(options.steps * group.share)
+        if options.beside or options.peer == "sbx":
+            measure_apart(
+                algorithm,
+                group,
+                commit=options.beside,
+                repeats=options.repeats,
+                num_env_steps=steps,
+                backends=options.backends,
+            )
+            continue
         measure(algorithm, group, repeats=options.repeats, num_env_steps=steps, backends=options.backends)
         if algorithm in ("ppo", "sac", "td3") and "torch" in options.backends:
             measure_cuda_graphs(algorithm, group, repeats=options.repeats)
