@@ -26,6 +26,9 @@ _SMALL_NETWORK = 1_000_000
 _TINY_NETWORK = 20_000
 """Below this many parameters NumPy answers a few observations sooner than torch does."""
 
+_FEW_PRODUCTS = 100_000
+"""So many multiplications of a layer are few. Beyond some 260,000 NumPy's products would start threads, too."""
+
 
 class Transitions(NamedTuple):
     """A batch of the replay memory on the agent's device, all first axes ``B``.
@@ -181,7 +184,7 @@ class TorchNetworks(TorchModules):
         self.act: Callable[[Array], Array] = acting.act
         tiny = sum(parameter.numel() for parameter in acting_module.parameters()) < _TINY_NETWORK
         if act_in_numpy and tiny and device.type == "cpu":
-            self.act = host_mlp(acting_module) or acting.act
+            self.act = _sooner(host_mlp(acting_module), acting.act)
 
     def frozen_act(self) -> Callable[[Array], Array]:
         """Return ``act`` on a copy of the parameters."""
@@ -242,6 +245,7 @@ class ActorCriticNetworks(TorchNetworks):
             acting_module=actor,
             device=device,
             extra=extra,
+            act_in_numpy=True,
         )
 
 
@@ -267,3 +271,11 @@ def _host_copy(tensor: Tensor) -> Array:
     """Return a copy in main memory."""
     array: Array = tensor.detach().cpu().numpy().copy()
     return array
+
+
+def _sooner(host: MLP | None, otherwise: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return what answers by NumPy where rows are few, and otherwise as always."""
+    if host is None:
+        return otherwise
+    few = _FEW_PRODUCTS // max(weight.size for weight in host.weights)
+    return lambda rows: host(rows) if len(rows) <= few else otherwise(rows)

@@ -272,7 +272,7 @@ class DenseRunner:
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs ``[B, out]`` in a buffer."""
-        self._input, self._used = x, self._buffers_for(len(x))
+        self._input, self._used = x, self._buffers_for(x.shape[0])
         for layer, (output, array) in enumerate(self._used.outputs):
             torch.addmm(self._biases[layer], x, self._transposed[layer], out=output)
             if self._activations[layer] == "tanh":
@@ -301,6 +301,8 @@ class DenseRunner:
 
     def infer(self, x: Tensor) -> Tensor:
         """Return fresh outputs ``[B, out]``, chunk by chunk."""
+        if x.shape[0] <= _CHUNK_ROWS:
+            return self.forward(x).clone()
         outputs = torch.empty(len(x), len(self._biases[-1]))
         for start in range(0, len(x), _CHUNK_ROWS):
             outputs[start : start + _CHUNK_ROWS] = self.forward(x[start : start + _CHUNK_ROWS])

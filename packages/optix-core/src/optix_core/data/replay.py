@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,7 @@ class ReplayBuffer:
         self._num_written = 0
         self._num_upcoming = 0  # rows after those written that hold the observations the next window begins with
         self._pending = _Rows.none(0)
+        self._powers: tuple[float, Array] = (math.nan, np.empty(0, np.float32))
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
@@ -194,17 +196,24 @@ class ReplayBuffer:
         return indices
 
     def _gather(self, indices: Array, weights: Array) -> ReplayBatch:
-        powers = self.gamma ** np.arange(self.n_step + 1, dtype=np.float64)
-        powers[0] = 0.0
         return ReplayBatch(
             observations=self._observations.read(indices),
             actions=self._actions.take(indices, axis=0),
             rewards=self._rewards.take(indices),
             next_observations=self._observations.read(self._successors.take(indices)),
-            discounts=powers.astype(np.float32).take(self._steps.take(indices)),
+            discounts=self._discounts().take(self._steps.take(indices)),
             weights=weights,
             indices=indices,
         )
+
+    def _discounts(self) -> Array:
+        """Return ``[n_step + 1]`` float32: ``gamma^k`` after ``k`` steps, and 0 after a termination."""
+        gamma, powers = self._powers
+        if gamma != self.gamma:
+            powers = (self.gamma ** np.arange(self.n_step + 1, dtype=np.float64)).astype(np.float32)
+            powers[0] = 0.0
+            self._powers = (self.gamma, powers)
+        return powers
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -245,8 +254,9 @@ class ReplayBuffer:
                 f"A window of {T} x {N} steps needs a replay memory of at least {needed} rows, not {self.capacity}: "
                 "raise capacity, or lower window_size or n_envs."
             )
-        self._forget((self._num_written + np.arange(num_slots + margin)) % self.capacity)
-        slots = (self._num_written + np.arange(num_slots)) % self.capacity
+        if self._num_written + num_slots + margin > self.capacity:
+            self._forget((self._num_written + np.arange(num_slots + margin)) % self.capacity)
+        slots = np.arange(self._num_written, self._num_written + num_slots) % self.capacity
         rows, finals = slots[:num_rows], slots[num_rows : num_rows + num_finals]
         extra, upcoming = slots[num_rows + num_finals : -N], slots[-N:]
         self._observations.write(window, np.concatenate([rows, finals, upcoming]), new, extra)
@@ -278,6 +288,8 @@ class ReplayBuffer:
 
     def _num_waiting_rows(self) -> int:
         """Rows back to the oldest transition that waits for rewards."""
+        if not len(self._pending.slots):
+            return 0
         waiting = self._pending.slots[self._pending.waiting]
         return int(((self._num_written - waiting) % self.capacity).max(initial=0))
 

@@ -277,6 +277,8 @@ def make_vector(
     import gymnasium as gym
     from gymnasium.vector import AutoresetMode
 
+    from optix_core.environments.in_turn import EnvsInTurn
+
     if asynchronous:
         return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
     made = make_many(factories, at_least=at_least)
@@ -284,7 +286,7 @@ def make_vector(
         made = [wrapper(env) for env in made]
     try:
         ready = [partial(_itself, env) for env in made]
-        return gym.vector.SyncVectorEnv(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
+        return EnvsInTurn(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
     except BaseException as error:
         raise environment_failed(error, "when put beside others") from error
 

@@ -140,7 +140,7 @@ def rollout(
         ValueError: ``episodes`` is less than 1.
         EnvError: an episode does not end, or its return is NaN or infinite.
     """
-    from gymnasium.vector import SyncVectorEnv
+    from optix_core.environments.in_turn import step_in_turn
 
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
@@ -150,7 +150,7 @@ def rollout(
     def act(policy: Policy, observations: Array) -> Array:
         return encode(np.asarray(policy.act(observations)))
 
-    if type(vector_env) is SyncVectorEnv:
+    if step_in_turn(vector_env):
         envs = _distinct(vector_env.envs)[:episodes]
         policy = make_policy(num_envs=len(envs), seed=policy_seed)
         play = functools.partial(_play_queue, policy, envs, vector_env.single_observation_space)

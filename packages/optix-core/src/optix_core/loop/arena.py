@@ -161,6 +161,6 @@ class Arena:
 
 
 def _is_queue(env: VectorEnv) -> bool:
-    from gymnasium.vector import SyncVectorEnv
+    from optix_core.environments.in_turn import step_in_turn
 
-    return type(env) is SyncVectorEnv
+    return step_in_turn(env)

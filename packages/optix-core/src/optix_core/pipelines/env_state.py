@@ -12,8 +12,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
 
+from optix_core.environments.in_turn import step_in_turn
 from optix_protocol import Array, StateTree
 
 MAX_RECORDED_STEPS = 100_000
@@ -102,7 +102,7 @@ def _forgets(env: gym.Env[Any, Any]) -> bool:
 
 def capture(env: gym.vector.VectorEnv[Any, Any, Any]) -> StateTree | None:
     """Return the exact state of a vector environment, or None if it has no way to give it."""
-    if type(env) is SyncVectorEnv:
+    if step_in_turn(env):
         states = [single.state() if isinstance(single, EpisodeRecorder) else None for single in env.envs]
         if any(state is None for state in states):
             return None
@@ -123,7 +123,7 @@ def restore(env: gym.vector.VectorEnv[Any, Any, Any], state: StateTree, expected
     Returns:
         Whether it does. If not, the environment is not as deterministic as it should be; reset it.
     """
-    if state["kind"] == "replay" and type(env) is SyncVectorEnv:
+    if state["kind"] == "replay" and step_in_turn(env):
         episodes = state["episodes"]
         if len(episodes) != len(env.envs):
             return False

@@ -158,9 +158,12 @@ class TorchDQNAgent(EpsilonGreedyAgent):
     def _update(self, batch: Transitions) -> Tensor:
         settings = self.hyperparams
         next_q = self._target_runner.infer(batch.next_observations)
-        judge = self._runner.infer(batch.next_observations) if settings["double_q"] else next_q
-        best = judge.argmax(1, keepdim=True)
-        targets = torch.addcmul(batch.rewards, batch.discounts, next_q.gather(1, best).squeeze(1))
+        if settings["double_q"]:
+            best = self._runner.infer(batch.next_observations).argmax(1, keepdim=True)
+            next_values = next_q.gather(1, best).squeeze(1)
+        else:
+            next_values = next_q.amax(1)
+        targets = torch.addcmul(batch.rewards, batch.discounts, next_values)
 
         q = self._runner.forward(batch.observations)
         actions = batch.actions - self._head.start if self._head.start else batch.actions
