@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.policies import heads
+from optix_jax.squashed import SquashedGaussian
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -148,7 +149,7 @@ class DiagonalGaussian:
         return (centre + scale * (outputs + jnp.exp(log_std) * noise)).reshape(-1, *self.shape)
 
 
-Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian
+Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian
 
 
 def distribution_of(head: heads.Head) -> Distribution:
@@ -166,4 +167,7 @@ def distribution_of(head: heads.Head) -> Distribution:
     if isinstance(head, heads.DiagonalGaussian):
         centre, scale = (tuple(array.tolist()) for array in head.affine)
         return DiagonalGaussian(centre=centre, scale=scale, shape=head.shape)
+    if isinstance(head, heads.SquashedGaussian):
+        centre, scale = (tuple(array.tolist()) for array in head.affine)
+        return SquashedGaussian(centre=centre, scale=scale, shape=head.shape)
     raise TypeError(f"{type(head).__name__} is no head of an on-policy agent.")

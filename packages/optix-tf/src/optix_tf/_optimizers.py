@@ -65,16 +65,17 @@ class KerasOptimizer:
     Args:
         optimizer: the user's.
         variables: ``tf.Variable`` of each parameter.
+        share: its learning rate, as a multiple of the agent's.
 
     Raises:
         ConfigError: its learning rate follows a schedule.
     """
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any]) -> None:
+    def __init__(self, optimizer: Any, variables: Sequence[Any], share: float = 1.0) -> None:
         if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             raise ConfigError("The learning rate is optix's to set: build the optimizer with a number, not a schedule.")
         self.optimizer = optimizer
-        self._variables = list(variables)
+        self._variables, self._share = list(variables), share
         optimizer.build(self._variables)
 
     def slots(self, parameters: Sequence[Any]) -> Any:  # noqa: ARG002 - it knows its variables
@@ -92,9 +93,59 @@ class KerasOptimizer:
         """Move the variables, within a ``tf.function``, and return their values."""
         for variable, parameter in zip(self._variables, parameters, strict=True):
             variable.assign(parameter)
-        self.optimizer.learning_rate = learning_rate
+        self.optimizer.learning_rate = learning_rate * self._share
         self.optimizer.apply(list(gradients), self._variables)
         return [variable.read_value() for variable in self._variables], slots
+
+
+class JoinedOptimizer(KerasOptimizer):
+    """Several Keras optimisers as one, each over parameters of its own.
+
+    Args:
+        members: in the order of the parameters.
+    """
+
+    def __init__(self, members: Sequence[KerasOptimizer]) -> None:
+        self._members = list(members)
+
+    @property
+    def variables(self) -> list[Any]:
+        """``tf.Variable`` of all that they remember."""
+        return [variable for member in self._members for variable in member.variables]
+
+    def part(self, count: int) -> JoinedOptimizer:
+        """Return the first ``count`` members as one, or the last if it is negative."""
+        return JoinedOptimizer(self._members[:count] if count > 0 else self._members[count:])
+
+    def step(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Any, learning_rate: Any
+    ) -> tuple[list[Any], Any]:
+        """Move the variables of all, within a ``tf.function``, and return their values."""
+        moved: list[Any] = []
+        for member in self._members:
+            own = slice(len(moved), len(moved) + len(member._variables))
+            moved += member.step(parameters[own], gradients[own], slots, learning_rate)[0]
+        return moved, slots
+
+
+def rate_of(*optimizers: Any) -> float | None:
+    """Return the learning rate of the first optimiser that is there."""
+    return next((float(optimizer.learning_rate) for optimizer in optimizers if optimizer is not None), None)
+
+
+def joined(parts: Sequence[tuple[Any, Sequence[Any]]]) -> JoinedOptimizer:
+    """Return optimisers as one, with the ratio of their learning rates; Adam takes the place of one that is missing.
+
+    Args:
+        parts: each optimiser and its ``tf.Variable``; one of them is there.
+    """
+    leading = rate_of(*(optimizer for optimizer, _ in parts)) or 0.0
+    members = []
+    for optimizer, variables in parts:
+        chosen = optimizer or keras.optimizers.Adam(leading, epsilon=1e-5)
+        share = float(chosen.learning_rate) / leading if leading > 0 else 1.0
+        members.append(KerasOptimizer(chosen, variables, share))
+    return JoinedOptimizer(members)
 
 
 def pack(structure: Any) -> Any:

@@ -10,16 +10,16 @@ import numpy as np
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
-from optix_core.agents.continuous import ContinuousAgent, finite_bounds
+from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
 from optix_core.errors import ConfigError
 from optix_core.policies import Keep
 from optix_core.seeding import derive_seed
 from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent
-from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer
+from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer, joined
 from optix_tf._runtime import keras, resolve_device, tf
-from optix_tf.algorithms.a2c import input_dtype, with_learning_rate_of
+from optix_tf.algorithms.a2c import input_dtype, one_kind, with_learning_rate_of
 from optix_tf.networks import Network, build_image_critic, build_mlp, build_network, built, encoder_for_model, twin_of
 
 CRITICS = ("critic_0", "critic_1")
@@ -59,15 +59,27 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
         self,
         *,
         actor: Any,
-        critic: Any,
-        action_space: Any,
+        critic: Any = None,
+        action_space: Any = None,
         observation_space: Any = None,
         optimizer: Any = None,
         hyperparams: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
+        actor_optimizer: Any = None,
+        critic_optimizer: Any = None,
+        alpha_optimizer: Any = None,
+        critic1: Any = None,
+        critic2: Any = None,
+        action_dim: int | None = None,
     ) -> None:
-        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
+        knows_actions = action_space is not None
+        action_space = unit_box(action_dim) if action_space is None else action_space
+        critic = pair_of_critics(critic, critic1, critic2)
+        own = {"actor": actor_optimizer, "critic": critic_optimizer, "alpha": alpha_optimizer}
+        one_kind(optimizer, **{f"{name}_optimizer": member for name, member in own.items()})
+        leading = next((member for member in (optimizer, *own.values()) if member is not None), None)
+        settings = HyperparamStore(self.specs, with_learning_rate_of(leading, hyperparams))
         num_actions = len(finite_bounds(action_space)[0])
         encoder = encoder_for_model(actor, observation_space)
         dtype, shape = input_dtype(encoder, observation_space), encoder.encoded_shape
@@ -88,10 +100,15 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
         precision = parts["actor"].variables[0].dtype
         extra = self._extra_values(settings)
         parts |= {name: Part(variables=[tf.Variable(value, dtype=precision)]) for name, value in extra.items()}
-        groups = {
-            "actor": _group(optimizer, parts, ("actor", *extra)),
-            "critic": _group(optimizer, parts, CRITICS),
-        }
+        if alpha_optimizer is not None and "log_alpha" not in extra:
+            raise ConfigError(f"{type(self).__name__} has no temperature for alpha_optimizer to move.")
+        if optimizer is None and leading is not None:
+            groups = _own_groups(own, parts, tuple(extra))
+        else:
+            groups = {
+                "actor": _group(optimizer, parts, ("actor", *extra)),
+                "critic": _group(optimizer, parts, CRITICS),
+            }
         actor_network, *critics = (part.network for part in parts.values() if part.network is not None)
         super().__init__(
             model=Model(
@@ -109,6 +126,7 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
             hyperparams=settings,
             kind=f"tf/{self.algorithm}",
             seed=seed,
+            knows_actions=knows_actions,
         )
 
     @classmethod
@@ -168,6 +186,19 @@ def step_critics(
         state.params, tape.gradient(loss, params), state.slots["critic"], learning_rate
     )
     return state._replace(params=moved, slots={**state.slots, "critic": slots}), errors, values
+
+
+def _own_groups(own: Mapping[str, Any], parts: Mapping[str, Part], extra: tuple[str, ...]) -> dict[str, Group]:
+    """Return the groups of optimisers for single networks; the temperature has its own, or moves with the actor."""
+    of_actor = [(own["actor"], parts["actor"].variables), *((own["alpha"], parts[name].variables) for name in extra)]
+    if own["alpha"] is None:
+        of_actor = [(own["actor"], [variable for _, variables in of_actor for variable in variables])]
+    of_critics = [(own["critic"], [variable for name in CRITICS for variable in parts[name].variables])]
+    whole = joined([*of_actor, *of_critics])
+    return {
+        "actor": Group(optimizer=whole.part(len(of_actor)), parts=("actor", *extra)),
+        "critic": Group(optimizer=whole.part(-1), parts=CRITICS),
+    }
 
 
 def _group(optimizer: Any, parts: Mapping[str, Part], names: tuple[str, ...]) -> Group:

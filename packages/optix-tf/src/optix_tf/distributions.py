@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from optix_core.policies import heads
 from optix_tf._runtime import tf
+from optix_tf.squashed import SquashedGaussian
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -95,7 +96,7 @@ class DiagonalGaussian:
         return log_probs, tf.broadcast_to(entropy, tf.shape(log_probs))
 
 
-Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian
+Distribution: TypeAlias = Categorical | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian
 
 
 def distribution_of(head: heads.Head) -> Distribution:
@@ -113,4 +114,7 @@ def distribution_of(head: heads.Head) -> Distribution:
     if isinstance(head, heads.DiagonalGaussian):
         centre, scale = (tuple(array.tolist()) for array in head.affine)
         return DiagonalGaussian(centre=centre, scale=scale)
+    if isinstance(head, heads.SquashedGaussian):
+        centre, scale = (tuple(array.tolist()) for array in head.affine)
+        return SquashedGaussian(centre=centre, scale=scale)
     raise TypeError(f"{type(head).__name__} is no head of an on-policy agent.")

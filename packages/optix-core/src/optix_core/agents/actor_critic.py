@@ -197,6 +197,7 @@ class ActorCriticAgent(NetworkAgent):
 
     def _use_head(self, head: Head) -> None:
         """Act by another head on the same outputs, and judge actions accordingly; a framework adds the latter."""
+        self._kind = self._kind.replace(type(self._head).__name__, type(head).__name__)
         self._head = head
 
     def _meet_first_window(self, window: EpisodeData) -> None:

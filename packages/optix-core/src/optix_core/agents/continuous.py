@@ -177,3 +177,16 @@ def unit_box(action_dim: int | None) -> Any:
 def has_bounds(action_space: Any) -> bool:
     """Whether every dimension of a Box of actions has a lower and an upper bound."""
     return all(np.isfinite(bound).all() for bound in bounds_of(action_space))
+
+
+def pair_of_critics(critic: Any, critic1: Any, critic2: Any) -> Any:
+    """Return one critic or a pair of them, from ``critic`` or from ``critic1`` and ``critic2``.
+
+    Raises:
+        ConfigError: none, only one of the pair, or both forms.
+    """
+    if critic is not None and critic1 is None and critic2 is None:
+        return critic
+    if critic is None and critic1 is not None and critic2 is not None:
+        return critic1, critic2
+    raise ConfigError("Pass critic= (one network, or a pair), or critic1= and critic2=.")

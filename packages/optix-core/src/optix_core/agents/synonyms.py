@@ -23,9 +23,12 @@ _COMMON: Names = {
     "max_grad_norm": ("grad_clip",),
 }
 
+LEARNING_RATE: tuple[str, ...] = ("learning_rate", *_COMMON["learning_rate"])
+"""All names of the learning rate."""
+
 _ON_POLICY: Names = {
     **_COMMON,
-    "entropy_coef": ("ent_coef", "entropy_coeff"),
+    "entropy_coef": ("ent_coef",),
     "value_coef": ("vf_coef", "vf_loss_coeff"),
     "gae_lambda": ("lambda_", "lam"),
     "normalize_advantage": ("norm_adv",),

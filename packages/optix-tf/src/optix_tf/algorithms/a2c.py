@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,12 +12,14 @@ from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent, Batch
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
-from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian
+from optix_core.agents.synonyms import LEARNING_RATE
+from optix_core.data import ObsNormalizer, RewardNormalizer
+from optix_core.errors import ConfigError, one_of
+from optix_core.policies import DiagonalGaussian, Head
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
-from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
+from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer, clip_by_norm, joined
 from optix_tf._runtime import resolve_device, tf
 from optix_tf._saved_model import SavedModelExport
 from optix_tf.distributions import Distribution, distribution_of
@@ -67,7 +69,8 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
 
     Args:
         actor: Keras model from observations ``[B, obs]`` to logits ``[B, A]``, or to the means of continuous actions
-            in units where their range is -1 to 1.
+            in units where their range is -1 to 1; with two outputs for each, to ``[mean || log_std]`` of a Gaussian
+            through tanh.
         critic: Keras model from observations to values ``[B, 1]``; None learns without one.
         optimizer: a ``keras.optimizers.Optimizer``; None makes Adam (eps 1e-5). Its learning rate is the default
             ``learning_rate``.
@@ -76,7 +79,14 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         seed: seed of exploration and shuffling.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the actor does not tell its input shape.
-        action_space: a single environment's space; None stands for discrete actions from 0.
+        action_space: a single environment's space; None takes it from the pipeline where actions are discrete.
+        actor_optimizer: one for the actor alone, in place of ``optimizer``. The rates of both keep their ratio; the
+            actor's is ``learning_rate``.
+        critic_optimizer: likewise for the critic.
+        n_actions: another name of ``action_dim``.
+        model: another name of ``actor``.
+        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -90,7 +100,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
     def __init__(
         self,
         *,
-        actor: Any,
+        actor: Any = None,
         critic: Any = None,
         optimizer: Any = None,
         hyperparams: Mapping[str, Any] | None = None,
@@ -99,8 +109,19 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         device: str = "cpu",
         observation_space: Any = None,
         action_space: Any = None,
+        actor_optimizer: Any = None,
+        critic_optimizer: Any = None,
+        n_actions: int | None = None,
+        model: Any = None,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
-        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
+        actor = one_of(None, actor=actor, model=model)
+        if actor is None:
+            raise ConfigError(f"{type(self).__name__} needs a network for its policy: pass actor= (or model=).")
+        one_kind(optimizer, actor_optimizer=actor_optimizer, critic_optimizer=critic_optimizer)
+        given = with_learning_rate_of(optimizer or actor_optimizer or critic_optimizer, hyperparams)
+        settings = HyperparamStore(self.specs, given)
         encoder = encoder_for_model(actor, observation_space)
         dtype = input_dtype(encoder, observation_space)
         self.actor, width = built(actor, encoder.encoded_shape, dtype=dtype)
@@ -109,16 +130,25 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
             self.critic, values = built(critic, encoder.encoded_shape, dtype=dtype)
             if values != 1:
                 raise ConfigError(f"The critic must return [B, 1], not [B, {values}].")
-        if action_dim not in (None, width):
-            raise ConfigError(f"The actor has {width} outputs, action_dim is {action_dim}.")
-        head = make_head(action_space, width, log_std_init=settings["log_std_init"], continuous=self._continuous)
+        head = make_head(
+            action_space,
+            width,
+            log_std_init=settings["log_std_init"],
+            continuous=self._continuous,
+            action_dim=one_of(None, action_dim=action_dim, n_actions=n_actions),
+        )
         parts = {"actor": Part.of(self.actor)}
         if self.critic is not None:
             parts["critic"] = Part.of(self.critic)
         if isinstance(head, DiagonalGaussian):
             parts["log_std"] = Part(variables=[tf.Variable(head.log_std, dtype=parts["actor"].variables[0].dtype)])
         variables = [variable for part in parts.values() for variable in part.variables]
-        chosen = Adam(epsilon=_EPSILON) if optimizer is None else KerasOptimizer(optimizer, variables)
+        chosen: Optimizer = Adam(epsilon=_EPSILON) if optimizer is None else KerasOptimizer(optimizer, variables)
+        if actor_optimizer is not None or critic_optimizer is not None:
+            of_critic = parts["critic"].variables if "critic" in parts else []
+            of_actor = [variable for variable in variables if not any(variable is other for other in of_critic)]
+            parts = {name: parts[name] for name in ("actor", "log_std", "critic") if name in parts}
+            chosen = joined([(actor_optimizer, of_actor)] + ([(critic_optimizer, of_critic)] if of_critic else []))
         group = Group(optimizer=chosen, parts=tuple(parts))
         actor_network = parts["actor"].network
         assert actor_network is not None
@@ -135,6 +165,10 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
             hyperparams=settings,
             kind=f"tf/{type(head).__name__}{self.algorithm}",
             seed=seed,
+            action_space=action_space,
+            num_outputs=width,
+            obs_normalizer=obs_normalizer,
+            reward_normalizer=reward_normalizer,
         )
 
     @classmethod
@@ -156,6 +190,10 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
                 "actor": build_network(encoder, outputs, settings, output_gain=0.01, rng=rng),
                 "critic": build_network(encoder, 1, settings, output_gain=1.0, rng=rng),
             }
+
+    def _use_head(self, head: Head) -> None:
+        super()._use_head(head)
+        self.model = replace(self.model, distribution=distribution_of(head))
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -256,9 +294,20 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
 def with_learning_rate_of(optimizer: Any, hyperparams: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the settings a user gave; a user's optimiser brings the default learning rate."""
     values = dict(hyperparams or {})
-    if optimizer is not None:
-        values.setdefault("learning_rate", float(optimizer.learning_rate))
+    if optimizer is not None and values.keys().isdisjoint(LEARNING_RATE):
+        values["learning_rate"] = float(optimizer.learning_rate)
     return values
+
+
+def one_kind(optimizer: Any, **own: Any) -> None:
+    """Refuse an optimiser for all networks beside one for a single one.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    given = [name for name, member in own.items() if member is not None]
+    if optimizer is not None and given:
+        raise ConfigError(f"optimizer is for all networks and {given[0]} for one: give one kind.")
 
 
 def input_dtype(encoder: Any, observation_space: Any) -> Any:

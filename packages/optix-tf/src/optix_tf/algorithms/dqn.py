@@ -22,7 +22,7 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import Transitions
 from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, one_of
 from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._off_policy import ReplayAgent, Result, follow
@@ -71,8 +71,9 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
         seed: seed of exploration and of the replay memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the network does not tell its input shape.
-        action_space: a single environment's space; needed for a Discrete that does not start at 0.
+        action_space: a single environment's space; None takes it from the pipeline.
         replay: a memory of your own; None makes one of ``capacity`` rows, prioritised where ``per_alpha`` is above 0.
+        n_actions: another name of ``action_dim``.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -93,12 +94,15 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
         observation_space: Any = None,
         action_space: Any = None,
         replay: ReplayBuffer | None = None,
+        n_actions: int | None = None,
     ) -> None:
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         encoder = encoder_for_model(q_network, observation_space)
         dtype = input_dtype(encoder, observation_space)
         self.q_network, num_actions = built(q_network, encoder.encoded_shape, dtype=dtype)
-        wanted = action_dim or (num_actions if action_space is None else int(action_space.n))
+        wanted = one_of(0, action_dim=action_dim, n_actions=n_actions) or (
+            num_actions if action_space is None else int(action_space.n)
+        )
         if wanted != num_actions:
             raise ConfigError(f"The network has {num_actions} outputs, {wanted} actions need another number.")
         part = Part.of(self.q_network)

@@ -203,7 +203,9 @@ class TFGaussianPPOAgent(TFPPOAgent):
 
     The actor's outputs are means in units where the action space reaches from -1 to 1 (an unbounded dimension keeps its
     own units). Actions are drawn unclipped and learned from as drawn; the pipeline clips what the environment gets, and
-    so do evaluation policies. Without ``action_space`` nothing is scaled.
+    so do evaluation policies. An actor with ``2 * action_dim`` outputs gives ``[mean || log_std]`` instead: its spread
+    depends on the observation, and tanh keeps its actions within the range. Without ``action_space`` nothing is scaled
+    until a pipeline brings it.
     """
 
     _continuous = True

@@ -34,13 +34,20 @@ class TFTD3Agent(NoisyActor, TwinCriticAgent):
         critic: Keras model from observations and actions (in these units) to values ``[B, 1]``, or a pair of such
             models. A model with one input gets them side by side as ``[B, obs + D]``, any other model as a list. The
             twin of a single model is a copy with weights drawn anew.
-        action_space: a single environment's space: a Box with finite bounds.
+        action_space: a single environment's space: a Box with finite bounds; None takes it from the pipeline, and then
+            ``action_dim`` says how many numbers an action has.
         observation_space: a single environment's space; needed if the actor does not tell its input shape.
         optimizer: a ``keras.optimizers.Optimizer``, of which actor and critics get a copy each; None makes Adam. Its
             learning rate is the default ``learning_rate``.
         hyperparams: values that differ from the defaults in :data:`optix_core.agents.specs.TD3`.
         seed: seed of exploration, of the noise in updates and of the replay memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        actor_optimizer: one for the actor alone, in place of ``optimizer``. The rates of all keep their ratio; the
+            actor's is ``learning_rate``.
+        critic_optimizer: likewise for both critics.
+        critic1: the first critic, together with ``critic2`` in place of ``critic``.
+        critic2: the second one.
+        action_dim: numbers in an action, where there is no ``action_space``.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
