@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -14,13 +15,23 @@ from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent, Batch
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
-from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, encoder_for
+from optix_core.data import ObsNormalizer, RewardNormalizer
+from optix_core.errors import ConfigError, one_of
+from optix_core.policies import DiagonalGaussian, Head, encoder_for
 from optix_jax._compilation import Compiled, use_persistent_cache
 from optix_jax._devices import resolve_device
 from optix_jax._learned import FlaxNetworks, Model, TrainState, default_optimizer
 from optix_jax.distributions import distribution_of
-from optix_jax.networks import CNN, MLP, NoCritic, build_networks, check_width, encoder_for_module, network_of
+from optix_jax.networks import (
+    CNN,
+    MLP,
+    NoCritic,
+    build_networks,
+    check_width,
+    encoder_for_module,
+    network_of,
+    width_of,
+)
 from optix_protocol import EpisodeData
 
 
@@ -33,16 +44,20 @@ class FlaxAgent(ActorCriticAgent):
 
     Args:
         actor: ``flax.linen`` or ``flax.nnx`` module from observations ``[B, obs]`` to logits ``[B, A]``, or to the
-            means of continuous actions in units where their range is -1 to 1.
+            means of continuous actions in units where their range is -1 to 1; with two outputs for each, to
+            ``[mean || log_std]`` of a Gaussian through tanh.
         critic: module from observations to values ``[B, 1]``; None learns without one.
         optimizer: an ``optax`` optimiser over the parameters of both; None makes Adam (eps 1e-5). Its learning rate
             follows ``learning_rate`` if it was built with ``optax.inject_hyperparams``, otherwise it stays its own.
         hyperparams: values that differ from the defaults in ``specs``.
-        action_dim: width of the actor's output; None takes it from ``action_space``.
+        action_dim: number of actions, or of numbers in one; None takes it from ``action_space``.
         seed: seed of initial parameters (of linen modules), exploration and shuffling.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space.
-        action_space: a single environment's space; None stands for discrete actions from 0.
+        action_space: a single environment's space; None takes it from the pipeline where actions are discrete.
+        n_actions: another name of ``action_dim``.
+        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -65,20 +80,32 @@ class FlaxAgent(ActorCriticAgent):
         device: str = "cpu",
         observation_space: Any = None,
         action_space: Any = None,
+        n_actions: int | None = None,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
         use_persistent_cache()
         self._device_name = device
         settings = HyperparamStore(self.specs, hyperparams)
+        action_dim = one_of(None, action_dim=action_dim, n_actions=n_actions)
         if action_dim is None and action_space is None:
-            raise ConfigError("Pass action_space=env.action_space, or action_dim=: the actor does not tell its width.")
-        num_outputs = action_dim or num_outputs_for(action_space)
-        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], continuous=self._continuous)
+            raise ConfigError("Pass action_space=env.action_space, or action_dim=: how many actions are there?")
         own = isinstance(actor, MLP | CNN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         rng = np.random.default_rng([seed, 1])
         actor_network, actor_params = network_of(actor, encoder.encoded_shape, rng)
         critic_network, critic_params = network_of(critic or NoCritic(), encoder.encoded_shape, rng)
-        check_width(actor_network, actor_params, encoder.encoded_shape, width=num_outputs, part="actor")
+        num_outputs = width_of(actor_network, actor_params, encoder.encoded_shape, part="actor")
+        size = action_dim or num_outputs_for(action_space)
+        if num_outputs != 2 * size or not (self._continuous or hasattr(action_space, "low")):
+            check_width(actor_network, actor_params, encoder.encoded_shape, width=size, part="actor")
+        head = make_head(
+            action_space,
+            num_outputs,
+            log_std_init=settings["log_std_init"],
+            continuous=self._continuous,
+            action_dim=action_dim,
+        )
         check_width(critic_network, critic_params, encoder.encoded_shape, width=1, part="critic")
         self.model = Model(
             actor=actor_network,
@@ -103,6 +130,10 @@ class FlaxAgent(ActorCriticAgent):
             hyperparams=settings,
             kind=f"jax/{type(head).__name__}{self.algorithm}",
             seed=seed,
+            action_space=action_space,
+            num_outputs=num_outputs,
+            obs_normalizer=obs_normalizer,
+            reward_normalizer=reward_normalizer,
         )
 
     @classmethod
@@ -114,6 +145,10 @@ class FlaxAgent(ActorCriticAgent):
             activation=blueprint.settings["activation"],
         )
         return {"actor": actor, "critic": critic}
+
+    def _use_head(self, head: Head) -> None:
+        super()._use_head(head)
+        self.model = self.networks.model = replace(self.model, distribution=distribution_of(head))
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

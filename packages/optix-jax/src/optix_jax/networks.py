@@ -280,6 +280,19 @@ def encoder_for_module(observation_space: Any) -> Encoder:
     return Keep(shape=encoder.shape) if many_axes else encoder
 
 
+def width_of(network: Network, params: Any, shape: tuple[int, ...], *, part: str) -> int:
+    """Return how many outputs a network gives for inputs ``[B, *shape]``.
+
+    Raises:
+        ConfigError: it gives something else than ``[B, width]``.
+    """
+    row = jax.ShapeDtypeStruct((1, *shape), jnp.float32)  # type: ignore[no-untyped-call]
+    found = jax.eval_shape(network, params, row).shape
+    if len(found) != 2 or found[0] != 1:
+        raise ConfigError(f"The {part} must return [B, outputs], not {list(found)} for one observation.")
+    return int(found[1])
+
+
 def check_width(network: Network, params: Any, *shapes: tuple[int, ...], width: int, part: str) -> None:
     """Refuse a network that does not return ``[B, width]`` for inputs ``[B, *shape]``.
 
