@@ -71,6 +71,10 @@ def train(path, *, num_steps, begun=lambda: None):
                 run.save_state({"rng": rng.bit_generator.state, "weights": weights, "memory": memory, "step": step})
         run.flush()
         run.write_result({"final": weights[:50]})
+        # What a state still lists is no longer among the snapshots, whenever that state was saved.
+        assert {p.name for p in run.snapshots_path.iterdir() if p.name.isdigit()} == {
+            str(snapshot.snapshot_id) for snapshot in run.registry.list()
+        }
 
 
 def fork(function):
@@ -210,6 +214,7 @@ import contextlib
 import sys
 import numpy as np
 from pathlib import Path
+from optix_core.journal import events
 from optix_core.checkpoints import RunDirectory, chunks, write_arrays
 from optix_core.journal.events import Event
 from optix_core.errors import RunDirectoryError
@@ -226,7 +231,7 @@ with RunDirectory.create(Path(sys.argv[1]) / "run", max_snapshots=100) as run:
                 hyperparams=HyperparamSet(params={}),
             )
             run.save_state({"w": np.full(10_000, float(step)), "step": step})
-            run.journal.append(Step(step=step))
+            run.journal.append(events.Error(message=str(step)))
             run.flush()
         except RunDirectoryError as error:
             assert "No space left" in str(error), error

@@ -185,3 +185,23 @@ def test_a_full_disk_costs_snapshots_and_not_the_run(loop, tmp_path, monkeypatch
     assert result.confirmed_return["mean"] > 0.9
     events, _ = read_events(tmp_path / "run" / "events.jsonl")
     assert [e["message"] for e in events if e["kind"] == "not_saved"]
+
+
+def test_the_same_policies_are_kept_whenever_states_were_saved(loop, tmp_path):
+    """States are saved by the clock; what is kept must not depend on it, in a run left alone or torn."""
+    loop("whole", max_snapshots=3).run()
+    for attempt, windows in enumerate([17, 40, 21]):
+        with pytest.raises(Death):
+            loop("torn", max_snapshots=3, callbacks=[DieAt(windows)], resume=attempt > 0).run()
+    loop("torn", max_snapshots=3, resume=True).run()
+    rarely = loop("rarely", max_snapshots=3)
+    rarely.state_interval_s = 1e9
+    rarely.run()
+    kept = []
+    for name in ("whole", "torn", "rarely"):
+        with RunDirectory.open(tmp_path / name) as run:
+            listed = {str(snapshot.snapshot_id) for snapshot in run.registry.list()}
+            assert listed == {path.name for path in run.snapshots_path.iterdir() if path.name.isdigit()}
+            assert run.verify().ok
+        kept.append(listed)
+    assert kept[0] == kept[1] == kept[2] and len(kept[0]) == 3

@@ -27,6 +27,7 @@ from optix_core.checkpoints._records import (
     sealed,
 )
 from optix_core.checkpoints._weights import write_weights
+from optix_core.checkpoints.state import STATE_NAME
 from optix_core.errors import RunDirectoryError
 from optix_core.storage.damage import DamagedFileError, Problem, one_line
 from optix_core.storage.documents import atomic_write_json, dump_document
@@ -46,6 +47,8 @@ from optix_core.storage.writer import BackgroundWriter
 from optix_protocol import BaseAgent, EvalMetrics, HyperparamSet, PolicySnapshot, StateTree
 
 SNAPSHOTS_NAME = "snapshots"
+PRUNED_NAME = "pruned"
+"""Beside the states of a run that has ended: snapshots that were pruned, but that a state lists to go on from."""
 _Records: TypeAlias = list[Record]  # inside the class, ``list`` is a method
 _Errors: TypeAlias = list[RunDirectoryError]
 
@@ -87,6 +90,8 @@ class CheckpointRegistry(SnapshotReader):
             raise ValueError(f"max_snapshots must be at least 2, got {max_snapshots}.")
         path = Path(checkpoint_dir) / SNAPSHOTS_NAME
         require_own_directory(path)
+        self._aside = Path(checkpoint_dir) / STATE_NAME / PRUNED_NAME
+        require_own_directory(self._aside)
         self._max_snapshots = max_snapshots
         self._read_only = read_only
         self._lock: DirectoryLock | None = None
@@ -100,7 +105,7 @@ class CheckpointRegistry(SnapshotReader):
                     f"{str(path)!a} holds {len(present)} snapshots: choose another directory, or resume=True."
                 )
             # A record that was being rewritten leaves its orphan inside a snapshot.
-            places = () if read_only else (path, *present.values())
+            places = () if read_only else (path, self._aside, *present.values())
             removed = [problem for place in places for problem in remove_orphans(place)]
             super().__init__(path)
         except BaseException:
@@ -193,8 +198,17 @@ class CheckpointRegistry(SnapshotReader):
 
     def _delete(self, snapshot_ids: Iterable[int]) -> None:
         for snapshot_id in snapshot_ids:
-            with contextlib.suppress(OSError):  # it is out of the index; a left-over costs nothing but space
-                remove_directory(self.path / str(snapshot_id))
+            for place in (self.path, self._aside):
+                with contextlib.suppress(OSError):  # it is out of the index; a left-over costs nothing but space
+                    remove_directory(place / str(snapshot_id))
+
+    def _move(self, snapshot_ids: Iterable[int], source: Path, target: Path) -> None:
+        """Move snapshots, where they are there, between those that are kept and those that only a state lists."""
+        for snapshot_id in snapshot_ids:
+            with contextlib.suppress(OSError):
+                if (source / str(snapshot_id)).exists():
+                    make_directories(target)
+                    (source / str(snapshot_id)).replace(target / str(snapshot_id))
 
     def _require_writable(self) -> None:
         if self._read_only:
@@ -275,6 +289,7 @@ class CheckpointRegistry(SnapshotReader):
         self._require_writable()
         self._wait()
         listed, next_id, marked = _parse_state(state)
+        self._move(numbered_directories(self._aside), self._aside, self.path)
         on_disk = self._on_disk()
         lost = [Problem(path=f"{SNAPSHOTS_NAME}/{i}", reason="missing or damaged") for i in listed if i not in on_disk]
         self.problems += tuple(lost)
@@ -301,6 +316,15 @@ class CheckpointRegistry(SnapshotReader):
         doomed = self._deferred - self._protected
         self._deferred -= doomed
         self._writer.submit("remove pruned snapshots", lambda: self._delete(sorted(doomed)))
+
+    def put_aside(self) -> None:
+        """Leave only what is kept among the snapshots: the run has ended. Going on from a state brings the rest back.
+
+        Which snapshots a state lists besides depends on the clock; what a run has kept must not.
+        """
+        self._require_writable()
+        aside = sorted(self._deferred)
+        self._writer.submit("put pruned snapshots aside", lambda: self._move(aside, self.path, self._aside))
 
     def _on_disk(self) -> dict[int, Record]:
         found = {}

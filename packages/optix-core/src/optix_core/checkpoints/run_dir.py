@@ -207,6 +207,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the disk is full or refuses.
         """
+        self.registry.put_aside()
         self._writer.wait()
         self.journal.sync()
         atomic_write_json(self.result_path, result)
