@@ -164,6 +164,129 @@ def test_bad_parameters_are_refused(bad):
         ConvergenceMonitor(**bad)
 
 
+@pytest.mark.parametrize("score", [None, "high", 1.1e150, -1.1e150])
+def test_scores_that_are_none_are_refused_and_leave_no_trace(score):
+    monitor = ConvergenceMonitor()
+    monitor.update(1.0, 100)
+    before = monitor.state_dict()
+    with pytest.raises(ValueError, match="score at 200 env steps"):
+        monitor.update(score, 200)
+    assert monitor.state_dict() == before
+    assert monitor.update(np.float32(2.5), 200).n_windows == 2
+
+
+def test_an_evaluation_before_training_is_the_first_window():
+    monitor = ConvergenceMonitor()
+    assert monitor.update(20.0, 0).n_windows == 1
+    with pytest.raises(ValueError, match="got 0 after 0"):
+        monitor.update(21.0, 0)
+    assert monitor.update(21.0, 1).env_steps == 1
+    with pytest.raises(ValueError, match="must increase"):
+        ConvergenceMonitor().update(1.0, -1)
+
+
+@pytest.mark.parametrize("steps", [None, "10", math.nan, math.inf])
+def test_steps_that_are_no_number_are_refused(steps):
+    with pytest.raises(ValueError, match="number of steps"):
+        ConvergenceMonitor().update(1.0, steps)
+
+
+@pytest.mark.parametrize("episodes", [-1, 0.5, None])
+def test_episodes_that_cannot_be_are_refused(episodes):
+    with pytest.raises(ValueError, match="episodes must be"):
+        ConvergenceMonitor().update(1.0, 100, episodes=episodes)
+
+
+def test_numpy_numbers_leave_a_state_of_plain_json():
+    monitor = ConvergenceMonitor()
+    for i in range(30):
+        monitor.update(np.float32(i), np.int64(2048 * (i + 1)), episodes=np.int32(3))
+    state = json.loads(json.dumps(monitor.state_dict(), allow_nan=False))
+    other = ConvergenceMonitor()
+    other.load_state_dict(state)
+    assert other.state_dict() == monitor.state_dict()
+    assert type(monitor.assessment.env_steps) is int
+
+
+def test_a_window_without_episodes_is_no_look_even_right_after_one():
+    monitor = ConvergenceMonitor()
+    for i in range(20):
+        found = monitor.update(float(i), (i + 1) * 100)
+    assert found.looked
+    ignored = monitor.update(0.0, 2100, episodes=0)
+    assert (ignored.looked, ignored.env_steps, ignored.n_windows) == (False, 2000, 20)
+    assert not monitor.assessment.looked
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1e150, 0), (1e-150, 0), (1.0, 1e9), (1e140, 1e149), (1e-300, 0), (1e12, -1e15)]
+)
+def test_no_scale_or_offset_changes_a_verdict(scale, offset):
+    def verdicts(a, b):
+        monitor = ConvergenceMonitor(budget_env_steps=60_000)
+        return [
+            (a.verdict, a.should_stop)
+            for a in (monitor.update(a * score + b, 100 * (i + 1)) for i, score in enumerate(plain))
+        ]
+
+    plain = (saturating(600, 0.05) / 128).tolist()
+    assert verdicts(scale, offset) == verdicts(1.0, 0.0)
+
+
+def test_offsets_beyond_the_resolution_of_scores_prove_nothing():
+    scores = 1e18 + saturating(600, 0.05)
+    assert not any(a.verdict is Verdict.CONVERGED for a in feed(ConvergenceMonitor(), scores))
+
+
+def test_a_first_pass_that_the_budget_leaves_unconfirmed_is_no_verdict():
+    """The budget ends after the first look that finds a plateau: the last word is that, and not CONVERGED."""
+    scores = np.concatenate([np.linspace(0, 100, 60), 100 + 0.1 * np.random.default_rng(0).standard_normal(400)])
+    history = feed(ConvergenceMonitor(early_plateau_fraction=0), scores)
+    first = next(a for a in history if a.reason == "awaiting-second-pass")
+    met = set()
+    for spare in range(20):
+        windows = first.n_windows + spare
+        last = feed(ConvergenceMonitor(budget_env_steps=windows * 100, early_plateau_fraction=0), scores[:windows])[-1]
+        met.add(last.reason)
+        assert last.should_stop is (last.verdict is Verdict.CONVERGED)
+        if last.reason == "budget-ends-first":
+            assert last.verdict is Verdict.UNDECIDED
+            assert "budget ends before a second look" in last.explanation
+    assert "budget-ends-first" in met
+
+
+@pytest.mark.parametrize("budget", [60_000, None])
+def test_no_stop_rests_on_a_first_pass_that_was_withdrawn(budget):
+    time = np.arange(1, 601)
+    mean = 0.6 / (1 + np.exp(-(time - 50) / 8)) + 0.4 / (1 + np.exp(-(time - 260) / 12))
+    stops = 0
+    for seed in range(20):
+        scores = mean + 0.1 * np.random.default_rng(seed).standard_normal(600)
+        looks = [a for a in feed(ConvergenceMonitor(budget_env_steps=budget), scores) if a.looked]
+        if looks[-1].should_stop and looks[-1].verdict is Verdict.CONVERGED:
+            stops += 1
+            assert looks[-2].reason == "awaiting-second-pass"
+    assert stops >= 3
+
+
+def test_windows_of_many_episodes_say_more():
+    """A first window of one episode is noise where the others average sixteen."""
+    converged = {1: 0, 16: 0}
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        scores = np.concatenate([6 * rng.standard_normal(1), rng.standard_normal(399) / 4])
+        for later in converged:
+            monitor = ConvergenceMonitor(budget_env_steps=40_000, early_plateau_fraction=0)
+            for i, score in enumerate(scores.tolist()):
+                if monitor.update(score, 100 * (i + 1), episodes=later if i else 1).should_stop:
+                    break
+            converged[later] += monitor.assessment.verdict is Verdict.CONVERGED
+    assert converged[16] == 0
+    assert converged[1] > 0, (
+        "told that all windows are alike, the monitor takes such a beginning for an untrained policy"
+    )
+
+
 def test_env_steps_must_increase():
     monitor = ConvergenceMonitor()
     monitor.update(1.0, 100)

@@ -33,6 +33,10 @@ HEAD_WINDOWS = 20
 FULL_HORIZON_LOG_TIME = 2.0
 """Logarithmic time left from which on the horizon is full: e^2 = 7.4, up to 14 % of the budget."""
 
+MIN_HORIZON_WINDOWS = 8
+"""Windows below which no budget shortens the horizon: on budgets of 20 to 60 windows a plateau is often a pause. With 8
+instead of none, 11 instead of 29 of 217 curves cut short were stopped below 95 % of what they reach later."""
+
 RISE_LEVEL = 0.80
 """Share of the range that ends the rise. Decision 0010: the loss of stopping grows with how recent it is."""
 
@@ -151,17 +155,18 @@ class Evidence:
     saturated: bool
 
 
-def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, alpha: float) -> Evidence:
+def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, num_windows: int, alpha: float) -> Evidence:
     """Measure what a look at ``env_steps`` may be decided by.
 
     Args:
         scores: The scores so far.
         settings: Of the monitor.
         env_steps: Steps so far.
+        num_windows: Windows so far; slots may hold several.
         alpha: Error that this look may spend.
     """
     span = measure_span(scores, settings)
-    full_horizon, horizon = horizons(settings, env_steps)
+    full_horizon, horizon = horizons(settings, env_steps, num_windows)
     recent = regression_windows(scores, horizon=horizon, margin=span.margin, alpha=alpha)
     values, episodes = scores.values[-recent:], scores.episodes[-recent:]
     trend = trend_bounds(scores.time[-recent:], values, alpha, weights=episodes)
@@ -220,17 +225,18 @@ def measure_span(scores: Scores, settings: MonitorSettings) -> Span:
     )
 
 
-def horizons(settings: MonitorSettings, env_steps: float) -> tuple[float, float]:
+def horizons(settings: MonitorSettings, env_steps: float, num_windows: int) -> tuple[float, float]:
     """Return the full horizon and the one that a known budget has shortened, both as shares of the steps so far.
 
     A curve that flattens grows at most like the logarithm of time, so less logarithmic time left means less left to
-    gain. The floor keeps the bound from becoming empty where the budget ends.
+    gain. The floors keep the bound from becoming empty where the budget ends, or where it holds few windows.
     """
     full = settings.horizon_fraction
     if settings.budget_env_steps is None:
         return full, full
     left = math.log(max(settings.budget_env_steps / env_steps, 1.0)) / FULL_HORIZON_LOG_TIME
-    return full, max(settings.horizon_floor, full * min(1.0, left))
+    floor = min(full, max(settings.horizon_floor, MIN_HORIZON_WINDOWS / num_windows))
+    return full, max(floor, full * min(1.0, left))
 
 
 def regression_windows(scores: Scores, *, horizon: float, margin: float, alpha: float) -> int:

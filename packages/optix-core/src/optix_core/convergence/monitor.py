@@ -176,7 +176,13 @@ class ConvergenceMonitor:
     def _look(self, env_steps: float) -> Assessment:
         curve = self._curve
         scores = Scores.of(curve.steps, curve.scores, curve.episodes, self._head, self._head_episodes, env_steps)
-        evidence = measure(scores, self.settings, env_steps=env_steps, alpha=self._look_alpha(env_steps))
+        evidence = measure(
+            scores,
+            self.settings,
+            env_steps=env_steps,
+            num_windows=curve.num_windows,
+            alpha=self._look_alpha(env_steps),
+        )
         verdict, reason = self._verdict(evidence, env_steps)
         verdict, should_stop, reason = self._may_stop(verdict, reason, env_steps)
         unit, origin, span, trend = scores.unit, scores.origin, evidence.span, evidence.trend
