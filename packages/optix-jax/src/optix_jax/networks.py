@@ -16,7 +16,7 @@ from flax import linen as nn
 from optix_core import policies
 from optix_core.agents.initial_weights import orthogonal
 from optix_core.errors import ConfigError
-from optix_core.policies import Encoder, Flatten, Keep, OneHot, encoder_for
+from optix_core.policies import Bits, Encoder, Flatten, Keep, OneHot, encoder_for
 from optix_protocol import Array
 
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
@@ -316,6 +316,10 @@ def encode(encoder: Encoder, observations: jax.Array) -> jax.Array:
             for i, (size, low) in enumerate(zip(encoder.nvec, encoder.start, strict=True))
         ]
         return jnp.concatenate(parts, axis=1)
+    if isinstance(encoder, Bits):
+        components, bits = np.array(encoder.places).T
+        choices = observations.reshape(len(observations), -1) - jnp.array(encoder.start)
+        return (choices[:, components] >> bits & 1).astype(jnp.float32)
     return observations.reshape(len(observations), -1).astype(jnp.float32)
 
 

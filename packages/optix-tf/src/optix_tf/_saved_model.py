@@ -11,10 +11,12 @@ import numpy as np
 from optix_core.data import ObsNormalizer
 from optix_core.policies import (
     Bernoulli,
+    Bits,
     Categorical,
     DiagonalGaussian,
     Encoder,
     EpsilonGreedy,
+    Flatten,
     Head,
     Keep,
     MultiCategorical,
@@ -51,11 +53,14 @@ class SavedModelExport:
         module.params = [tf.Variable(variable) for variable in acting.variables]
 
         def act(observation: Any) -> dict[str, Any]:
-            rows = _encode(encoder, observation)
-            if normalizer is not None:
+            if normalizer is None:
+                rows = _encode(encoder, observation)
+            else:
+                exact = tf.float64 if isinstance(encoder, Flatten) else tf.float32
                 scale = 1.0 / np.sqrt(normalizer.stats.var + normalizer.epsilon)
-                shifted = (rows - normalizer.stats.mean.astype(np.float32)) * scale.astype(np.float32)
-                rows = tf.clip_by_value(shifted, -normalizer.clip, normalizer.clip)
+                shifted = tf.cast(_encode(encoder, observation, exact), tf.float64) - normalizer.stats.mean
+                rows = tf.cast(shifted, tf.float32) * scale.astype(np.float32)
+                rows = tf.clip_by_value(rows, -normalizer.clip, normalizer.clip)
             rows = tf.cast(rows, self.networks.dtype) if rows.dtype.is_floating else rows
             return {"action": _greedy(head, network([variable.value() for variable in module.params], rows))}
 
@@ -64,12 +69,16 @@ class SavedModelExport:
         tf.saved_model.save(module, os.fspath(path), signatures=module.act)
 
 
-def _encode(encoder: Encoder, observations: Any) -> Any:
+def _encode(encoder: Encoder, observations: Any, dtype: Any = tf.float32) -> Any:
     if isinstance(encoder, Keep):
         return observations
     rows = tf.reshape(observations, [-1, int(np.prod(encoder.shape, dtype=int))])
+    if isinstance(encoder, Bits):
+        components, bits = np.array(encoder.places).T
+        choices = tf.gather(tf.cast(rows, tf.int64) - np.array(encoder.start), components, axis=1)
+        return tf.cast(choices // 2**bits % 2, tf.float32)
     if not isinstance(encoder, OneHot):
-        return tf.cast(rows, tf.float32)
+        return tf.cast(rows, dtype)
     columns = [
         tf.one_hot(tf.cast(rows[:, i], tf.int64) - low, size)
         for i, (size, low) in enumerate(zip(encoder.nvec, encoder.start, strict=True))

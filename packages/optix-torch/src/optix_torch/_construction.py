@@ -74,7 +74,7 @@ def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Mo
         for part in (module, *others):
             give_parts(part, observation_space)
         flat = flat_space(observation_space)
-        return Flatten(shape=flat.shape or (), dtype=str(flat.dtype))
+        return Flatten(shape=flat.shape or (), dtype=str(flat.dtype), parts=getattr(flat, "parts", ()))
     layers = (nn.Linear, nn.RNNCellBase, nn.Embedding, nn.modules.conv._ConvNd)
     first = next((part for part in module.modules() if isinstance(part, layers)), None)
     if observation_space is not None:

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from optix_core.environments.flattening import flat_size
+
 Parts: TypeAlias = "Tensor | dict[str, Parts] | tuple[Parts, ...]"
 
 
@@ -47,7 +49,7 @@ def _layout(space: Any, start: int) -> tuple[Any, int]:
             place, start = _layout(part, start)
             places.append(place)
         return tuple(places), start
-    size = spaces.flatdim(space)
+    size = flat_size(space)
     shape = space.shape if isinstance(space, spaces.Box | spaces.MultiBinary) else (size,)
     return [slice(start, start + size), shape], start + size
 

@@ -15,6 +15,7 @@ from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
+from optix_core.policies.encoders import unrounded
 from optix_core.policies.heads import as_drawn
 from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
 
@@ -112,7 +113,8 @@ class ActorCriticAgent(NetworkAgent):
         obs_normalizer: ObsNormalizer | None = None,
         reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
-        self._knows_actions, self._num_outputs = action_space is not None, num_outputs
+        # A framework that does not say how many outputs there are has chosen its head for good.
+        self._knows_actions, self._num_outputs = action_space is not None or not num_outputs, num_outputs
         for name, given in (("normalize_observations", obs_normalizer), ("normalize_rewards", reward_normalizer)):
             if given is not None:
                 hyperparams.note(name, True)
@@ -206,7 +208,7 @@ class ActorCriticAgent(NetworkAgent):
         Nothing was known yet when it was collected; the nearly uniform initial policy is little changed by that.
         """
         if self._obs_normalizer is not None and self._num_updates == 0:
-            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+            self._obs_normalizer.update(unrounded(self._encoder, window.flat(window.observations)))
 
     def _all_rows(self, window: EpisodeData) -> tuple[Array, Array]:
         """Return the observations of all rows as the networks take them, and the actions: ``[T N, ...]``.
@@ -240,7 +242,7 @@ class ActorCriticAgent(NetworkAgent):
     def _finish_window(self, window: EpisodeData) -> None:
         """Take over the statistics of a window that has been learned from."""
         if self._obs_normalizer is not None and self._num_updates > 0:
-            self._obs_normalizer.update(self._encoder(window.flat(window.observations)))
+            self._obs_normalizer.update(unrounded(self._encoder, window.flat(window.observations)))
         self._num_updates += 1
 
     def _advantages(

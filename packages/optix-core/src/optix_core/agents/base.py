@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 
 import numpy as np
 
-from optix_core.agents.files import load_weights, save_weights
+from optix_core.agents.files import load_weights, other_order, save_weights
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import ConfigError
 from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, encoder_for, policy_tree
+from optix_core.policies.encoders import encoded, parts_of
 from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
 
 if TYPE_CHECKING:
@@ -268,6 +269,9 @@ class NetworkAgent(ABC):
                 f"{list(observation_space.shape)}: build the agent for this environment, or pass "
                 "observation_space=env.observation_space."
             )
+        problem = other_order(parts_of(self._encoder), getattr(observation_space, "parts", ()))
+        if problem:
+            raise ConfigError(f"The networks take observations of {problem}: build the agent for this environment.")
         if not self._knows_actions:
             self._take_action_space(action_space)
             self._knows_actions = True
@@ -277,7 +281,7 @@ class NetworkAgent(ABC):
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write networks and observation statistics to this path as safetensors."""
-        save_weights(path, self._weights(), kind=self._kind)
+        save_weights(path, self._weights(), kind=self._kind, parts=parts_of(self._encoder))
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Act as the agent did that wrote this file; slow copies start anew from its networks.
@@ -286,7 +290,7 @@ class NetworkAgent(ABC):
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or belongs to another algorithm or network.
         """
-        self._load(load_weights(path, kind=self._kind, like=self._weights()))
+        self._load(load_weights(path, kind=self._kind, like=self._weights(), parts=parts_of(self._encoder)))
         self.networks.align()
 
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -327,8 +331,7 @@ class NetworkAgent(ABC):
 
     def _rows(self, observations: Array) -> Array:
         """Return observations ``[B, *obs]`` as the networks take them."""
-        rows = self._encoder(observations)
-        return rows if self._obs_normalizer is None else self._obs_normalizer(rows)
+        return encoded(self._encoder, self._obs_normalizer, observations)
 
     def _refresh_policy(self) -> None:
         """Make ``act`` follow a changed head; changed parameters it sees by itself."""

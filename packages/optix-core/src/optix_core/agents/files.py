@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,39 @@ from optix_protocol import Array
 _METADATA_KEY = "optix"
 
 
-def save_weights(path: str | os.PathLike[str], arrays: Mapping[str, Array], *, kind: str) -> None:
+def save_weights(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], *, kind: str, parts: Sequence[tuple[str, int]] = ()
+) -> None:
     """Write named arrays as one safetensors file, replacing the old file only when the new one is complete.
 
     Args:
         path: exactly where to.
         arrays: what acting needs.
         kind: what wrote it, such as ``"torch/ppo"``; :func:`load_weights` insists on the same.
+        parts: names and sizes of the parts of observations, in the order in which the networks take them.
     """
+    known = {"kind": kind, "parts": parts} if parts else {"kind": kind}
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
-    write_arrays(partial, arrays, metadata={_METADATA_KEY: json.dumps({"kind": kind})})
+    write_arrays(partial, arrays, metadata={_METADATA_KEY: json.dumps(known)})
     partial.replace(target)
 
 
-def load_weights(path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array]) -> dict[str, Array]:
+def load_weights(
+    path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array], parts: Sequence[tuple[str, int]] = ()
+) -> dict[str, Array]:
     """Read a file of :func:`save_weights`, checked against the arrays that it is to replace.
 
     Args:
         path: the file.
         kind: what must have written it.
         like: arrays with the expected names and shapes.
+        parts: of the observations that the networks are to take.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: damaged, or of another kind of agent, or of a network with other layers.
+        ValueError: damaged, or of another kind of agent, or of a network with other layers, or for observations whose
+            parts come in another order.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -54,6 +62,9 @@ def load_weights(path: str | os.PathLike[str], *, kind: str, like: Mapping[str, 
         raise ValueError(f"{path} is damaged or no weights file: {error}.") from error
     if metadata.get("kind") != kind:
         raise ValueError(f"{path} holds weights of {metadata.get('kind', 'something else')}, not of {kind}.")
+    problem = other_order([(str(name), int(size)) for name, size in metadata.get("parts", ())], parts)
+    if problem:
+        raise ValueError(f"{path} was trained on observations of {problem}.")
     if arrays.keys() != like.keys():
         odd = sorted(arrays.keys() ^ like.keys())
         raise ValueError(f"{path} belongs to another network: {', '.join(odd[:3])} in only one of the two.")
@@ -63,6 +74,16 @@ def load_weights(path: str | os.PathLike[str], *, kind: str, like: Mapping[str, 
                 f"{path} belongs to another network: {name} is {array.shape} there, {like[name].shape} here."
             )
     return arrays
+
+
+def other_order(there: Sequence[tuple[str, int]], here: Sequence[tuple[str, int]]) -> str | None:
+    """Say how the parts of two flat observations differ, or return None; what is not known does not differ."""
+    if not there or not here or tuple(there) == tuple(here):
+        return None
+    theirs, ours = (", ".join(name for name, _ in parts) for parts in (there, here))
+    if theirs == ours:
+        theirs, ours = (", ".join(f"{name} [{size}]" for name, size in parts) for parts in (there, here))
+    return f"the parts {theirs}, in this order, and here they are {ours}"
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -50,8 +50,9 @@ class GoalLayout:
         """
         from gymnasium import spaces
 
-        parts = space.spaces if isinstance(space, spaces.Dict) else {}
-        sizes = {name: spaces.flatdim(part) for name, part in parts.items()}
+        from optix_core.environments.flattening import flat_sizes
+
+        sizes = flat_sizes(space) if isinstance(space, spaces.Dict) else {}
         if not {"achieved_goal", "desired_goal"} <= sizes.keys() or sizes["achieved_goal"] != sizes["desired_goal"]:
             raise ConfigError(
                 "Hindsight needs a goal environment: a Dict observation with 'achieved_goal' and 'desired_goal'."

@@ -77,8 +77,14 @@ class ObsNormalizer:
         self._refresh()
 
     def __call__(self, observations: Array) -> Array:
-        """Return ``[B, *shape]`` float32; the statistics stay as they are."""
-        scaled = (observations - self._shift) * self._scale
+        """Return ``[B, *shape]`` float32; the statistics stay as they are.
+
+        Of float64 observations the mean is taken in float64, so that nothing small beside a large offset is lost.
+        """
+        if observations.dtype == np.float64:
+            scaled = ((observations - self.stats.mean) * self._scale).astype(np.float32)
+        else:
+            scaled = (observations - self._shift) * self._scale
         return np.clip(scaled, -self.clip, self.clip, out=scaled)
 
     def normalize(self, observations: Any) -> Array:

@@ -19,7 +19,7 @@ from optix_core.environments.making import (
     make_many,
     told,
 )
-from optix_core.errors import ConfigError, EnvError, suggest
+from optix_core.errors import ConfigError, EnvError, in_one_line, suggest
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -92,7 +92,8 @@ class EnvSpec:
     def make(self) -> gym.Env[Any, Any]:
         """Make one environment.
 
-        Observations of several parts (Dict, Tuple) are flattened, in the order of their space. Atari games get the
+        Observations of several parts (Dict, Tuple) are flattened, in the order of their space; parts that have no
+        array form are left out, with a warning. Atari games get the
         field's preprocessing (:mod:`optix_core.environments.atari`) unless ``kwargs`` choose a ``frameskip`` or
         ``obs_type``.
 
@@ -245,11 +246,10 @@ class _Given:
 
 def _presented(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Return an environment as agents see it: observations of several parts flattened."""
-    import gymnasium as gym
+    from optix_core.environments.flattening import flat_env
 
     try:
-        parts = isinstance(env.observation_space, gym.spaces.Dict | gym.spaces.Tuple)
-        return gym.wrappers.FlattenObservation(env) if parts else env
+        return flat_env(env)
     except BaseException as error:
         raise environment_failed(error, "when asked for its observation_space") from error
 
@@ -280,15 +280,30 @@ def make_vector(
     from optix_core.environments.in_turn import EnvsInTurn
 
     if asynchronous:
+        factories = [partial(_in_own_arrays, factory) for factory in factories]
         return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
     made = make_many(factories, at_least=at_least)
     if wrapper is not None:
         made = [wrapper(env) for env in made]
+    for env in made:
+        for kind in ("observation_space", "action_space"):
+            own, first = getattr(env, kind), getattr(made[0], kind)
+            if own != first:
+                raise EnvError(
+                    f"Environments side by side must be alike: one has the {kind} {in_one_line(first)}, another "
+                    f"{in_one_line(own)}."
+                )
     try:
         ready = [partial(_itself, env) for env in made]
         return EnvsInTurn(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
     except BaseException as error:
         raise environment_failed(error, "when put beside others") from error
+
+
+def _in_own_arrays(factory: EnvFactory) -> gym.Env[Any, Any]:
+    from optix_core.environments.own_arrays import Outcomes
+
+    return Outcomes(factory())
 
 
 def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optix_core.environments.making import blaming_environment, close_quietly, environment_failed
+from optix_core.environments.outcomes import ObservationCheck, reward_of, rewards_of
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
 from optix_core.pipelines.actor import Actor
@@ -146,8 +147,10 @@ def rollout(
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     policy_seed = derive_seed(seed, "policy")
     encode = action_encoder(vector_env.single_action_space)
+    check = ObservationCheck(vector_env.single_observation_space)
 
     def act(policy: Policy, observations: Array) -> Array:
+        check.require(observations)
         return encode(np.asarray(policy.act(observations)))
 
     if step_in_turn(vector_env):
@@ -156,7 +159,7 @@ def rollout(
         play = functools.partial(_play_queue, policy, envs, vector_env.single_observation_space)
     else:
         policy = make_policy(num_envs=vector_env.num_envs, seed=policy_seed)
-        play = functools.partial(_play_rounds, policy, vector_env)
+        play = functools.partial(_play_rounds, policy, vector_env, check)
     returns, lengths = play(act, episodes, seed, max_episode_steps)
     if not np.isfinite(returns).all():
         broken = int(np.flatnonzero(~np.isfinite(returns))[0])
@@ -219,8 +222,8 @@ def _play_queue(
         actions = act(policy, observations)
         for slot, episode in list(playing.items()):
             try:
-                observations[slot], reward, terminated, truncated, _ = envs[slot].step(actions[slot])
-                returns[episode] += float(reward)
+                shown, reward, terminated, truncated, _ = envs[slot].step(actions[slot])
+                returns[episode] += reward_of(reward)
             except BaseException as error:
                 raise environment_failed(error, _when(lengths[episode])) from error
             lengths[episode] += 1
@@ -235,6 +238,8 @@ def _play_queue(
                     del playing[slot]
             elif lengths[episode] >= max_episode_steps:
                 raise _endless(max_episode_steps)
+            else:
+                observations[slot] = shown
         if finished.any():
             policy.reset(finished)
             finished = np.zeros_like(finished)
@@ -242,7 +247,13 @@ def _play_queue(
 
 
 def _play_rounds(
-    policy: Policy, vector_env: VectorEnv, act: Any, episodes: int, seed: int, max_episode_steps: int
+    policy: Policy,
+    vector_env: VectorEnv,
+    check: ObservationCheck,
+    act: Any,
+    episodes: int,
+    seed: int,
+    max_episode_steps: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Play rounds of one episode per environment; all environments of a round share one seed."""
     from gymnasium.vector import AutoresetMode
@@ -256,16 +267,18 @@ def _play_rounds(
         with blaming_environment("in reset() of an evaluation episode"):
             observations, _ = vector_env.reset(seed=derive_seed(seed, "round", first // num_envs))
         policy.reset()
+        harmless = np.array(observations)  # for what is seen after an episode, of which nothing depends
         for _ in range(max_episode_steps):
             actions = act(policy, observations)
             with blaming_environment(_when(lengths.max())):
                 observations, rewards, terminated, truncated, _ = vector_env.step(actions)
-            np.add(returns, rewards, out=returns, where=playing)
+            np.add(returns, rewards_of(rewards, num_envs), out=returns, where=playing)
             lengths += playing
             ended = np.logical_or(terminated, truncated)
             playing &= ~ended
             if not playing.any():
                 break
+            observations = check.mended(np.asarray(observations), ~playing, harmless)
             if resets_by_hand and ended.any():
                 observations, _ = vector_env.reset(options={"reset_mask": ended})
         else:

@@ -14,13 +14,14 @@ import gymnasium as gym
 import numpy as np
 
 from optix_core.environments.in_turn import step_in_turn
+from optix_core.environments.own_arrays import Outcomes
 from optix_protocol import Array, StateTree
 
 MAX_RECORDED_STEPS = 100_000
 """An episode longer than this is not recorded any further, and restarts after a resume."""
 
 
-class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
+class EpisodeRecorder(Outcomes):
     """Remembers how the present episode began and what was done in it.
 
     A step costs it one list append more; a reset the copy of a random generator's state.
@@ -36,25 +37,27 @@ class EpisodeRecorder(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode and forget the last one."""
         if seed is None and getattr(self.env, "is_mid_game", False):
-            return self.env.reset(options=options)  # only a life was lost: what began before goes on
+            return super().reset(options=options)  # only a life was lost: what began before goes on
         self._seed = seed
-        self._generator = None if seed is not None else self.env.unwrapped.np_random.bit_generator.state
+        self._generator = None if seed is not None else _generator_state(self.env)
         self._actions.clear()
         self._rewards.clear()
-        return self.env.reset(seed=seed, options=options)
+        return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
-        outcome = self.env.step(action)
+        outcome = super().step(action)
         if len(self._actions) <= MAX_RECORDED_STEPS:
             self._actions.append(action)
-            self._rewards.append(float(outcome[1]))
+            self._rewards.append(outcome[1])
         return outcome
 
     def state(self) -> StateTree | None:
         """Return what :meth:`restore` needs, or None if the episode is too long or a wrapper may remember more."""
         if len(self._actions) > MAX_RECORDED_STEPS or not _forgets(self.env):
             return None
+        if self._seed is None and self._generator is None:
+            return None  # the episode began with random numbers of a kind that cannot be brought back
         actions, rewards = np.array(self._actions), np.array(self._rewards, dtype=np.float64)
         return {"seed": self._seed, "generator": self._generator, "actions": actions, "rewards": rewards}
 
@@ -87,14 +90,26 @@ _FORGETFUL = frozenset(
         "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
     }
 )  # fmt: skip
-_OURS = "optix_core.environments.atari"
+_OURS = ("optix_core.environments.atari", "optix_core.environments.flattening", "optix_core.environments.own_arrays")
+
+
+def _generator_state(env: gym.Env[Any, Any]) -> Mapping[str, Any] | None:
+    """Return the state of an environment's random numbers, or None if they are not NumPy's usual ones.
+
+    Environments that were written for Gym keep a ``RandomState`` there, others a ``random.Random`` or nothing.
+    """
+    try:
+        generator = env.unwrapped.np_random
+    except Exception:
+        return None
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
 
 
 def _forgets(env: gym.Env[Any, Any]) -> bool:
     while isinstance(env, gym.Wrapper):
         kind = type(env)
         known = kind.__module__.startswith("gymnasium.") and kind.__name__ in _FORGETFUL
-        if not known and kind.__module__ != _OURS:
+        if not known and kind.__module__ not in _OURS:
             return False
         env = env.env
     return True

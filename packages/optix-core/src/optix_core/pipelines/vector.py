@@ -10,6 +10,7 @@ import numpy as np
 
 from optix_core.environments import EnvSpec, make_vector
 from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers
+from optix_core.environments.outcomes import ObservationCheck, require_rewards, rewards_of
 from optix_core.errors import ConfigError, EnvError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces
@@ -90,6 +91,7 @@ class VectorBatchPipeline:
                 raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
             self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
             self._encode = action_encoder(self._envs.single_action_space)
+            self._check = ObservationCheck(self._envs.single_observation_space)
             self._mode = mode
             self._agent: BaseAgent | None = None
             if agent is not None:
@@ -172,24 +174,32 @@ class VectorBatchPipeline:
         ended = self._ended
         for t in range(T):
             observations[t] = observation  # the environments may write the next ones into the same array
-            action = np.asarray(act(observations[t]))
-            if actions is None:
-                check_actions(action, self._envs.single_action_space, N)
-                actions = np.empty((T, *action.shape), action.dtype)
-            actions[t] = action
+            try:
+                action = np.asarray(act(observations[t]))
+                if actions is None:
+                    check_actions(action, self._envs.single_action_space, N)
+                    actions = np.empty((T, *action.shape), action.dtype)
+                actions[t] = action
+                encoded = self._encode(action)
+            except Exception:
+                self._require_usable(observations[: t + 1].reshape(-1, *observations.shape[2:]))  # nobody acts on NaN
+                raise
             if self._resets_on_next_step:
                 np.logical_not(ended, out=valid[t])
             try:
-                observation, rewards[t], terminated[t], truncated[t], info = self._envs.step(self._encode(action))
+                observation, reward, terminated[t], truncated[t], info = self._envs.step(encoded)
             except BaseException as error:
                 self._broken = True
                 raise environment_failed(error, f"after {self._num_env_steps + t * N} steps") from error
+            rewards[t] = rewards_of(reward, N)
             ended = terminated[t] | truncated[t]
             if ended.any():
                 if self._resets_on_next_step:
+                    observation = self._check.mended(observation, terminated[t], observations[t])
                     finals.append(observation[ended])
                 else:
-                    finals.append(np.stack(list(info["final_obs"][ended])))
+                    last = np.stack(list(info["final_obs"][ended])).astype(observation.dtype, copy=False)
+                    finals.append(self._check.mended(last, terminated[t][ended], observations[t][ended]))
             if not actor.forgetful:
                 # After a reset row, too: what it shows still belongs to the episode before.
                 begins_anew = ended | ~valid[t]
@@ -197,7 +207,10 @@ class VectorBatchPipeline:
                     actor.forget(begins_anew)
         assert actions is not None
         self._observation, self._ended, self._memory = observation, ended, actor.state
-        self._check_finite(rewards, observations)
+        final_observations = np.concatenate(finals) if finals else observation[:0].copy()
+        require_rewards(rewards, num_env_steps=self._num_env_steps)
+        self._require_usable(observations.reshape(T * N, *observations.shape[2:]))
+        self._require_usable(final_observations, np.flatnonzero(terminated | truncated))
         check_actions(actions[-1], self._envs.single_action_space, N)
         returns, lengths = self._finish_episodes(rewards, valid, terminated | truncated)
         window = EpisodeData(
@@ -208,7 +221,7 @@ class VectorBatchPipeline:
             truncated=truncated,
             valid=valid,
             last_observation=observation.copy(),
-            final_observations=np.concatenate(finals) if finals else observation[:0].copy(),
+            final_observations=final_observations,
             episode_returns=returns,
             episode_lengths=lengths,
             policy_version=self._versions[0],
@@ -372,15 +385,18 @@ class VectorBatchPipeline:
         self._running_length[n[last]] -= end_count[last]
         return returns, lengths
 
-    def _check_finite(self, rewards: Array, observations: Array) -> None:
-        for name, array in (("rewards", rewards), ("observations", observations)):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                t, n = np.argwhere(~np.isfinite(array))[0][:2]
-                step = self._num_env_steps + int(t) * self.num_envs
-                raise EnvError(
-                    f"The environment returned {name} that are NaN or infinite (environment {n}, near step {step}). "
-                    "Mend the environment, or clip or mask them in a wrapper."
-                )
+    def _require_usable(self, rows: Array, cells: Array | None = None) -> None:
+        """Raise ``EnvError`` if no network can take some of the observations ``[B, *obs]``.
+
+        ``cells`` ``[B]`` are their places in the window, counted in order of time, then environment; None stands for
+        all places from the first on.
+        """
+
+        def place(row: int) -> str:
+            t, n = divmod(row if cells is None else int(cells[row]), self.num_envs)
+            return f"environment {n}, near step {self._num_env_steps + t * self.num_envs}"
+
+        self._check.require(rows, place)
 
 
 def _clipping(rewards: Array) -> Array:

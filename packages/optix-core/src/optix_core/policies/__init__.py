@@ -1,6 +1,6 @@
 """Policies in plain NumPy: acting needs no framework."""
 
-from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
+from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
 from optix_core.policies.heads import (
     Bernoulli,
     Categorical,
@@ -20,6 +20,7 @@ __all__ = [
     "LSTM",
     "MLP",
     "Bernoulli",
+    "Bits",
     "Categorical",
     "DiagonalGaussian",
     "Encoder",

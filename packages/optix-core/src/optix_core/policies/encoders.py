@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, EnvError, in_one_line
 from optix_protocol import Array, StateTree
 
 if TYPE_CHECKING:
     import gymnasium as gym
+
+    from optix_core.data.normalizers import ObsNormalizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,12 @@ class Flatten:
     Attributes:
         shape: shape of one observation.
         dtype: what environments give them as.
+        parts: names and sizes of the parts that a Dict or Tuple was flattened to, in order; empty for other spaces.
     """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+    parts: tuple[tuple[str, int], ...] = ()
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -37,9 +42,21 @@ class Flatten:
             observations = observations.reshape(len(observations), -1)
         return observations.astype(np.float32, copy=False)
 
+    def exact(self, observations: Array) -> Array:
+        """Return ``[N, D]`` for ``[N, *shape]`` without rounding: float64 where float32 cannot tell all values apart.
+
+        A normaliser takes these, and can then see what is small beside a large offset.
+        """
+        rows = observations.reshape(len(observations), -1)
+        wide = rows.dtype.itemsize > (4 if rows.dtype.kind == "f" else 2)
+        return rows.astype(np.float64 if wide else np.float32, copy=False)
+
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
-        return {"kind": "flatten", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
+        settings = {"kind": "flatten", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
+        if self.parts:
+            settings["parts"] = json.dumps(self.parts)
+        return settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +81,9 @@ class OneHot:
 
     def __call__(self, observations: Array) -> Array:
         """Return ``[N, sum(nvec)]`` float32 for whole numbers ``[N, *shape]``."""
-        offsets = np.cumsum([0, *self.nvec[:-1]]) - np.array(self.start)
-        columns = observations.reshape(len(observations), -1).astype(np.int64) + offsets
+        choices = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
+        require_choices(choices, self)
+        columns = choices + np.cumsum([0, *self.nvec[:-1]])
         encoded = np.zeros((len(columns), sum(self.nvec)), np.float32)
         np.put_along_axis(encoded, columns, 1.0, axis=1)
         return encoded
@@ -78,6 +96,71 @@ class OneHot:
             "start": np.array(self.start, np.int64),
             "shape": np.array(self.shape, np.int64),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits:
+    """Whole numbers in the binary system, for spaces with too many values for one-hot vectors.
+
+    Attributes:
+        nvec: number of values of each component.
+        start: smallest value of each component.
+        shape: shape of one observation, ``()`` for a Discrete space.
+    """
+
+    nvec: tuple[int, ...]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype = "int64"
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """The component and the bit, from the lowest on, that each encoded number is."""
+        return tuple((i, bit) for i, size in enumerate(self.nvec) for bit in range(max(1, (size - 1).bit_length())))
+
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """``[D]``, the number of bits of all components."""
+        return (len(self.places),)
+
+    def __call__(self, observations: Array) -> Array:
+        """Return ``[N, D]`` float32 of 0 and 1 for whole numbers ``[N, *shape]``."""
+        choices = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
+        require_choices(choices, self)
+        components, bits = np.array(self.places).T
+        return (choices[:, components] >> bits & 1).astype(np.float32)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        return {
+            "kind": "bits",
+            "nvec": np.array(self.nvec, np.int64),
+            "start": np.array(self.start, np.int64),
+            "shape": np.array(self.shape, np.int64),
+        }
+
+
+MOST_ONE_HOT = 10_000
+"""Whole numbers of more values than this, all components together, are given in the binary system."""
+
+
+def require_choices(choices: Array, encoder: OneHot | Bits) -> None:
+    """Raise an ``EnvError`` if whole numbers, counted from their start, are not in their space.
+
+    Args:
+        choices: ``[N, components]`` int64.
+        encoder: for them.
+    """
+    outside = choices.astype(np.uint64) >= np.array(encoder.nvec, np.uint64)
+    if outside.any():
+        row = int(np.argwhere(outside)[0][0])
+        wrong = (choices[row] + np.array(encoder.start)).reshape(encoder.shape)
+        kind = "MultiDiscrete" if encoder.shape else "Discrete"
+        sizes = list(encoder.nvec) if encoder.shape else encoder.nvec[0]
+        raise EnvError(
+            f"The environment returned the observation {in_one_line(wrong)}, which is not in its "
+            f"{in_one_line(f'{kind}({sizes})')}. Mend the environment, or its observation_space."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +189,7 @@ class Keep:
         return {"kind": "keep", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
 
 
-Encoder: TypeAlias = Flatten | OneHot | Keep
+Encoder: TypeAlias = Flatten | OneHot | Bits | Keep
 
 
 def is_image_space(space: gym.Space[Any]) -> bool:
@@ -114,6 +197,14 @@ def is_image_space(space: gym.Space[Any]) -> bool:
     if space.dtype != np.uint8 or space.shape is None or len(space.shape) != 3:
         return False
     return sorted(space.shape)[1] >= 36
+
+
+def whole_numbers_of(space: Any) -> OneHot | Bits:
+    """Return the encoder of a Discrete or MultiDiscrete: one-hot vectors, or bits where these would be too long."""
+    sizes = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", 0))).reshape(-1)
+    nvec, start = tuple(map(int, sizes)), tuple(map(int, np.atleast_1d(space.start).reshape(-1)))
+    kind = OneHot if sum(nvec) <= MOST_ONE_HOT else Bits
+    return kind(nvec=nvec, start=start, shape=tuple(space.shape))
 
 
 def encoder_for(space: gym.Space[Any]) -> Encoder:
@@ -129,18 +220,31 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     from optix_core.environments.flattening import flat_space
 
     space = flat_space(space)
-    if isinstance(space, spaces.Discrete):
-        return OneHot(nvec=(int(space.n),), start=(int(space.start),), shape=())
-    if isinstance(space, spaces.MultiDiscrete):
-        nvec, start = space.nvec.reshape(-1), space.start.reshape(-1)
-        return OneHot(nvec=tuple(map(int, nvec)), start=tuple(map(int, start)), shape=space.shape)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return whole_numbers_of(space)
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.shape is not None:
-        kind = Keep if is_image_space(space) else Flatten
-        return kind(shape=space.shape, dtype=str(space.dtype))
+        if is_image_space(space):
+            return Keep(shape=space.shape, dtype=str(space.dtype))
+        return Flatten(shape=space.shape, dtype=str(space.dtype), parts=getattr(space, "parts", ()))
     raise ConfigError(
         f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes a Box, "
         "Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
     )
+
+
+def unrounded(encoder: Encoder, observations: Array) -> Array:
+    """Return observations ``[N, *obs]`` as rows for a normaliser: :meth:`Flatten.exact` where there is a choice."""
+    return encoder.exact(observations) if isinstance(encoder, Flatten) else encoder(observations)
+
+
+def encoded(encoder: Encoder, normalizer: ObsNormalizer | None, observations: Array) -> Array:
+    """Return observations ``[N, *obs]`` as networks take them: encoded, and normalised where that is wanted."""
+    return encoder(observations) if normalizer is None else normalizer(unrounded(encoder, observations))
+
+
+def parts_of(encoder: Encoder) -> tuple[tuple[str, int], ...]:
+    """Return names and sizes of the parts that observations were flattened from, in order; empty where not known."""
+    return encoder.parts if isinstance(encoder, Flatten) else ()
 
 
 def encoder_from_tree(tree: StateTree) -> Encoder:
@@ -151,9 +255,11 @@ def encoder_from_tree(tree: StateTree) -> Encoder:
     """
     shape = tuple(map(int, tree["shape"]))
     if tree["kind"] == "flatten":
-        return Flatten(shape=shape, dtype=tree.get("dtype", "float32"))
+        parts = tuple((str(name), int(size)) for name, size in json.loads(tree.get("parts", "[]")))
+        return Flatten(shape=shape, dtype=tree.get("dtype", "float32"), parts=parts)
     if tree["kind"] == "keep":
         return Keep(shape=shape, dtype=tree.get("dtype", "float32"))
-    if tree["kind"] == "one_hot":
-        return OneHot(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])), shape=shape)
+    if tree["kind"] in ("one_hot", "bits"):
+        kind = OneHot if tree["kind"] == "one_hot" else Bits
+        return kind(nvec=tuple(map(int, tree["nvec"])), start=tuple(map(int, tree["start"])), shape=shape)
     raise ValueError(f"Unknown observation encoder '{tree['kind']}'; update optix-core.")

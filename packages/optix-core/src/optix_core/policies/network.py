@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.policies.encoders import Encoder, encoder_from_tree
+from optix_core.policies.encoders import Encoder, encoded, encoder_from_tree
 from optix_core.policies.heads import Head, head_from_tree
 from optix_core.policies.mlp import MLP
 from optix_core.policies.recurrent import RecurrentNetwork, RecurrentPolicy
@@ -57,8 +57,7 @@ class NetworkPolicy:
 
     def outputs(self, observations: Array) -> Array:
         """Return the network's outputs ``[N, out]`` for observations ``[N, *obs]``."""
-        rows = self._encoder(observations)
-        return self._network(rows if self._normalizer is None else self._normalizer(rows))
+        return self._network(encoded(self._encoder, self._normalizer, observations))
 
     def distribution(self, observations: Array) -> ActionDistribution:
         """Return the distribution over actions for observations ``[N, *obs]``."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import MissingExtraError
-from optix_core.policies.encoders import Encoder, Flatten, Keep, OneHot
+from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot
 from optix_core.policies.heads import (
     LOG_STD_RANGE,
     Bernoulli,
@@ -92,11 +92,18 @@ class PolicyGraph:
         self._num_names = 0
         self.rows_shape = encoder.encoded_shape
         self.rows_dtype = encoder.dtype if isinstance(encoder, Keep) and encoder.dtype != "float64" else "float32"
-        self.rows = self._encode(encoder, self.input("observation", encoder.shape, encoder.dtype))
-        if normalizer is not None:
-            shift, scale = normalizer.stats.mean, 1.0 / np.sqrt(normalizer.stats.var + normalizer.epsilon)
-            limit = normalizer.clip
-            self.rows = self.clip(self.affine(self.add("Sub", self.rows, shift), scale), -limit, limit)
+        observations = self.input("observation", encoder.shape, encoder.dtype)
+        if normalizer is None:
+            self.rows = self._encode(encoder, observations)
+            return
+        mean, scale = normalizer.stats.mean, 1.0 / np.sqrt(normalizer.stats.var + normalizer.epsilon)
+        # In double precision, which tells apart what is small beside a large offset.
+        rows = (
+            self._flat(encoder, observations) if isinstance(encoder, Flatten) else self._encode(encoder, observations)
+        )
+        rows = self.add("Cast", rows, to=self._onnx.TensorProto.DOUBLE)
+        shifted = self.to_float(self.add("Sub", rows, self.constant(mean.astype(np.float64))))
+        self.rows = self.clip(self.affine(shifted, scale), -normalizer.clip, normalizer.clip)
 
     # ---- building blocks --------------------------------------------------------------------------------------------
 
@@ -304,9 +311,20 @@ class PolicyGraph:
             columns = self.add("Add", self.reshape(observations, len(encoder.nvec)), self.constant(offsets))
             size, bits = self.constant(np.int64(sum(encoder.nvec))), self.constant(np.array([0.0, 1.0], np.float32))
             return self.add("ReduceSum", self.add("OneHot", columns, size, bits), self.integers(1), keepdims=0)
-        if isinstance(encoder, Flatten) and len(encoder.shape) != 1:
-            observations = self.reshape(observations, *encoder.encoded_shape)
+        if isinstance(encoder, Bits):
+            components, bits = np.array(encoder.places).T
+            choices = self.add(
+                "Sub", self.reshape(observations, len(encoder.nvec)), self.constant(np.array(encoder.start))
+            )
+            copies = self.add("Gather", choices, self.constant(components), axis=1)
+            halved = self.add("Div", copies, self.constant(2**bits))
+            return self.to_float(self.add("Mod", halved, self.constant(np.int64(2))))
+        if isinstance(encoder, Flatten):
+            observations = self._flat(encoder, observations)
         return observations if self.rows_dtype == encoder.dtype else self.to_float(observations)
+
+    def _flat(self, encoder: Flatten, observations: str) -> str:
+        return observations if len(encoder.shape) == 1 else self.reshape(observations, *encoder.encoded_shape)
 
     def _value(self, name: str, shape: Sequence[int | str], dtype: str) -> Any:
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

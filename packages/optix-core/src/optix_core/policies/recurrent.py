@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.policies.encoders import Encoder
+from optix_core.policies.encoders import Encoder, encoded
 from optix_core.policies.heads import Head
 from optix_core.policies.mlp import MLP
 from optix_protocol import ActionDistribution, Array, PolicyMode, RecurrentState, StateTree
@@ -276,8 +276,7 @@ class RecurrentPolicy:
         return self._head.distribution(self.outputs(observations))
 
     def _outputs(self, observations: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
-        rows = self._encoder(observations)
-        return self._network(rows if self._normalizer is None else self._normalizer(rows), state)
+        return self._network(encoded(self._encoder, self._normalizer, observations), state)
 
 
 def begin_anew(state: RecurrentState, newborn: RecurrentState, done: Array) -> RecurrentState:
