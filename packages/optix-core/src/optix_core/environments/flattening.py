@@ -65,8 +65,8 @@ class Flattener:
         self.left_out = tuple(part.name for part in parts if not _has_array_form(part.space))
         if not self._parts:
             raise ConfigError(
-                f"No part of the observation space {in_one_line(space)} has an array form: wrap the environment so "
-                "that it observes a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple with such parts."
+                f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes "
+                "a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple with such parts."
             )
         boxes = [_flat_part(part.space) for part in self._parts]
         self.space = FlatBox(

@@ -285,19 +285,23 @@ def make_vector(
     made = make_many(factories, at_least=at_least)
     if wrapper is not None:
         made = [wrapper(env) for env in made]
-    for env in made:
+    try:
+        _require_alike(made)
+        ready = [partial(_itself, env) for env in made]
+        return EnvsInTurn(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
+    except BaseException as error:
+        raise environment_failed(error, "when put beside others") from error
+
+
+def _require_alike(envs: Sequence[gym.Env[Any, Any]]) -> None:
+    for env in envs[1:]:
         for kind in ("observation_space", "action_space"):
-            own, first = getattr(env, kind), getattr(made[0], kind)
+            own, first = getattr(env, kind), getattr(envs[0], kind)
             if own != first:
                 raise EnvError(
                     f"Environments side by side must be alike: one has the {kind} {in_one_line(first)}, another "
                     f"{in_one_line(own)}."
                 )
-    try:
-        ready = [partial(_itself, env) for env in made]
-        return EnvsInTurn(ready, copy=copy, autoreset_mode=AutoresetMode.SAME_STEP)
-    except BaseException as error:
-        raise environment_failed(error, "when put beside others") from error
 
 
 def _in_own_arrays(factory: EnvFactory) -> gym.Env[Any, Any]:
