@@ -58,7 +58,7 @@ DQN: Names = {
     **_OFF_POLICY,
     "epsilon_start": ("epsilon", "exploration_initial_eps", "start_e"),
     "epsilon_end": ("epsilon_min", "exploration_final_eps", "end_e"),
-    "target_update_interval": ("target_update_freq", "target_network_frequency", "target_network_update_freq"),
+    "target_update_interval": ("target_update_freq",),
     "double_q": ("double_dqn",),
     "per_alpha": ("prioritized_replay_alpha",),
     "per_beta": ("prioritized_replay_beta",),
@@ -80,11 +80,13 @@ WINDOW: tuple[str, ...] = ("n_steps", "num_steps", "rollout_length")
 
 _WINDOW_ADVICE = "is the length of a window, which the pipeline has: BatchPipeline(..., window_size=2048)."
 _UPDATES_ADVICE = "is no setting of its own: updates_per_step = gradient_steps / train_freq, per environment step."
+_TARGET_ADVICE = "counts environment steps: target_update_interval counts updates, updates_per_step for each of those."
 _BUDGET_ADVICE = "is the budget of the run: RLOptimizer(..., max_env_steps=...)."
 
 ADVICE: Mapping[str, str] = {
     **dict.fromkeys(WINDOW, _WINDOW_ADVICE),
     **dict.fromkeys(("train_freq", "train_frequency", "gradient_steps"), _UPDATES_ADVICE),
+    **dict.fromkeys(("target_network_frequency", "target_network_update_freq"), _TARGET_ADVICE),
     **dict.fromkeys(("total_timesteps", "n_timesteps"), _BUDGET_ADVICE),
     **dict.fromkeys(("n_envs", "num_envs"), "belongs to the pipeline: VectorBatchPipeline(..., n_envs=8)."),
     "train_batch_size": "is n_envs * window_size here: VectorBatchPipeline(..., n_envs=8, window_size=128).",
