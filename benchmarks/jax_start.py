@@ -26,6 +26,7 @@ def train(source: Path, cache: Path, out: Path, more: list[str]) -> tuple[float,
     """Return the CPU seconds of a run, all of its threads and processes included, and the steps that it trained."""
     paths = os.pathsep.join(str(path) for path in sorted((source / "packages").glob("*/src")))
     environment = {**os.environ, "PYTHONPATH": paths, "OPTIX_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # whoever trains twice has bytecode of everything
     command = [sys.executable, "-c", PROGRAM, "train", "CartPole-v1", "--backend", "jax", "--quiet", "--out", str(out)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*command, *more], env=environment, check=True)
