@@ -39,6 +39,27 @@ def train(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    import_: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE[:FUNCTION]", help="Registers the environment; repeatable."),
+    ] = None,
+    env_arg: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; repeatable.")
+    ] = None,
+    wrapper: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE:CLASS[(ARGS)]", help="Put around each environment; repeatable, innermost first."),
+    ] = None,
+    reset_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Passed with every reset; repeatable.")
+    ] = None,
+    frame_stack: Annotated[int, typer.Option(min=1, help="Show so many of the latest observations as one.")] = 1,
+    async_envs: Annotated[
+        bool, typer.Option("--async-envs", help="Step each environment in a process of its own.")
+    ] = False,
+    val_env: Annotated[
+        str | None, typer.Option(metavar="ENV_ID", help="Validate on this one, of the same spaces; drives the score.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this run, if its directory holds it.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
@@ -46,7 +67,7 @@ def train(
 
     The run ends by itself when little is left to gain, with the best policy confirmed on fresh episodes.
     """
-    from optix_core.training import TrainConfig, TrainPlan
+    from optix_core.training import EnvOptions, TrainConfig, TrainPlan
 
     config = TrainConfig(
         env_id=env_id,
@@ -58,6 +79,15 @@ def train(
         max_seconds=max_seconds,
         device=device,
         overrides=parse_overrides(set_ or []),
+        environment=EnvOptions(
+            imports=tuple(import_ or ()),
+            args=parse_overrides(env_arg or [], option="--env-arg", example="map_name=8x8"),
+            wrappers=tuple(wrapper or ()),
+            reset_options=parse_overrides(reset_option or [], option="--reset-option", example="low=-0.1"),
+            frame_stack=frame_stack,
+            async_envs=async_envs,
+            val_env=val_env,
+        ),
     )
     plan = TrainPlan.of(config)
     if resume and num_seeds is None:
@@ -144,8 +174,13 @@ def _stored(run: dict[str, Any], plan: TrainPlan) -> TrainPlan:
     return type(plan).from_dict(run, allow_import=plan.foreign_modules)
 
 
-def parse_overrides(items: list[str]) -> dict[str, Any]:
-    """Return the ``key=value`` pairs of ``--set``.
+def parse_overrides(items: list[str], *, option: str = "--set", example: str = "learning_rate=1e-3") -> dict[str, Any]:
+    """Return the ``key=value`` pairs of an option that may be repeated.
+
+    Args:
+        items: as they were typed.
+        option: its name, for errors.
+        example: one of them, for errors.
 
     Raises:
         ConfigError: no key, no equals sign, or a key given twice.
@@ -157,9 +192,9 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not (equals and key.strip()):
-            raise ConfigError(f"--set takes key=value, such as --set learning_rate=1e-3; got '{item}'.")
+            raise ConfigError(f"{option} takes key=value, such as {option} {example}; got '{item}'.")
         if key.strip() in values:
-            raise ConfigError(f"--set gives '{key.strip()}' twice.")
+            raise ConfigError(f"{option} gives '{key.strip()}' twice.")
         values[key.strip()] = parse_value(text.strip())
     return values
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from optix_core.environments import foreign
 from optix_core.environments.copies import why_not_remade
 from optix_core.environments.making import (
     blaming_environment,
@@ -30,10 +30,10 @@ EnvWrapper: TypeAlias = "Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]"
 # SDL and pygame greet every user and look for a display; a training run wants neither.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-# Packages of environments that register themselves when imported, by the namespace of their ids.
+# Packages that register environments when they are imported, or by a function, by the namespace of their ids.
 _NAMESPACES: Mapping[str, str] = {
     "ALE": "ale_py",
-    "MinAtar": "minatar",
+    "MinAtar": "minatar.gym:register_envs",
     "brax": "optix_jax.brax_envs",
     "gymnax": "optix_jax.gymnax_envs",
 }
@@ -58,12 +58,20 @@ class EnvSpec:
         kwargs: arguments for ``gymnasium.make``.
         repeatable: whether ``make`` can give more than one; False for an environment that was given as an object,
             which is used as it is.
+        imports: modules, or functions of modules, that register the id (:func:`.foreign.register`).
+        wrappers: put around each environment, the first one innermost (:func:`.foreign.wrap`).
+        reset_options: passed with every reset (:class:`.wrappers.ResetOptions`).
+        frame_stack: how many of the latest observations are shown as one (:func:`.wrappers.stack_frames`).
     """
 
     env_id: str | None = None
     factory: EnvFactory | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     repeatable: bool = True
+    imports: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
+    reset_options: Mapping[str, Any] = field(default_factory=dict)
+    frame_stack: int = 1
 
     @classmethod
     def of(cls, env: EnvSpec | str | EnvFactory | gym.Env[Any, Any]) -> EnvSpec:
@@ -100,13 +108,28 @@ class EnvSpec:
         Raises:
             EnvError: unknown id (with close matches), missing extra, or an environment that fails to start.
         """
-        return _presented(self._make_plain())
+        return self._presented(self._make_plain())
 
     def _make_plain(self) -> gym.Env[Any, Any]:
         if self.factory is not None:
             return call_factory(self.factory, self.name)
         assert self.env_id is not None
+        foreign.register(self.imports)
         return make_registered(self.env_id, self.kwargs)
+
+    def _presented(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        """Return an environment as agents see it: wrapped, observations of several parts flattened, frames stacked."""
+        env = foreign.wrap(env, self.wrappers)
+        if self.reset_options:
+            from optix_core.environments.wrappers import ResetOptions
+
+            env = ResetOptions(env, self.reset_options)
+        env = _presented(env)
+        if self.frame_stack > 1:
+            from optix_core.environments.wrappers import stack_frames
+
+            env = stack_frames(env, self.frame_stack)
+        return env
 
     def make_vector(
         self,
@@ -168,11 +191,14 @@ class EnvSpec:
 
     def native_vector(self, num_envs: int) -> bool:
         """Whether so many of these environments are the rows of one object (CartPole), not objects of their own."""
-        return self.env_id is not None and num_envs >= _NATIVE_FROM_ENVS and self._has_native_vector()
+        changed = self.wrappers or self.reset_options or self.frame_stack > 1
+        named = self.env_id is not None and not changed
+        return named and num_envs >= _NATIVE_FROM_ENVS and self._has_native_vector()
 
     def _has_native_vector(self) -> bool:
         import gymnasium as gym
 
+        foreign.register(self.imports)
         spec = gym.spec(registered_name(str(self.env_id)))
         entry = str(spec.vector_entry_point or "")
         # The JAX versions keep their state on a device and are served by the JAX backend instead; that of Atari games
@@ -185,7 +211,7 @@ class EnvSpec:
         if not self.repeatable:
             return _facts(self.make())
         with inspected(self._make_plain, self.factory) as env:
-            return _facts(_presented(env))
+            return _facts(self._presented(env))
 
     @property
     def observation_space(self) -> gym.Space[Any]:
@@ -338,7 +364,9 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
     except BaseException as error:
         failed = environment_failed(error, "")
         raise (
-            failed if failed is error else EnvError(f"Environment '{env_id}' cannot be made: {told(error)}")
+            failed
+            if failed is error
+            else EnvError(f"Environment '{env_id}' cannot be made: {told(error)}{_known_remedy(env_id)}")
         ) from error
 
 
@@ -350,26 +378,25 @@ def resolve_id(env_id: str) -> str:
     Raises:
         EnvError: nothing of that name is registered (with close matches), or its package is not installed.
     """
+    if ":" in env_id:
+        module, _, name = env_id.partition(":")
+        foreign.load_module(module, of=f" of environment '{name}'")
+        return f"{module}:{_registered_id(name, module)}"
+    return _registered_id(env_id, "")
+
+
+def _registered_id(env_id: str, module: str) -> str:
+    """Return the full id of what has been registered by Gymnasium, by a known package, or by a module just imported."""
     import gymnasium as gym
     from gymnasium.envs.registration import find_highest_version, parse_env_id
 
-    if ":" in env_id:
-        module, _, name = env_id.partition(":")
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            missing = f"needs '{error.name}', which is not installed"
-            if error.name == module:
-                missing = "cannot be found; if it lies in this directory, set PYTHONPATH=."
-            raise EnvError(f"Module '{module}' of environment '{name}' {missing}.") from error
-        return f"{module}:{resolve_id(name)}"
-    if env_id in gym.registry:  # before any package is imported, which might register it anew
-        return env_id
     package = _NAMESPACES.get(env_id.partition("/")[0]) or ("ale_py" if "NoFrameskip-v" in env_id else None)
     if package:
-        if not importlib.util.find_spec(package):
-            raise EnvError(_missing_dependency(env_id, ModuleNotFoundError(package)))
-        gym.register_envs(importlib.import_module(package))
+        root = package.partition(":")[0].partition(".")[0]
+        if not importlib.util.find_spec(root):
+            raise EnvError(_missing_dependency(env_id, ModuleNotFoundError(root)))
+        if env_id not in gym.registry:  # somebody may have put another one in its place
+            foreign.register([package])
     if env_id in gym.registry:
         return env_id
     try:
@@ -378,8 +405,14 @@ def resolve_id(env_id: str) -> str:
             return f"{env_id}-v{find_highest_version(namespace, name)}"
     except gym.error.Error:
         pass
-    hint = suggest(env_id, gym.registry) or " Any Gymnasium id will do, such as CartPole-v1."
-    raise EnvError(f"Unknown environment '{env_id}'.{hint}")
+    hint = suggest(env_id, gym.registry)
+    if module:
+        how = (
+            f" Importing '{module}' did not register it; a function that does is called by --import {module}:FUNCTION."
+        )
+    else:
+        how = f" One of a package that has to be imported first is package:{env_id}."
+    raise EnvError(f"Unknown environment '{env_id}'.{hint}{how}")
 
 
 def _is_game(name: str, kwargs: Mapping[str, Any]) -> bool:
@@ -403,6 +436,27 @@ def _missing_dependency(env_id: str, error: Exception) -> str:
             clone = f"in a clone: uv run --package optix-core --extra {extra} optix ..."
             return f'{env_id} needs {extra}: pip install "optix-core[{extra}]" ({clone}).'
     return f"{env_id} needs a package that is not installed: {_one_line(error)}"
+
+
+def _known_remedy(env_id: str) -> str:
+    """Return what helps where the reason for a failure is known to be another package's version."""
+    import gymnasium as gym
+
+    spec = gym.registry.get(registered_name(env_id))
+    entry = str(getattr(spec, "entry_point", ""))
+    if entry.startswith("gymnasium_robotics.") and installed_before("mujoco", (3, 12)) is False:
+        return '. gymnasium-robotics works with earlier releases of MuJoCo: pip install "mujoco<3.12"'
+    return ""
+
+
+def installed_before(package: str, release: tuple[int, ...]) -> bool | None:
+    """Return whether an installed package is older than a release, None if it is not there or has an odd version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return tuple(int(part) for part in version(package).split(".")[: len(release)]) < release
+    except (PackageNotFoundError, ValueError):
+        return None
 
 
 def _one_line(error: BaseException) -> str:

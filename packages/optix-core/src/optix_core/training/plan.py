@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from optix_core.agents.backends import (
 from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.convergence import ConvergenceMonitor
 from optix_core.data.capacity import check_capacity, fitting_capacity, row_bytes
-from optix_core.environments import EnvSpec
+from optix_core.environments import EnvSpec, resolve_id
+from optix_core.environments.foreign import callable_modules, named_modules, parse_wrapper, register
 from optix_core.errors import ConfigError, suggest, whole_number
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
@@ -49,6 +51,70 @@ MAX_SETTING = 10**9
 """The same for steps of a window, policies kept and episodes of a confirmation."""
 
 
+MAX_VAL_ENVS = 8
+"""Most environments side by side for ``--val-env``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """What a run needs of its environment beyond the id.
+
+    Attributes:
+        imports: modules to import, or functions ``"module:function"`` to call, before the id is known.
+        args: arguments of ``gymnasium.make``.
+        wrappers: ``"module:Class"`` or ``"module:Class(1, key='value')"``, the first one innermost.
+        reset_options: passed with every reset.
+        frame_stack: how many of the latest observations are shown as one.
+        async_envs: step each environment in a process of its own.
+        val_env: id of an environment with the same spaces whose episodes, played greedily, drive score and snapshots.
+    """
+
+    imports: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    reset_options: Mapping[str, Any] = field(default_factory=dict)
+    frame_stack: int = 1
+    async_envs: bool = False
+    val_env: str | None = None
+
+    @classmethod
+    def of(cls, values: Any) -> EnvOptions:
+        """Rebuild options from a ``run.json``, checked.
+
+        Raises:
+            ConfigError: an unknown option, or a value of the wrong type.
+        """
+        try:
+            options = cls(**{**values, **{k: tuple(values[k]) for k in ("imports", "wrappers") if k in values}})
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"run.json is damaged: environment is {values!r}.") from error
+        texts = (*options.imports, *options.wrappers, *([] if options.val_env is None else [options.val_env]))
+        good = all(isinstance(text, str) for text in texts) and isinstance(options.async_envs, bool)
+        if not good or not all(isinstance(named, Mapping) for named in (options.args, options.reset_options)):
+            raise ConfigError(f"run.json is damaged: environment is {values!r}.")
+        whole_number("frame_stack", options.frame_stack, least=1)
+        for text in options.wrappers:
+            parse_wrapper(text)
+        return options
+
+    @property
+    def changes_episodes(self) -> bool:
+        """Whether an environment made with them is another than that of the id alone."""
+        return bool(self.args or self.wrappers or self.reset_options) or self.frame_stack > 1
+
+    def spec(self, env_id: str) -> EnvSpec:
+        """Return how to make the environment of an id with these options; its id is looked up, and completed."""
+        register(self.imports)
+        return EnvSpec(
+            env_id=resolve_id(env_id),
+            kwargs=self.args,
+            imports=self.imports,
+            wrappers=self.wrappers,
+            reset_options=self.reset_options,
+            frame_stack=self.frame_stack,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """What a user asks for; everything that is None is chosen.
@@ -64,6 +130,7 @@ class TrainConfig:
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         overrides: hyperparameters of the algorithm, by any of their names, and settings of the loop
             (:class:`LoopSettings`).
+        environment: what the environment needs beyond its id.
     """
 
     env_id: str
@@ -75,6 +142,7 @@ class TrainConfig:
     max_seconds: float | None = None
     device: str = "cpu"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    environment: EnvOptions = field(default_factory=EnvOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +198,7 @@ class TrainPlan:
         hyperparams: what differs from the algorithm's defaults, family defaults included.
         loop: settings of the loop.
         defaults_from: the family whose defaults were used.
+        environment: what the environment needs beyond its id.
     """
 
     env_id: str
@@ -143,6 +212,7 @@ class TrainPlan:
     hyperparams: Mapping[str, Any]
     loop: LoopSettings
     defaults_from: str
+    environment: EnvOptions = field(default_factory=EnvOptions)
 
     @classmethod
     def of(cls, config: TrainConfig) -> TrainPlan:
@@ -153,7 +223,8 @@ class TrainPlan:
             EnvError: an environment that cannot be made.
             AgentError: a backend that is missing or broken.
         """
-        spec = EnvSpec.of(config.env_id)
+        options = EnvOptions.of(asdict(config.environment))
+        spec = options.spec(config.env_id)
         backend = load_backend(config.backend or default_backend())
         kind = action_kind(spec.action_space)
         algorithm = config.algorithm
@@ -193,6 +264,7 @@ class TrainPlan:
             hyperparams=hyperparams,
             loop=settings,
             defaults_from=family.name,
+            environment=options,
         )
         plan.make_scheduler()
         pipeline = plan._fused_pipeline(plan.make_agent())
@@ -213,7 +285,7 @@ class TrainPlan:
                 a module that was not allowed.
         """
         try:
-            known = {f.name: values[f.name] for f in fields(cls)}
+            known = {f.name: values[f.name] for f in fields(cls) if f.name != "environment"}
         except KeyError as error:
             raise ConfigError(
                 f"run.json has no {error}: this run was not started by `optix train`. "
@@ -224,34 +296,54 @@ class TrainPlan:
                 raise ConfigError(f"run.json is damaged: {name} is {known[name]!r}.")
         if not 1 <= known["n_envs"] <= MAX_ENVS:
             raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
-        module, colon, _ = known["env_id"].rpartition(":")
-        allowed = {allow_import} if isinstance(allow_import, str) else set(allow_import or ())
-        if colon and module not in allowed and module not in sys.modules:
+        environment = EnvOptions.of(values.get("environment", {}))  # absent where nothing was asked for
+        plan = cls(**{**known, "loop": _loop_settings(known["loop"]), "environment": environment})
+        plan._ask_for_trust({allow_import} if isinstance(allow_import, str) else set(allow_import or ()))
+        return plan
+
+    def _ask_for_trust(self, allowed: set[str]) -> None:
+        """Refuse to import what nobody has allowed, and to call anything of it.
+
+        What is imported already may be imported again; that something is called in it, with arguments that stand in a
+        file, needs permission in any case.
+        """
+        options = self.environment
+        called = callable_modules(options.imports, options.wrappers)
+        asked = [m for m in self.foreign_modules if m not in allowed and (m in called or m not in sys.modules)]
+        if asked:
+            modules = "module" + "s" * (len(asked) > 1) + " " + " and ".join(repr(module) for module in asked)
+            flags = " ".join(f"--allow-import {module}" for module in asked)
             raise ConfigError(
-                f"The environment of this run lives in module '{module}', which would be imported: add "
-                f"--allow-import {module} if you trust the run directory."
+                f"The environment of this run lives in {modules}, which would be imported: add {flags} if you trust "
+                "the run directory."
             )
-        return cls(**{**known, "loop": _loop_settings(known["loop"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        return asdict(self)
+        """Return JSON-able values, without options that nobody used: run.json of earlier releases stays equal."""
+        values = asdict(self)
+        if self.environment == EnvOptions():
+            del values["environment"]
+        if not self.loop.monitor:
+            del values["loop"]["monitor"]
+        return values
 
     @property
     def foreign_modules(self) -> tuple[str, ...]:
         """The modules that the environment comes from, which somebody who reads ``run.json`` must trust."""
-        module, colon, _ = self.env_id.rpartition(":")
-        return (module,) if colon else ()
+        options = self.environment
+        ids = (env_id.rpartition(":") for env_id in (self.env_id, options.val_env or ""))
+        modules = [module for module, colon, _ in ids if colon]
+        return tuple(dict.fromkeys([*modules, *named_modules(options.imports, options.wrappers)]))
 
-    @property
+    @cached_property
     def env_spec(self) -> EnvSpec:
         """The environment."""
-        return EnvSpec(env_id=self.env_id)
+        return self.environment.spec(self.env_id)
 
     def make_agent(self) -> BaseAgent:
         """Build the untrained agent."""
         return build_agent(
-            EnvSpec.of(self.env_id),
+            self.env_spec,
             backend=load_backend(self.backend),
             algorithm=self.algorithm,
             seed=derive_seed(self.seed, "agent"),
@@ -268,10 +360,11 @@ class TrainPlan:
         if not self.loop.fused:
             seed = derive_seed(self.seed, "train")
             return VectorBatchPipeline(
-                self.env_id,
+                self.env_spec,
                 agent,
                 n_envs=self.n_envs,
                 window_size=self.loop.window_size,
+                async_envs=self.environment.async_envs,
                 clip_rewards=self.loop.clip_rewards,
                 episodic_life=self.loop.episodic_life,
                 seed=seed,
@@ -282,11 +375,24 @@ class TrainPlan:
         return pipeline
 
     def _fused_pipeline(self, agent: BaseAgent) -> BasePipeline | None:
-        on_host = self.loop.fused is False or self.loop.clip_rewards or self.loop.episodic_life
-        if on_host or not isinstance(agent, SupportsFusedTraining):
+        loop, options = self.loop, self.environment
+        on_host = loop.fused is False or loop.clip_rewards or loop.episodic_life or options.async_envs
+        if on_host or options.changes_episodes or not isinstance(agent, SupportsFusedTraining):
             return None
         seed = derive_seed(self.seed, "train")
         return agent.fused_pipeline(self.env_id, num_envs=self.n_envs, num_steps=self.loop.window_size, seed=seed)
+
+    def _val_pipeline(self, agent: BaseAgent) -> BasePipeline | None:
+        if self.environment.val_env is None:
+            return None
+        return VectorBatchPipeline(
+            self.environment.spec(self.environment.val_env),
+            agent,
+            n_envs=min(self.n_envs, MAX_VAL_ENVS),
+            window_size=self.loop.window_size,
+            seed=derive_seed(self.seed, "validation"),
+            mode="greedy",
+        )
 
     def make_scheduler(self) -> ConvergenceMonitor:
         """Build the monitor."""
@@ -328,6 +434,7 @@ class TrainPlan:
         return RLOptimizer(
             agent,
             self.make_pipeline(agent),
+            val_pipeline=self._val_pipeline(agent),
             scheduler=self.make_scheduler(),
             checkpoint_dir=out,
             max_snapshots=self.loop.max_snapshots,
