@@ -30,6 +30,8 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
         lines["goal"] = threshold_line(plan.env_id, threshold, result.confirmed_return["mean"])
     lines["verdict"] = Text(result.verdict, style=f"bold {VERDICT_STYLES.get(result.verdict, '')}")
     lines["stopped"] = plain_reason(result.why)
+    if result.greedy_gap is not None:
+        lines["hint"] = Text("its policy needs its randomness: acting greedily it earns less", style="yellow")
     if result.verdict == "NO_SIGNAL":
         lines["advice"] = Text(advice(plan), style="yellow")
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""

@@ -308,6 +308,26 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
     returns: list[Number] = []
 
 
+class GreedyGap(Event, frozen=True, tag="greedy_gap"):
+    """The final policy earns clearly more when it samples its actions than greedily.
+
+    Attributes:
+        sampled: mean return of sampled episodes.
+        greedy: the confirmed mean return.
+        gap: the difference.
+        ci_low: lower end of its 95 % interval.
+        ci_high: upper end.
+        episodes: how many were sampled.
+    """
+
+    sampled: float
+    greedy: float
+    gap: float
+    ci_low: float
+    ci_high: float
+    episodes: float
+
+
 class RunFinished(Event, frozen=True, tag="run_finished"):
     """The run is over; the fields of its :class:`optix_core.RunResult` without times and versions."""
 
@@ -324,6 +344,7 @@ class RunFinished(Event, frozen=True, tag="run_finished"):
     confirmed_return: dict[str, Json] | None = None
     gain_bound: dict[str, Json] | None = None
     best_snapshot: dict[str, Json] | None = None
+    greedy_gap: dict[str, Json] | None = None
     budget: dict[str, Json] | None = None
     error: str | None = None
     notes: list[str] = []
@@ -346,6 +367,7 @@ ALL: tuple[type[Event], ...] = (
     Error,
     Selection,
     Confirmed,
+    GreedyGap,
     RunFinished,
 )
 """Every kind of event."""

@@ -13,7 +13,7 @@ import numpy as np
 from optix_core.environments.making import close_quietly
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
 from optix_core.loop.capabilities import SupportsLearnedState
-from optix_protocol import BaseAgent, StateTree, SupportsPolicy, SupportsTrainingState
+from optix_protocol import BaseAgent, PolicyMode, StateTree, SupportsPolicy, SupportsTrainingState
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -57,16 +57,22 @@ class Arena:
         self._own = True
         self._envs: dict[int, VectorEnv] = {}
 
-    def play(self, episodes: int, seed: int) -> Rollouts | None:
+    def play(self, episodes: int, seed: int, *, mode: PolicyMode = "greedy") -> Rollouts | None:
         """Play the agent's current policy, or return None without environments for evaluation.
 
         The same ``episodes`` and ``seed`` start the same episodes for every policy.
+
+        Args:
+            episodes: how many.
+            seed: of the episodes.
+            mode: how an agent with ``make_policy`` acts; any other acts as it explores.
         """
         with self._environments(episodes) as envs:
             if envs is None:
                 return None
             batched = not isinstance(self.agent, SupportsPolicy) and envs.num_envs > 1
-            outcome = rollout(policy_factory(self.agent, batched_act=batched), envs, episodes=episodes, seed=seed)
+            policies = policy_factory(self.agent, mode, batched_act=batched)
+            outcome = rollout(policies, envs, episodes=episodes, seed=seed)
         self.num_env_steps += outcome.num_env_steps
         return outcome
 

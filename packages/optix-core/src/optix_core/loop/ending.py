@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
+from optix_core.errors import EnvError
 from optix_core.journal import events
 from optix_core.loop.budget import StopReason
 from optix_core.loop.final import FinalPolicy, choose_final_policy
+from optix_core.loop.greedy_gap import greedy_gap
 from optix_core.loop.run import Run
 from optix_core.storage.documents import plain
 
@@ -49,7 +52,24 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
             run.journal.append(
                 events.Confirmed(**plain(final.confirmed), returns=[events.number(value) for value in final.returns])
             )
+            if reason is not StopReason.INTERRUPTED and run.judges_training_returns:
+                final = _with_greedy_gap(run, final)
     return final, failure
+
+
+def _with_greedy_gap(run: Run, final: FinalPolicy) -> FinalPolicy:
+    """Find out whether the final policy needs to sample its actions; a failure costs only the answer."""
+    assert final.confirmed is not None
+    trained = final.snapshot.eval_metrics.primary_score
+    try:
+        gap = greedy_gap(run.arena, final.confirmed, trained=trained, history=run.controller.history, seed=run.seed)
+    except EnvError as error:
+        run.journal.append(events.Error(message=f"The sampled episodes failed: {error}"))
+        return final
+    if gap is None:
+        return final
+    run.journal.append(events.GreedyGap(**gap))
+    return replace(final, greedy_gap=gap)
 
 
 def _has_scores_of_its_own(run: Run) -> bool:

@@ -33,6 +33,7 @@ class FinalPolicy:
         returns: these returns, one per episode.
         rounds: what was played to choose it, JSON-able.
         reason: why the choice ended, in plain words.
+        greedy_gap: what it loses by acting greedily, as of :func:`optix_core.loop.greedy_gap.greedy_gap`, or None.
     """
 
     snapshot: PolicySnapshot
@@ -40,6 +41,7 @@ class FinalPolicy:
     returns: tuple[float, ...]
     rounds: list[dict[str, Any]]
     reason: str
+    greedy_gap: dict[str, float] | None = None
 
 
 def choose_final_policy(

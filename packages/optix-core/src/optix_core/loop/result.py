@@ -36,6 +36,8 @@ class RunResult:
             (``could_differ``, too, where all returns are the same); None if it could not be measured.
         gain_bound: ``horizon_env_steps``, ``upper`` and ``fraction_of_range`` of the last look, or None.
         best_snapshot: the policy that is in the agent now: ``id``, ``path``, ``train_env_steps``, ``score``; or None.
+        greedy_gap: ``sampled``, ``greedy``, ``gap``, ``ci_low``, ``ci_high`` and ``episodes`` where the policy earns
+            clearly more when it samples its actions; None otherwise.
         budget: ``max_env_steps``, ``max_episodes`` and ``max_seconds`` that it ended with; None is no limit.
         error: the message of what stopped the run, or None.
         notes: what one has to know about how these numbers came about, in sentences.
@@ -58,6 +60,7 @@ class RunResult:
     confirmed_return: Mapping[str, Any] | None
     gain_bound: Mapping[str, float | None] | None
     best_snapshot: Mapping[str, Any] | None
+    greedy_gap: Mapping[str, float] | None = None
     budget: Mapping[str, Any] | None = None
     error: str | None = None
     notes: Sequence[str] = ()

@@ -23,6 +23,7 @@ from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController, Scheduler
 from optix_core.loop.ending import finish
 from optix_core.loop.final import FinalPolicy
+from optix_core.loop.greedy_gap import gap_sentence
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.pipelines import Closing, require_comparable
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
@@ -384,7 +385,7 @@ class RLOptimizer:
             seed=self.seed,
             verdict=self.controller.closing_assessment.verdict.value,
             stop_reason=reason.value,
-            why=why,
+            why=why if final is None or final.greedy_gap is None else f"{why} {gap_sentence(final.greedy_gap)}",
             train_env_steps=run.progress.num_env_steps,
             eval_env_steps=run.arena.num_env_steps + run.validation.num_env_steps,
             wall_seconds=round(run.elapsed_s, 3),
@@ -392,6 +393,7 @@ class RLOptimizer:
             confirmed_return=final.confirmed if final is not None else None,
             gain_bound=gain_bound(self.controller.assessment),
             best_snapshot=best,
+            greedy_gap=final.greedy_gap if final is not None else None,
             budget=asdict(self.controller.budget),
             error=None if failure is None else str(failure) or repr(failure),
             notes=notes,

@@ -291,6 +291,11 @@ def _choice(entries: Sequence[Entry]) -> Section | None:
         )
     else:
         sentences.append("It could not be confirmed on fresh episodes.")
+    if (gap := _last(entries, events.GreedyGap)) is not None:
+        sentences.append(
+            f"It needs its randomness: sampling its actions it returned {number(gap.sampled)} over {gap.episodes:.0f} "
+            f"episodes, {number(gap.gap)} more (95 % interval {number(gap.ci_low)} to {number(gap.ci_high)})."
+        )
     rows = []
     for index, played in enumerate(rounds, start=1):
         ranked = sorted(zip(played["means"], played["snapshots"], strict=True), reverse=True)
