@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -18,15 +17,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from _beside import ROOT, checkout, environment_of
+
 PROGRAM = "from optix_core.cli import main; main()"
 
 
 def train(source: Path, cache: Path, out: Path, more: list[str]) -> tuple[float, int]:
     """Return the CPU seconds of a run, all of its threads and processes included, and the steps that it trained."""
-    paths = os.pathsep.join(str(path) for path in sorted((source / "packages").glob("*/src")))
-    environment = {**os.environ, "PYTHONPATH": paths, "OPTIX_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # whoever trains twice has bytecode of everything
+    environment = {**environment_of(source), "OPTIX_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", PROGRAM, "train", "CartPole-v1", "--backend", "jax", "--quiet", "--out", str(out)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*command, *more], env=environment, check=True)
@@ -44,10 +42,7 @@ def main() -> None:
     more = ["--max-env-steps", str(arguments.max_env_steps)] if arguments.max_env_steps else []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        earlier = work / "earlier"
-        subprocess.run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(earlier)], check=True)
-        subprocess.run(["git", "-C", str(earlier), "checkout", "--quiet", arguments.beside], check=True)
-        sides = {arguments.beside: earlier, "now": ROOT}
+        sides = {arguments.beside: checkout(arguments.beside, work / "earlier"), "now": ROOT}
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.repeats + 1):
             for name, source in sides.items():

@@ -39,14 +39,19 @@ class ReturnEvaluator(BaseEvaluator):
         """
         del train_diagnostics
         returns = np.asarray(episode_data.episode_returns, dtype=np.float64)
-        if len(returns) == 0:
+        episodes = len(returns)
+        if episodes == 0:
             return None
+        # Written out: NumPy's own mean and std cost several times as much on a handful of episodes.
+        mean = float(np.add.reduce(returns)) / episodes
+        deviations = returns - mean
+        variance = float(deviations @ deviations) / (episodes - 1) if episodes > 1 else 0.0
         return EvalMetrics(
-            primary_score=float(returns.mean()),
+            primary_score=mean,
             metrics={
-                "episodes": float(len(returns)),
-                "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
-                "episode_length": float(np.mean(episode_data.episode_lengths)),
+                "episodes": float(episodes),
+                "return_std": math.sqrt(variance),
+                "episode_length": float(np.add.reduce(episode_data.episode_lengths)) / episodes,
             },
         )
 

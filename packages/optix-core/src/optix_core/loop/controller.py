@@ -213,7 +213,10 @@ class LoopController:
             looked = self.scheduler.update(untrained[0], end, episodes=untrained[1]).looked
         for piece in pieces or time_slices(window, self.score_window_env_steps or window.num_env_steps):
             end += piece.num_env_steps
-            found = metrics if pieces is not None else self._score(piece, diagnostics)
+            if pieces is not None:
+                found = metrics
+            else:
+                found = whole if piece is window else self._score(piece, diagnostics)
             mean = None if found is None else found.primary_score
             num_episodes = max(1, len(piece.episode_returns))
             if warming_up:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
-
-import numpy as np
 
 Severity = Literal["fatal", "warning"]
 
@@ -92,11 +91,11 @@ class DiagnosticsWatch:
             return None
         symptom = None
         if len(self._losses) >= 20:
-            recent = np.abs(self._losses)
-            median = float(np.median(recent))
-            spread = 1.4826 * float(np.median(np.abs(recent - median)))
-            if abs(loss) > max(10 * median, median + self.spike_factor * spread, 1e-6):
-                message = f"The loss jumped to {loss:.3g}; its recent level is {median:.3g}."
+            recent = [abs(earlier) for earlier in self._losses]
+            level = median(recent)
+            # The spread costs another median: it is asked for only where the loss is large already.
+            if abs(loss) > max(10 * level, 1e-6) and abs(loss) > level + self.spike_factor * _spread(recent, level):
+                message = f"The loss jumped to {loss:.3g}; its recent level is {level:.3g}."
                 symptom = Symptom(kind="loss_spike", severity="warning", message=message)
         self._losses.append(float(loss))
         return symptom
@@ -124,3 +123,8 @@ class DiagnosticsWatch:
         self._collapsed = collapsed
         self._entropies.append(float(entropy))
         return symptom
+
+
+def _spread(values: Sequence[float], level: float) -> float:
+    """Return the median absolute deviation, scaled to the standard deviation of a normal distribution."""
+    return 1.4826 * median(abs(value - level) for value in values)

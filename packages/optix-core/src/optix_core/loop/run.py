@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
@@ -96,6 +97,11 @@ class Run:
     _safe_hyperparam_version: int = 0
     _num_confirmations: int = 0
     _num_greedy_tests: int = 0
+
+    @cached_property
+    def _warming(self) -> SupportsWarmUp | None:
+        """The agent, if it has a warm-up; looked up once, because asking a Protocol costs more than a window."""
+        return self.agent if isinstance(self.agent, SupportsWarmUp) else None
 
     @property
     def policy_version(self) -> int:
@@ -188,7 +194,7 @@ class Run:
             ),
             validate_only=self.validation.pipeline is not None,
             is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
-            warming_up=isinstance(self.agent, SupportsWarmUp) and self.agent.is_warming_up,
+            warming_up=self._warming is not None and self._warming.is_warming_up,
         )
 
     def _gather(self, observation: Observation, window: EpisodeData) -> Evidence:
@@ -236,6 +242,7 @@ class Run:
     def save_state(self) -> None:
         """Keep the exact state on disk, in the background, if the agent gives it away."""
         if not can_resume_exactly(self):
+            self._next_state_s = math.inf  # nor will it be later
             return
         began = time.monotonic()
         self._survive_disk(lambda: self.run_dir.save_state(run_state(self)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -108,18 +109,23 @@ class ScoreSmoother:
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=50)
         self._count = 0
+        self._level = math.nan
 
     def update(self, score: float) -> float:
         """Take in a score and return the level."""
         self._recent.append(score)
         self._count += 1
-        return self.level
+        self._level = self._mean()
+        return self._level
 
     @property
     def level(self) -> float:
         """The smoothed score, NaN before the first."""
+        return self._level
+
+    def _mean(self) -> float:
         width = min(max(3, self._count // 20), len(self._recent))
-        return float(np.mean(list(self._recent)[-width:])) if width else float("nan")
+        return sum(islice(reversed(self._recent), width)) / width if width else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return the exact state as JSON-able values."""
@@ -130,6 +136,7 @@ class ScoreSmoother:
         self._recent.clear()
         self._recent.extend(float(score) for score in state["recent"])
         self._count = int(state["count"])
+        self._level = self._mean()
 
 
 @dataclass(frozen=True, kw_only=True)
