@@ -27,8 +27,9 @@ def explain(
         entries, problems = read_journal(directory.events_path)
         problems += map(str, directory.problems)
     try:
-        story, replay = tell(entries, problems), replay_decisions(entries)
-    except (KeyError, TypeError, ValueError) as error:
+        replay = replay_decisions(entries)
+        story = tell(entries, problems, replay=replay)
+    except ValueError as error:
         raise RunDirectoryError(f"The journal of {str(run)!a} was written by another version of optix.") from error
     console = make_console()
     for section in story:

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-import msgspec
-
 from optix_core.journal.events import DecisionRecord, EvidenceRecord
 from optix_core.loop.budget import Progress, StopReason
 from optix_protocol import Verdict
@@ -92,7 +90,25 @@ class Evidence:
         Raises:
             ValueError: a verdict or a reason that this version does not know.
         """
-        return cls.from_dict(msgspec.structs.asdict(record))
+        exceeded, request = record.budget_exceeded, record.stop_request
+        return cls(
+            progress=Progress(
+                num_windows=record.num_windows,
+                num_env_steps=record.num_env_steps,
+                num_episodes=record.num_episodes,
+                window_env_steps=record.window_env_steps,
+            ),
+            budget_exceeded=None if exceeded is None else StopReason(exceeded),
+            verdict=Verdict(record.verdict),
+            should_stop=record.should_stop,
+            explanation=record.explanation,
+            snapshot_due=record.snapshot_due,
+            tuning_due=record.tuning_due,
+            damage=record.damage,
+            degradation=record.degradation,
+            can_roll_back=record.can_roll_back,
+            stop_request=None if request is None else StopReason(request),
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evidence:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 import msgspec
 
 from optix_core.journal import Entry, events
 from optix_core.loop.budget import Budget
-from optix_core.loop.decision import Decision, Evidence, decide
+from optix_core.loop.decision import Evidence, decide
+
+_Choice: TypeAlias = tuple[events.DecisionRecord, str | None]
+"""A decision, and why it ends the run if it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,14 @@ def replay_decisions(entries: Sequence[Entry]) -> Replay:
         match entry.event:
             case events.Window() as window:
                 evidence = Evidence.from_record(window.evidence)
-                logged, replayed = _logged(window), _compared(decide(evidence))
+                decision = decide(evidence)
+                logged: _Choice = (window.decision, window.stop_reason)
+                replayed: _Choice = (decision.to_record(), decision.stop_reason)
             case events.Damage() as damage if evidence is not None:
                 # What learn() broke after the window's own decision was decided again, with the damage as evidence.
-                logged = {"action": damage.action}
-                replayed = {"action": decide(replace(evidence, damage=damage.message, snapshot_due=False)).action.value}
+                decision = decide(replace(evidence, damage=damage.message, snapshot_due=False))
+                logged = (msgspec.structs.replace(decision.to_record(), action=damage.action), None)
+                replayed = (decision.to_record(), None)
             case _:
                 continue
         num_decisions += 1
@@ -94,35 +100,22 @@ def budget_of(entries: Sequence[Entry]) -> Budget | None:
     return None
 
 
-def _logged(window: events.Window) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(window.decision), "stop_reason": window.stop_reason}
-
-
-def _compared(decision: Decision) -> dict[str, Any]:
-    return {
-        "action": decision.action.value,
-        "checkpoint": decision.checkpoint,
-        "learn": decision.learn,
-        "stop_reason": None if decision.stop_reason is None else decision.stop_reason.value,
-    }
-
-
-def _mismatch(entry: Entry, evidence: Evidence, logged: Mapping[str, Any], replayed: Mapping[str, Any]) -> Mismatch:
+def _mismatch(entry: Entry, evidence: Evidence, logged: _Choice, replayed: _Choice) -> Mismatch:
     return Mismatch(
         seq=entry.seq,
         num_env_steps=evidence.progress.num_env_steps,
-        logged=_describe(logged),
-        replayed=_describe(replayed),
+        logged=_describe(*logged),
+        replayed=_describe(*replayed),
     )
 
 
-def _describe(decision: Mapping[str, Any]) -> str:
+def _describe(decision: events.DecisionRecord, stop_reason: str | None) -> str:
     """Return a decision in few words: ``stop (converged), keep the policy, do not learn``."""
-    words = str(decision["action"])
-    if decision.get("stop_reason"):
-        words += f" ({decision['stop_reason']})"
-    if decision.get("checkpoint"):
+    words = decision.action
+    if stop_reason:
+        words += f" ({stop_reason})"
+    if decision.checkpoint:
         words += ", keep the policy"
-    if decision.get("learn") is False:
+    if not decision.learn:
         words += ", do not learn"
     return words

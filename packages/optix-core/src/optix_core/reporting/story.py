@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from optix_core.journal import Entry, events
 from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
-from optix_core.reporting.replay import budget_of, replay_decisions
+from optix_core.reporting.replay import Replay, budget_of, replay_decisions
 from optix_core.reporting.text import certainty, count, duration, number, short_steps, steps
 
 E = TypeVar("E", bound=Event)
@@ -54,12 +54,15 @@ class Section:
     table: Table | None = None
 
 
-def tell(entries: Sequence[Entry], problems: Iterable[str] = ()) -> tuple[Section, ...]:
+def tell(
+    entries: Sequence[Entry], problems: Iterable[str] = (), *, replay: Replay | None = None
+) -> tuple[Section, ...]:
     """Tell the story of a run.
 
     Args:
         entries: of its journal, in order.
         problems: what was wrong with the journal, as :func:`~optix_core.journal.read_journal` says it.
+        replay: of its decisions, if it was made already.
     """
     if not entries:
         return (Section(title="The record", sentences=("The journal holds no intact event.", *problems)),)
@@ -72,7 +75,7 @@ def tell(entries: Sequence[Entry], problems: Iterable[str] = ()) -> tuple[Sectio
         _policies(entries),
         _end(entries),
         _choice(entries),
-        _record(entries, problems),
+        _record(entries, problems, replay or replay_decisions(entries)),
     )
     return tuple(section for section in sections if section is not None)
 
@@ -306,8 +309,7 @@ def _choice(entries: Sequence[Entry]) -> Section | None:
     return Section(title="The final policy", sentences=tuple(sentences), table=table)
 
 
-def _record(entries: Sequence[Entry], problems: Iterable[str]) -> Section:
-    replay = replay_decisions(entries)
+def _record(entries: Sequence[Entry], problems: Iterable[str], replay: Replay) -> Section:
     sentences = [f"{count(len(entries), 'event').capitalize()} in the journal. {replay.sentence}"]
     sentences += [f"Damage: {problem}." for problem in problems]
     if not replay.mismatches:
