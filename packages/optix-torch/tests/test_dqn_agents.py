@@ -284,14 +284,15 @@ def test_exported_numpy_policy_is_the_same_policy(name):
 @pytest.mark.parametrize("hidden_sizes", [[16], [24, 16], [8, 24, 16]])
 def test_the_chain_of_a_rainbow_network_is_the_network_with_its_gradients(hidden_sizes):
     agent = make("rainbow", hidden_sizes=hidden_sizes)
-    assert isinstance(agent._runner, DuelingRunner)
+    runner = agent._runner.chosen
+    assert isinstance(runner, DuelingRunner)
     agent._noise.draw(np.random.default_rng(0))
-    agent._runner.refresh()
+    runner.refresh()
     x, upstream = torch.randn(50, 3), torch.randn(50, 4 * 51)
     expected = agent.q_network(x)
-    torch.testing.assert_close(agent._runner.forward(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(runner.forward(x), expected, rtol=1e-4, atol=1e-5)
     by_hand, by_autograd = [], []
-    for backward, found in ((agent._runner.backward, by_hand), (expected.backward, by_autograd)):
+    for backward, found in ((runner.backward, by_hand), (expected.backward, by_autograd)):
         agent._parameters.gradient.zero_()
         backward(upstream.clone())
         found.extend(parameter.grad.clone() for parameter in agent.q_network.parameters())

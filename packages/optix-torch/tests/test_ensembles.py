@@ -6,7 +6,8 @@ from torch import nn
 
 from optix_torch import _ensembles
 from optix_torch._ensembles import DenseEnsemble, ModuleEnsemble, has_bf16, interleaved, make_ensemble
-from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer
+from optix_torch._module_optimizer import ModuleOptimizer
+from optix_torch._optimizers import FlatParameters, FusedAdam
 from optix_torch.networks import dense_layers
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def judge(ensemble, flat):
     flat.gradient.fill_(float("nan"))  # gradients are written, not added
     ensemble.backward(gradient)
     parameters = flat.gradient.clone()
-    ensemble.forward(observations, actions)
+    ensemble.judge(observations, actions)
     inputs = ensemble.input_gradient(gradient)
     assert torch.equal(parameters, flat.gradient)  # the gradient of the inputs leaves those of the parameters alone
     torch.testing.assert_close(ensemble.infer(observations, actions), outputs)

@@ -17,6 +17,8 @@ from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
 from optix_torch._arrays import as_tensor
+from optix_torch._modes import in_eval_mode
+from optix_torch._module_optimizer import check_steps, leading_rate
 from optix_torch._parts import give_parts
 from optix_torch.networks import build_cnn, build_mlp
 
@@ -24,10 +26,15 @@ from optix_torch.networks import build_cnn, build_mlp
 def with_learning_rate_of(
     optimizer: torch.optim.Optimizer | None, hyperparams: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the settings a user gave; a user's optimiser brings the default learning rate."""
+    """Return the settings a user gave; a user's optimiser brings the default learning rate.
+
+    Raises:
+        ConfigError: the optimiser needs a closure, or has no learning rate.
+    """
     values = dict(hyperparams or {})
     if optimizer is not None:
-        values.setdefault("learning_rate", optimizer.param_groups[0]["lr"])
+        check_steps(optimizer)
+        values.setdefault("learning_rate", leading_rate(optimizer))
     return values
 
 
@@ -117,15 +124,11 @@ def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: st
     like = next(module.parameters(), torch.empty(0))
     rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows
-    modes = [(inner, inner.training) for inner in module.modules()]
-    module.eval()
     try:
-        shape = list(module(rows).shape)
+        with in_eval_mode(module):
+            shape = list(module(rows).shape)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"The {part} fails on observations {list(rows.shape)}: {reason}") from error
-    finally:
-        for inner, trains in modes:
-            inner.training = trains
     if shape != [2, num_outputs]:
         raise ConfigError(f"The {part} must give [B, {num_outputs}]; for B = 2 it gives {shape}.")

@@ -38,18 +38,18 @@ class GraphedUpdate:
         self._num_calls: dict[Hashable, int] = {}
         self._graphs: dict[Hashable, _Graph] = {}
 
-    def __call__(self, *inputs: Tensor, key: Callable[[], Hashable]) -> Tensor:
+    def __call__(self, *inputs: Tensor, key: Callable[[], Hashable | None]) -> Tensor:
         """Make one update.
 
         Args:
             inputs: what ``update`` takes.
             key: called where there are graphs, returns everything else that the update depends on and that a graph
                 freezes (learning rates, coefficients, branches); each key and each set of shapes gets a graph of its
-                own.
+                own. None: this update does more than a graph can repeat.
         """
-        if self._capture is None:
+        if self._capture is None or (found := key()) is None:
             return self._update(*inputs)
-        return self._replay((key(), *(tensor.shape for tensor in inputs)), inputs, self._capture)
+        return self._replay((found, *(tensor.shape for tensor in inputs)), inputs, self._capture)
 
     def _replay(self, key: Hashable, inputs: Sequence[Tensor], capture: Capture) -> Tensor:
         graph = self._graphs.get(key)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from optix_core.errors import ConfigError
-from optix_torch.networks import DenseLayer, dense_layers
+from optix_torch._modes import in_eval_mode
+from optix_torch._plain import DenseLayer, can_write_gradients, dense_layers
+from optix_torch.networks import backward_of_sum
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Of matrix products, by the hyperparameter ``precision``; parameters and losses are always float32."""
@@ -27,11 +30,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Ensemble(Protocol):
     """Runs ``K`` networks on the same inputs; several inputs (observations, actions) are put side by side.
 
-    Each ``forward`` may be followed by one ``backward`` or one ``input_gradient``.
+    ``forward`` may be followed by one ``backward``, and ``judge`` by one ``input_gradient``.
     """
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return outputs ``[K, B, out]`` float32 and remember what the gradients need."""
+        """Return outputs ``[K, B, out]`` float32 and remember what the parameters' gradients need."""
+        ...
+
+    def judge(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]`` float32, in eval mode, and remember what the input's gradient needs."""
         ...
 
     def infer(self, *inputs: Tensor) -> Tensor:
@@ -49,12 +56,24 @@ class Ensemble(Protocol):
 
 def interleaved(networks: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
     """Yield the parameters layer by layer, so that in one vector those of each layer lie side by side."""
-    for group in zip(*(network.parameters() for network in networks), strict=True):
-        yield from group
+    for group in zip_longest(*(network.parameters() for network in networks)):
+        yield from (parameter for parameter in group if parameter is not None)
 
 
-def make_ensemble(networks: Sequence[nn.Module], device: torch.device, precision: str = "fp32") -> Ensemble:
-    """Choose the fastest way to run networks whose parameters lie :func:`interleaved` in one vector.
+def make_ensemble(
+    networks: Sequence[nn.Module],
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    beside: Sequence[nn.Module] = (),
+) -> Ensemble:
+    """Choose the fastest way to run networks, as they are now, whose parameters lie :func:`interleaved` in one vector.
+
+    Args:
+        networks: the networks.
+        device: where they are.
+        precision: of products, a name in :data:`DTYPES`.
+        beside: all modules that learn together with them; none but themselves by default.
 
     Raises:
         ConfigError: bfloat16 on a CPU that would have to emulate it.
@@ -63,12 +82,20 @@ def make_ensemble(networks: Sequence[nn.Module], device: torch.device, precision
     if dtype is torch.bfloat16 and device.type == "cpu" and not has_bf16():
         raise ConfigError("This CPU has no bfloat16 arithmetic (avx512_bf16 or amx); use precision='fp32'.")
     layers = [dense_layers(network) for network in networks]
-    if not all(chain and all(layer.activation in _KERNELS for layer in chain) for chain in layers):
+    chains = [chain for chain in layers if chain and all(layer.activation in _KERNELS for layer in chain)]
+    parameters = [p for chain in chains for layer in chain for p in (layer.linear.weight, layer.linear.bias)]
+    if len(chains) < len(networks) or not can_write_gradients(parameters, beside or networks):
         return ModuleEnsemble(networks, device, dtype)
-    chains = [chain for chain in layers if chain]
+    alike = all(_shapes(chain) == _shapes(chains[0]) for chain in chains)
+    if device.type != "cpu" and not alike:
+        return ModuleEnsemble(networks, device, dtype)
     if device.type == "cpu":
         return DenseEnsemble([_Chain(chain, dtype) for chain in chains])
     return DenseEnsemble([_BatchedChain(chains, dtype)])
+
+
+def _shapes(chain: Sequence[DenseLayer]) -> list[Any]:
+    return [(layer.linear.weight.shape, layer.activation) for layer in chain]
 
 
 def has_bf16() -> bool:
@@ -116,6 +143,10 @@ class DenseEnsemble:
         x = self._side_by_side(inputs)
         self._last_width = inputs[-1].shape[1]
         return self._together([chain.forward(x) for chain in self._chains])
+
+    def judge(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``."""
+        return self.forward(*inputs)
 
     def infer(self, *inputs: Tensor) -> Tensor:
         """Return outputs ``[K, B, out]``."""
@@ -282,14 +313,14 @@ def _stacked(first: Tensor, size: int) -> Tensor:
 
 
 class ModuleEnsemble:
-    """Any modules, by autograd; with bfloat16 under autocast.
+    """Any modules, by autograd; with bfloat16 under autocast. They judge in eval mode, and learn in their own modes.
 
     An ``nn.Sequential`` gets several inputs side by side, any other module as several arguments.
     """
 
     def __init__(self, networks: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
         self._networks = networks
-        self._parameters = list(interleaved(networks))
+        self._parameters = list(dict.fromkeys(interleaved(networks)))
         self._device = device
         self._dtype = dtype
         self._outputs: Tensor | None = None
@@ -297,31 +328,40 @@ class ModuleEnsemble:
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return outputs ``[K, B, out]``; the graph is kept for the gradients."""
-        self._last_input = inputs[-1].detach()
-        if self._last_input.is_floating_point():
-            self._last_input.requires_grad_()
         with torch.enable_grad():
-            self._outputs = self._run(*inputs[:-1], self._last_input)
+            self._outputs = self._run(*inputs)
         return self._outputs.detach()
+
+    def judge(self, *inputs: Tensor) -> Tensor:
+        """Return outputs ``[K, B, out]``; the graph is kept for the gradient of the last input."""
+        self._last_input = inputs[-1].detach().requires_grad_()
+        with in_eval_mode(*self._networks):
+            return self.forward(*inputs[:-1], self._last_input)
 
     @torch.no_grad()
     def infer(self, *inputs: Tensor) -> Tensor:
         """Return outputs ``[K, B, out]``."""
-        return self._run(*inputs)
+        with in_eval_mode(*self._networks):
+            return self._run(*inputs)
 
+    @torch.enable_grad()
     def backward(self, gradient: Tensor) -> None:
         """Write the parameters' gradients."""
         assert self._outputs is not None
-        found = torch.autograd.grad(self._outputs, self._parameters, gradient, allow_unused=True)
-        for parameter, value in zip(self._parameters, found, strict=True):
+        for parameter in self._parameters:
             assert parameter.grad is not None
-            parameter.grad.zero_() if value is None else parameter.grad.copy_(value)
+            parameter.grad.zero_()
+        backward_of_sum([(self._outputs * gradient).sum()])
+        self._outputs = None
 
+    @torch.enable_grad()
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """Return ``[B, in]`` of the last input."""
         assert self._outputs is not None
         assert self._last_input is not None
-        return torch.autograd.grad(self._outputs, self._last_input, gradient)[0]
+        (found,) = torch.autograd.grad((self._outputs * gradient).sum(), self._last_input)
+        self._outputs = None
+        return found
 
     def _run(self, *inputs: Tensor) -> Tensor:
         with self._autocast():

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optix_core.data import ReplayBatch
+from optix_core.errors import AgentError
 from optix_core.policies import MLP
 from optix_core.policies.onnx_export import PolicyGraph
+from optix_core.seeding import derive_seed
 from optix_protocol import Array, StateTree
 from optix_torch._arrays import as_tensor
 from optix_torch._heads import LOG_STD
+from optix_torch._live import LiveEnsemble, LiveRunner
+from optix_torch._modes import OldPolicy, acts_otherwise, has_modes, in_learning_modes, may_be_modal, seeded
+from optix_torch._module_optimizer import ModuleOptimizer, check_optimizer
 from optix_torch._onnx import example_rows, write_module
-from optix_torch._optimizers import Adam, FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
-from optix_torch.networks import Runner, host_mlp, make_runner
+from optix_torch._optimizers import Adam, FlatParameters, FusedAdam, Optimizer
+from optix_torch._plain import Watch, has_gradient_hooks, is_hooked, parts_of
+from optix_torch._target import Target, parameters_of
+from optix_torch.networks import backward_together, host_mlp
 
 _SMALL_NETWORK = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
-
-_TINY_NETWORK = 20_000
-"""Below this many parameters NumPy answers a few observations sooner than torch does."""
-
-_FEW_PRODUCTS = 100_000
-"""So many multiplications of a layer are few. Beyond some 260,000 NumPy's products would start threads, too."""
 
 
 class Transitions(NamedTuple):
@@ -52,30 +53,6 @@ class Transitions(NamedTuple):
     weights: Tensor
 
 
-class Target:
-    """Copies of networks that follow them, for stable value targets.
-
-    Args:
-        networks: what to copy.
-        parameters: all parameters of these networks, in one vector.
-        order: the parameters of copied networks in the order of that vector; None takes network by network.
-    """
-
-    def __init__(self, networks: list[nn.Module], parameters: FlatParameters, order: Any = None) -> None:
-        self.networks = [copy.deepcopy(network).requires_grad_(False) for network in networks]
-        own = order(self.networks) if order else (p for network in self.networks for p in network.parameters())
-        self.parameters = FlatParameters(own)
-        self._online = parameters
-
-    def copy(self) -> None:
-        """Become equal to the networks."""
-        self.parameters.vector.copy_(self._online.vector)
-
-    def follow(self, tau: float) -> None:
-        """Move the share ``tau`` of the way towards the networks (Polyak averaging)."""
-        self.parameters.vector.lerp_(self._online.vector, tau)
-
-
 class TorchModules:
     """Modules, their slow copies and their optimisers.
 
@@ -84,9 +61,15 @@ class TorchModules:
     Args:
         modules: everything that is learned, by name.
         optimizers: by name.
+        parameters: all that is learned, in one vector or several.
         device: where the modules are.
         extra: learned tensors that belong to no module, by name.
         targets: slow copies, by name.
+        live: what runs the modules and must choose how anew when they change.
+
+    Attributes:
+        version: changes whenever the modules mean something else than before; for updates that are recorded.
+        is_recordable: whether an update is nothing but operations on tensors, without hooks or random numbers.
     """
 
     def __init__(
@@ -94,9 +77,11 @@ class TorchModules:
         modules: Mapping[str, nn.Module],
         *,
         optimizers: Mapping[str, Optimizer],
+        parameters: Sequence[FlatParameters],
         device: torch.device,
         extra: Mapping[str, nn.Parameter] | None = None,
         targets: Mapping[str, Target] | None = None,
+        live: Sequence[LiveRunner | LiveEnsemble] = (),
     ) -> None:
         self.modules, self.extra = dict(modules), dict(extra or {})
         self.optimizers, self.targets = dict(optimizers), dict(targets or {})
@@ -104,6 +89,39 @@ class TorchModules:
         size = sum(parameter.numel() for module in self.modules.values() for parameter in module.parameters())
         if device.type == "cpu" and size < _SMALL_NETWORK:
             torch.set_num_threads(1)
+        self._flat, self._live = list(parameters), list(live)
+        self._own = {parameter for flat in self._flat for parameter in flat.parameters}
+        self._known, self._names = set(parameters_of(self.modules.values())), set(self._tensors())
+        self._watch = Watch([*self.modules.values()])
+        self.version = 0
+        self._describe()
+
+    @contextmanager
+    def learning(self, rng: np.random.Generator, num_updates: int) -> Iterator[None]:
+        """Take over what users have done to modules and optimisers, and let the modules learn for a while.
+
+        Args:
+            rng: the agent's; it stays as it is. The random numbers that modules draw (dropout) follow from it, and
+                torch's global generators stay as they were.
+            num_updates: how many the agent has made.
+
+        Raises:
+            AgentError: the modules have other parameters than when the agent was built.
+        """
+        self._take_stock()
+        if not self._may_be_modal:
+            yield
+            return
+        before = rng.bit_generator.state
+        seed = derive_seed(int(rng.integers(2**31)), "modules", num_updates)
+        rng.bit_generator.state = before
+        with seeded(seed, self.device), in_learning_modes(*self.modules.values()):
+            yield
+
+    def notice_learning_rate(self) -> float | None:
+        """Return the learning rate if a scheduler of the user's has changed it since the last call, else None."""
+        rates = [o.notice_learning_rate() for o in self.optimizers.values() if isinstance(o, ModuleOptimizer)]
+        return next((rate for rate in rates if rate is not None), None)
 
     @property
     def log_std(self) -> Array:
@@ -117,6 +135,8 @@ class TorchModules:
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Take over what :meth:`weights` returned; slow copies and optimisers stay as they are."""
+        for flat in self._flat:
+            flat.hold()
         for name, tensor in self._tensors().items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))
 
@@ -130,19 +150,57 @@ class TorchModules:
         return {
             "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
             "targets": {name: _host_copy(target.parameters.vector) for name, target in self.targets.items()},
+            "target_buffers": {
+                name: {buffer: _host_copy(tensor) for buffer, tensor in target.buffers().items()}
+                for name, target in self.targets.items()
+            },
         }
 
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned."""
+        self._take_stock()
         for name, optimizer in self.optimizers.items():
             optimizer.restore(state["optimizers"][name])
         for name, target in self.targets.items():
             target.parameters.vector.copy_(torch.from_numpy(np.array(state["targets"][name])))
+            for buffer, array in state.get("target_buffers", {}).get(name, {}).items():
+                target.buffers()[buffer].copy_(torch.from_numpy(np.array(array)))
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use this step size from the next update on."""
         for optimizer in self.optimizers.values():
             optimizer.learning_rate = learning_rate
+
+    def _take_stock(self) -> None:
+        for flat in self._flat:
+            flat.hold()
+        if self._watch.has_changed() or any(runner.has_seen_hooks for runner in self._live):
+            self._refuse_other_tensors()
+            self.version += 1
+            self._describe()
+            for runner in self._live:
+                runner.choose()
+        for optimizer in self.optimizers.values():
+            if isinstance(optimizer, ModuleOptimizer):
+                optimizer.forget_gradients(self._own)
+
+    def _describe(self) -> None:
+        parts = list(parts_of([*self.modules.values()]))
+        hooked = any(map(is_hooked, parts)) or any(map(has_gradient_hooks, self._known))
+        self._may_be_modal = may_be_modal(parts)
+        self.is_recordable = not hooked and not has_modes(parts)
+        self._acts_otherwise: bool | None = None
+
+    def _refuse_other_tensors(self) -> None:
+        named = {p: f"{part}.{name}" for part, module in self.modules.items() for name, p in module.named_parameters()}
+        new = [name for parameter, name in named.items() if parameter not in self._known]
+        new += sorted(set(self._tensors()) - self._names)
+        if new or len(named) < len(self._known):
+            what = f"{new[0]} is new" if new else "some are gone"
+            raise AgentError(
+                f"The modules have other parameters or buffers than when the agent was built ({what}): build the "
+                "agent, and its optimiser, after changing them."
+            )
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {
@@ -159,12 +217,13 @@ class TorchNetworks(TorchModules):
     Args:
         modules: everything that is learned, by name.
         optimizers: by name.
+        parameters: all that is learned, in one vector or several.
         acting: runs the network that acts.
         acting_module: that network.
         device: where the modules are.
         extra: learned tensors that belong to no module, by name.
         targets: slow copies, by name.
-        act_in_numpy: let NumPy run a tiny acting network while training.
+        live: what else runs the modules.
     """
 
     def __init__(
@@ -172,19 +231,25 @@ class TorchNetworks(TorchModules):
         modules: Mapping[str, nn.Module],
         *,
         optimizers: Mapping[str, Optimizer],
-        acting: Runner,
+        parameters: Sequence[FlatParameters],
+        acting: LiveRunner,
         acting_module: nn.Module,
         device: torch.device,
         extra: Mapping[str, nn.Parameter] | None = None,
         targets: Mapping[str, Target] | None = None,
-        act_in_numpy: bool = False,
+        live: Sequence[LiveRunner | LiveEnsemble] = (),
     ) -> None:
-        super().__init__(modules, optimizers=optimizers, device=device, extra=extra, targets=targets)
+        super().__init__(
+            modules,
+            optimizers=optimizers,
+            parameters=parameters,
+            device=device,
+            extra=extra,
+            targets=targets,
+            live=[acting, *live],
+        )
         self._acting, self._acting_module = acting, acting_module
         self.act: Callable[[Array], Array] = acting.act
-        tiny = sum(parameter.numel() for parameter in acting_module.parameters()) < _TINY_NETWORK
-        if act_in_numpy and tiny and device.type == "cpu":
-            self.act = _sooner(host_mlp(acting_module), acting.act)
 
     def frozen_act(self) -> Callable[[Array], Array]:
         """Return ``act`` on a copy of the parameters."""
@@ -237,16 +302,43 @@ class ActorCriticNetworks(TorchNetworks):
     ) -> None:
         modules = {"actor": actor, "critic": critic}
         self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
-        self.actor, self.critic = make_runner(actor, device), make_runner(critic, device)
+        both = [actor, critic]
+        self.actor = LiveRunner(actor, device, beside=both, act_in_numpy=True)
+        self.critic = LiveRunner(critic, device, beside=both)
         super().__init__(
             modules,
             optimizers={"optimizer": self.optimizer},
+            parameters=[self.parameters],
             acting=self.actor,
             acting_module=actor,
             device=device,
             extra=extra,
-            act_in_numpy=True,
+            live=[self.critic],
         )
+
+    def backward(self, d_outputs: Tensor, d_values: Tensor) -> None:
+        """Add the parameters' gradients, given those of the actor's and the critic's last outputs."""
+        backward_together([(self.actor.chosen, d_outputs), (self.critic.chosen, d_values)])
+
+    def old_policy(self, observations: Tensor) -> OldPolicy | None:
+        """Return the actor as it is, for ratios; None where it learns as it acts.
+
+        Args:
+            observations: ``[B, ...]`` encoded, to find that out.
+        """
+        actor = self.modules["actor"]
+        if self._acts_otherwise is None:
+            self._acts_otherwise = acts_otherwise(actor, observations[:256], self.device)
+        return OldPolicy(actor, self.device) if self._acts_otherwise else None
+
+
+class UpdatesInTorch:
+    """Lets modules learn while an off-policy agent makes its updates; a base that stands before the agent's class."""
+
+    def _sample_and_update(self, num_updates: int) -> None:
+        agent, above = cast("Any", self), cast("Any", super())
+        with agent.networks.learning(agent._rng, agent._num_updates):
+            above._sample_and_update(num_updates)
 
 
 def one_optimizer(
@@ -261,7 +353,9 @@ def one_optimizer(
     for parameter in extra.values():
         parameter.data = parameter.data.to(device)
     every = FlatParameters([*(p for module in modules.values() for p in module.parameters()), *extra.values()])
-    if optimizer is None:
+    if optimizer is not None:
+        check_optimizer(optimizer, modules)
+    else:
         kind = FusedAdam if device.type == "cuda" else Adam
         return every, kind(every, learning_rate=0.0, epsilon=1e-5)
     return every, ModuleOptimizer(optimizer, extra.values())
@@ -271,11 +365,3 @@ def _host_copy(tensor: Tensor) -> Array:
     """Return a copy in main memory."""
     array: Array = tensor.detach().cpu().numpy().copy()
     return array
-
-
-def _sooner(host: MLP | None, otherwise: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Return what answers by NumPy where rows are few, and otherwise as always."""
-    if host is None:
-        return otherwise
-    few = _FEW_PRODUCTS // max(weight.size for weight in host.weights)
-    return lambda rows: host(rows) if len(rows) <= few else otherwise(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from optix_core.errors import ConfigError
 from optix_core.policies.onnx_export import OPSET, PolicyGraph
 from optix_protocol import Array
+from optix_torch._modes import copy_of
+from optix_torch._plain import is_plain
 from optix_torch.dueling import RainbowNetwork
 from optix_torch.networks import ImageInput, NoisyLinear
 
@@ -48,15 +49,15 @@ def _write(graph: PolicyGraph, module: nn.Module, x: str) -> str:
 
 
 def _is_known(module: nn.Module) -> bool:
-    if type(module) is nn.Sequential:
+    if not is_plain(module, nn.Sequential, *_WRITERS):
+        return False
+    if isinstance(module, nn.Sequential):
         return all(_is_known(part) for part in module)
-    if type(module) is RainbowNetwork:
+    if isinstance(module, RainbowNetwork):
         return all(_is_known(part) for part in (module.torso, module.value, module.advantage))
     if type(module) is nn.Conv2d and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
         return False
-    if type(module) is nn.ELU and module.alpha != 1.0:
-        return False
-    return type(module) in _WRITERS and not module._forward_pre_hooks and not module._forward_hooks
+    return not (type(module) is nn.ELU and module.alpha != 1.0)
 
 
 def _linear(graph: PolicyGraph, layer: Any, x: str) -> str:
@@ -122,7 +123,7 @@ _WRITERS: Mapping[type[nn.Module], Callable[[PolicyGraph, Any, str], str]] = {
 
 def _exported(module: nn.Module, example: Tensor) -> Any:
     """Return a module as an ONNX model of its own, made by PyTorch's exporter."""
-    own = copy.deepcopy(module).cpu().eval()
+    own = copy_of(module).cpu().eval()
     batch = ({0: torch.export.Dim("N", min=1)},)
     try:
         program = torch.onnx.export(own, (example,), dynamic_shapes=batch, opset_version=OPSET, verbose=False)

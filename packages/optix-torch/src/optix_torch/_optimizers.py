@@ -1,10 +1,14 @@
-"""Parameters in one vector, and the optimisers that move them."""
+"""Parameters in one vector, and the optimisers of our own that move them."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,27 +23,70 @@ class FlatParameters:
     The parameters stay the modules' own; their memory moves into the vector.
 
     Attributes:
+        parameters: each once, in the order of the vector.
+        trained: of each, whether it is; as :meth:`hold` found it.
         vector: ``[P]`` all values.
         gradient: ``[P]`` all gradients, zero at first.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        unique = list(dict.fromkeys(parameters))
-        sizes = [parameter.numel() for parameter in unique]
-        device = unique[0].device
-        self.vector = torch.empty(sum(sizes), device=device)
-        self.gradient = torch.zeros(sum(sizes), device=device)
-        places = zip(unique, torch.split(self.vector, sizes), torch.split(self.gradient, sizes), strict=True)
-        for parameter, value, gradient in places:
-            value.copy_(parameter.data.reshape(-1))
-            parameter.data = value.view(parameter.shape)
-            parameter.grad = gradient.view(parameter.shape)
+        self.parameters = tuple(dict.fromkeys(parameters))
+        self.sizes = [parameter.numel() for parameter in self.parameters]
+        device = self.parameters[0].device
+        self.vector = torch.empty(sum(self.sizes), device=device)
+        self.gradient = torch.zeros(sum(self.sizes), device=device)
+        flat = zip(torch.split(self.vector, self.sizes), torch.split(self.gradient, self.sizes), strict=True)
+        self._places = [
+            (parameter, value.view(parameter.shape), gradient.view(parameter.shape))
+            for parameter, (value, gradient) in zip(self.parameters, flat, strict=True)
+        ]
+        self.trained: tuple[bool, ...] = ()
+        self.hold()
+
+    @classmethod
+    def pair(
+        cls, first: Iterable[nn.Parameter], second: Iterable[nn.Parameter]
+    ) -> tuple[FlatParameters, FlatParameters]:
+        """Lay out two sets; what is in both has one place in memory, at the first's end and the second's start."""
+        first, second = tuple(dict.fromkeys(first)), tuple(dict.fromkeys(second))
+        common = set(first) & set(second)
+        if not common:
+            return cls(first), cls(second)
+        parts = [[p for p in first if p not in common], [p for p in first if p in common]]
+        parts += [[p for p in second if p not in common]]
+        whole = cls(chain(*parts))
+        alone, shared = len(parts[0]), len(parts[1])
+        return whole._part(0, alone + shared), whole._part(alone, len(whole.parameters))
+
+    def hold(self) -> None:
+        """See which parameters are trained, and take back memory and gradients that somebody has replaced.
+
+        ``optimizer.zero_grad()`` drops gradients, and assigning to ``.data`` moves a parameter.
+        """
+        for parameter, value, gradient in self._places:
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+            if parameter.data_ptr() != value.data_ptr():
+                value.copy_(parameter.data)
+                parameter.data = value
+        trained = tuple([parameter.requires_grad for parameter in self.parameters])
+        if trained != self.trained:
+            self.trained = trained
 
     def clip_gradient_(self, max_norm: float) -> Tensor:
         """Scale the gradient down to a largest norm and return the norm before, without waiting for the device."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
         self.gradient.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
         return norm
+
+    def _part(self, start: int, stop: int) -> FlatParameters:
+        """Return some of these parameters, which follow each other, on the same memory."""
+        part = copy.copy(self)
+        place = slice(sum(self.sizes[:start]), sum(self.sizes[:stop]))
+        part.parameters, part.sizes = self.parameters[start:stop], self.sizes[start:stop]
+        part.vector, part.gradient = self.vector[place], self.gradient[place]
+        part._places, part.trained = self._places[start:stop], self.trained[start:stop]
+        return part
 
 
 class Optimizer(Protocol):
@@ -60,8 +107,21 @@ class Optimizer(Protocol):
         ...
 
 
-class _Moments:
+class _Run(NamedTuple):
+    """Parameters that follow each other in the vector, are trained, and have been moved equally often."""
+
+    members: range
+    vector: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class _Moments(ABC):
     """What both forms of Adam (Kingma and Ba 2015) on one flat vector remember.
+
+    A parameter that is frozen stays where it is, with its moments, and counts no step, as under ``torch.optim.Adam``
+    where it has no gradient. Usually all are trained, and are one run.
 
     Args:
         parameters: what to move.
@@ -69,8 +129,6 @@ class _Moments:
         betas: decay of the first and second moment.
         epsilon: added to the root of the second moment.
     """
-
-    _num_steps: int | Tensor
 
     def __init__(
         self, parameters: FlatParameters, *, learning_rate: float, betas: tuple[float, float], epsilon: float
@@ -81,13 +139,15 @@ class _Moments:
         self._epsilon = epsilon
         self._first = torch.zeros_like(parameters.vector)
         self._second = torch.zeros_like(parameters.vector)
+        self._arrange([0] * len(parameters.parameters))
 
     def state(self) -> dict[str, Any]:
-        """Return a copy of moments, step count and learning rate."""
+        """Return a copy of moments, step counts (one number where all are equal) and learning rate."""
+        counts = self._counts()
         return {
             "first": self._first.cpu().numpy().copy(),
             "second": self._second.cpu().numpy().copy(),
-            "num_steps": int(self._num_steps),
+            "num_steps": counts[0] if len(set(counts)) == 1 else np.array(counts),
             "learning_rate": self.learning_rate,
         }
 
@@ -96,6 +156,42 @@ class _Moments:
         self._first.copy_(torch.from_numpy(np.array(state["first"])))
         self._second.copy_(torch.from_numpy(np.array(state["second"])))
         self.learning_rate = state["learning_rate"]
+        counts = np.broadcast_to(np.asarray(state["num_steps"]), len(self._parameters.parameters))
+        self._arrange(counts.tolist())
+
+    def _arrange(self, counts: list[int]) -> None:
+        """Cut the vector into runs, given how often each parameter has been moved."""
+        self._trained, self._known_counts = self._parameters.trained, counts
+        self._runs, start, place = [], 0, 0
+        for (trained, count), group in groupby(zip(self._trained, counts, strict=True)):
+            stop = start + len(list(group))
+            size = sum(self._parameters.sizes[start:stop])
+            vectors = (self._parameters.vector, self._parameters.gradient, self._first, self._second)
+            if trained:
+                run = _Run(range(start, stop), *(vector[place : place + size] for vector in vectors))
+                self._runs.append((run, self._counter(count, run)))
+            start, place = stop, place + size
+
+    def _follow_freezing(self) -> None:
+        if self._parameters.trained is not self._trained:
+            self._arrange(self._counts())
+
+    def _counts(self) -> list[int]:
+        """Return how often each parameter has been moved."""
+        counts = list(self._known_counts)
+        for run, counter in self._runs:
+            counts[run.members.start : run.members.stop] = [self._count(counter)] * len(run.members)
+        return counts
+
+    _runs: list[tuple[_Run, Any]]
+
+    @abstractmethod
+    def _counter(self, count: int, run: _Run) -> Any:
+        """Return what counts the steps of a run."""
+
+    @abstractmethod
+    def _count(self, counter: Any) -> int:
+        """Return what it has counted."""
 
 
 class Adam(_Moments):
@@ -104,8 +200,6 @@ class Adam(_Moments):
     The same numbers as ``torch.optim.Adam`` to rounding, without its import of the compiler stack, which takes longer
     than training on a small task. Arguments as in :class:`_Moments`.
     """
-
-    _num_steps: int
 
     def __init__(
         self,
@@ -116,24 +210,32 @@ class Adam(_Moments):
         epsilon: float = 1e-5,
     ) -> None:
         super().__init__(parameters, learning_rate=learning_rate, betas=betas, epsilon=epsilon)
-        self._num_steps = 0
-        self._root = torch.empty_like(parameters.vector)
 
     def step(self) -> None:
         """Move the parameters along their gradients."""
-        self._num_steps += 1
+        self._follow_freezing()
         beta1, beta2 = self._betas
-        correction1, correction2 = 1 - beta1**self._num_steps, 1 - beta2**self._num_steps
-        gradient = self._parameters.gradient
-        self._first.lerp_(gradient, 1 - beta1)
-        self._second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        torch.sqrt(self._second, out=self._root).mul_(1 / math.sqrt(correction2)).add_(self._epsilon)
-        self._parameters.vector.addcdiv_(self._first, self._root, value=-self.learning_rate / correction1)
+        for (_, vector, gradient, first, second), counter in self._runs:
+            counter.num_steps += 1
+            correction1, correction2 = 1 - beta1**counter.num_steps, 1 - beta2**counter.num_steps
+            first.lerp_(gradient, 1 - beta1)
+            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            torch.sqrt(second, out=counter.root).mul_(1 / math.sqrt(correction2)).add_(self._epsilon)
+            vector.addcdiv_(first, counter.root, value=-self.learning_rate / correction1)
 
-    def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
-        super().restore(state)
-        self._num_steps = state["num_steps"]
+    def _counter(self, count: int, run: _Run) -> _Counter:
+        return _Counter(count, torch.empty_like(run.vector))
+
+    def _count(self, counter: _Counter) -> int:
+        return counter.num_steps
+
+
+@dataclass
+class _Counter:
+    """How often a run has been moved, and memory for a root."""
+
+    num_steps: int
+    root: Tensor
 
 
 class FusedAdam(_Moments):
@@ -144,8 +246,6 @@ class FusedAdam(_Moments):
     as in :class:`_Moments`.
     """
 
-    _num_steps: Tensor
-
     def __init__(
         self,
         parameters: FlatParameters,
@@ -155,97 +255,30 @@ class FusedAdam(_Moments):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(parameters, learning_rate=learning_rate, betas=betas, epsilon=epsilon)
-        self._num_steps = torch.zeros((), device=parameters.vector.device)
 
     def step(self) -> None:
         """Move the parameters along their gradients."""
-        self._num_steps.add_(1)
-        torch._fused_adam_(
-            [self._parameters.vector],
-            [self._parameters.gradient],
-            [self._first],
-            [self._second],
-            [],
-            [self._num_steps],
-            lr=self.learning_rate,
-            beta1=self._betas[0],
-            beta2=self._betas[1],
-            weight_decay=0.0,
-            eps=self._epsilon,
-            amsgrad=False,
-            maximize=False,
-        )
+        self._follow_freezing()
+        for (_, vector, gradient, first, second), num_steps in self._runs:
+            num_steps.add_(1)
+            torch._fused_adam_(
+                [vector],
+                [gradient],
+                [first],
+                [second],
+                [],
+                [num_steps],
+                lr=self.learning_rate,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                weight_decay=0.0,
+                eps=self._epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
 
-    def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
-        super().restore(state)
-        self._num_steps.fill_(state["num_steps"])
+    def _counter(self, count: int, run: _Run) -> Tensor:
+        return torch.full((), float(count), device=run.vector.device)
 
-
-class ModuleOptimizer:
-    """A user's own ``torch.optim.Optimizer``.
-
-    Args:
-        optimizer: over the parameters of the user's modules.
-        extra: further parameters to optimise, added to it unless they are in it.
-        only: parameters that :meth:`step` moves, where an algorithm takes turns with parts of them; None moves all.
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        extra: Iterable[nn.Parameter],
-        only: Iterable[nn.Parameter] | None = None,
-    ) -> None:
-        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        missing = [parameter for parameter in extra if id(parameter) not in known]
-        if missing:
-            optimizer.add_param_group({"params": missing})
-        self._optimizer = optimizer
-        self._only = None if only is None else {id(parameter) for parameter in only}
-
-    @property
-    def learning_rate(self) -> float:
-        """That of the first group; setting it sets all groups."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = value
-
-    def step(self) -> None:
-        """Move the parameters along their gradients."""
-        hidden = [] if self._only is None else [p for p in self._parameters() if id(p) not in self._only]
-        gradients = [parameter.grad for parameter in hidden]
-        for parameter in hidden:
-            parameter.grad = None  # torch's optimisers pass over parameters without a gradient
-        self._optimizer.step()
-        for parameter, gradient in zip(hidden, gradients, strict=True):
-            parameter.grad = gradient
-
-    def state(self) -> dict[str, Any]:
-        """Return a copy of its memory of each parameter, by position, and the learning rate."""
-        memory = self._optimizer.state_dict()["state"].items()
-        entries = {str(index): {name: _to_leaf(leaf) for name, leaf in entry.items()} for index, entry in memory}
-        return {"entries": entries, "learning_rate": self.learning_rate}
-
-    def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned; settings other than the learning rate stay the optimiser's."""
-        memory = state["entries"].items()
-        entries = {int(index): {name: _from_leaf(leaf) for name, leaf in entry.items()} for index, entry in memory}
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.learning_rate = state["learning_rate"]
-
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        for group in self._optimizer.param_groups:
-            yield from group["params"]
-
-
-def _to_leaf(value: Any) -> Any:
-    return value.detach().cpu().numpy().copy() if isinstance(value, Tensor) else value
-
-
-def _from_leaf(value: Any) -> Any:
-    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+    def _count(self, counter: Tensor) -> int:
+        return int(counter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,17 +23,22 @@ from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, with_learning_rate_of
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._ensembles import interleaved, make_ensemble
-from optix_torch._learned import Target, TorchNetworks, Transitions
-from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
-from optix_torch.networks import build_cnn, build_mlp, make_runner
+from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
+from optix_torch._live import LiveEnsemble, LiveRunner
+from optix_torch._modes import copy_of
+from optix_torch._module_optimizer import ModuleOptimizer, add_like, check_optimizer
+from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
+from optix_torch._target import Target
+from optix_torch.networks import build_cnn, build_mlp
 
 
-class TwinCriticAgent(ContinuousAgent):
+class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
     """An off-policy agent with an actor and twin critics; the algorithm fills in one update.
 
     Arguments as in :class:`optix_torch.TorchSACAgent`.
     """
 
+    networks: TorchNetworks
     _kind_of_weights: ClassVar[str]
     _statistics_names: ClassVar[tuple[str, ...]]
 
@@ -53,34 +57,38 @@ class TwinCriticAgent(ContinuousAgent):
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
         bounds = finite_bounds(action_space)
-        critics = _twins(critic, seed)
+        critics, twins = _twins(critic, seed)
         encoder = encoder_for_module(actor, observation_space, *critics)
 
         self.actor = actor.to(where)
         self.critics = nn.ModuleList(critics).to(where)
         extra = {name: nn.Parameter(value.to(where)) for name, value in self._extra_values(settings).items()}
-        self._actor_parameters = FlatParameters([*self.actor.parameters(), *extra.values()])
-        self._critic_parameters = FlatParameters(interleaved(critics))
-        self._actor_net = make_ensemble([self.actor], where, precision)
-        self._critic_nets = make_ensemble(critics, where, precision)
-        self._target_critics = Target(critics, self._critic_parameters, interleaved)
+        self._actor_parameters, self._critic_parameters = FlatParameters.pair(
+            [*self.actor.parameters(), *extra.values()], interleaved(critics)
+        )
+        self.device, self._ensembles = where, list[LiveEnsemble]()
+        self._actor_net = self._live([self.actor], precision)
+        self._critic_nets = self._live(critics, precision)
+        self._target_critics = Target(critics, self._critic_parameters)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
         self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds, action_space.dtype))
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
         self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
-        self._extra, self.device = extra, where
-        self._optimizers = self._make_optimizers(optimizer, extra)
+        self._extra = extra
+        self._optimizers = self._make_optimizers(optimizer, extra, twins)
+        extra_targets = self._extra_targets(precision, where)
         super().__init__(
             networks=TorchNetworks(
                 {"actor": self.actor, "critic": self.critics},
-                targets={"critic": self._target_critics, **self._extra_targets(precision, where)},
+                targets={"critic": self._target_critics, **extra_targets},
                 optimizers=self._optimizers,
+                parameters=[self._actor_parameters, self._critic_parameters],
                 extra=extra,
-                acting=make_runner(self.actor, where),
+                acting=LiveRunner(self.actor, where, act_in_numpy=True),
                 acting_module=self.actor,
                 device=where,
-                act_in_numpy=True,
+                live=self._ensembles,
             ),
             observation_space=observation_space,
             action_space=action_space,
@@ -150,8 +158,8 @@ class TwinCriticAgent(ContinuousAgent):
         with torch.no_grad():
             return self._step(*batch, as_tensor(noise, self.device), key=self._graph_key)
 
-    def _graph_key(self) -> tuple[Any, ...]:
-        return tuple(self.hyperparams.values())
+    def _graph_key(self) -> tuple[Any, ...] | None:
+        return (self.networks.version, *self.hyperparams.values()) if self.networks.is_recordable else None
 
     def _measure(self) -> dict[str, float]:
         return dict(zip(self._statistics_names, self._statistics.tolist(), strict=True))
@@ -159,17 +167,27 @@ class TwinCriticAgent(ContinuousAgent):
     # ---- construction -----------------------------------------------------------------------------------------------
 
     def _make_optimizers(
-        self, optimizer: torch.optim.Optimizer | None, extra: Mapping[str, nn.Parameter]
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        extra: Mapping[str, nn.Parameter],
+        twins: Mapping[nn.Parameter, nn.Parameter],
     ) -> dict[str, Optimizer]:
         if optimizer is None:
             parts = {"actor": self._actor_parameters, "critic": self._critic_parameters}
             return {name: FusedAdam(part, learning_rate=0.0) for name, part in parts.items()}
+        check_optimizer(optimizer, {"actor": self.actor, "critic": self.critics[0]})
         of_actor, of_critics = [*self.actor.parameters(), *extra.values()], list(self.critics.parameters())
-        everything = [*of_actor, *of_critics]
+        add_like(optimizer, twins)
         return {
-            "actor": ModuleOptimizer(optimizer, everything, only=of_actor),
-            "critic": ModuleOptimizer(optimizer, everything, only=of_critics),
+            "actor": ModuleOptimizer(optimizer, extra.values(), only=of_actor),
+            "critic": ModuleOptimizer(optimizer, (), only=of_critics),
         }
+
+    def _live(self, networks: list[nn.Module], precision: str) -> LiveEnsemble:
+        """Return what runs networks that learn."""
+        beside = [self.actor, *self.critics]
+        self._ensembles.append(LiveEnsemble(networks, self.device, precision, beside=beside))
+        return self._ensembles[-1]
 
     def _check_networks(self, observation_space: Any) -> None:
         """Run the networks once, so that a module that does not fit is refused at once."""
@@ -223,18 +241,30 @@ class ImageCritic(nn.Module):
         return values
 
 
-def _twins(critic: nn.Module | Sequence[nn.Module], seed: int) -> list[nn.Module]:
-    """Return two critics; the twin of a single one gets weights of its own."""
+def _twins(
+    critic: nn.Module | Sequence[nn.Module], seed: int
+) -> tuple[list[nn.Module], dict[nn.Parameter, nn.Parameter]]:
+    """Return two critics, and where the second is a copy of the first, the originals of its parameters.
+
+    What is trained in the copy is drawn anew: by ``reset_parameters`` where there is one, and else (a parameter of a
+    module of the user's own, a parametrised weight) by shuffling. What is frozen stays as it is.
+    """
     if not isinstance(critic, nn.Module) or isinstance(critic, nn.ModuleList):
         critics = list(critic)
         if len(critics) != 2:
             raise ConfigError(f"Pass one critic or two, not {len(critics)}.")
-        return critics
-    twin = copy.deepcopy(critic)
-    with torch.random.fork_rng(devices=[]):
+        return critics, {}
+    twin = copy_of(critic)
+    originals = dict(zip(twin.parameters(), critic.parameters(), strict=True))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(derive_seed(seed, "twin"))
         for part in twin.modules():
             reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
+            if callable(reset) and any(parameter.requires_grad for parameter in part.parameters()):
                 reset()
-    return [critic, twin]
+        for own, original in originals.items():
+            if not own.requires_grad:
+                own.copy_(original)
+            elif torch.equal(own, original):
+                own.copy_(own.flatten()[torch.randperm(own.numel()).to(own.device)].view_as(own))
+    return [critic, twin], originals

@@ -157,9 +157,10 @@ class DiagonalGaussian:
 
         def backward(d_log_prob: Tensor, d_entropy: float) -> Tensor:
             column = d_log_prob.unsqueeze(1)
-            assert self._log_std.grad is not None
-            torch.sum(column * (z.square() - 1), 0, out=self._log_std.grad)
-            self._log_std.grad.add_(d_entropy * len(outputs))
+            if self._log_std.requires_grad:
+                assert self._log_std.grad is not None
+                torch.sum(column * (z.square() - 1), 0, out=self._log_std.grad)
+                self._log_std.grad.add_(d_entropy * len(outputs))
             return column * z * inverse_std
 
         return Evaluation(*self._densities(z, log_std), backward)

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.policies import MLP, Encoder, Keep
-from optix_torch.networks import (
-    AutogradRunner,
-    DenseRunner,
-    NoisyLinear,
-    Runner,
-    build_cnn,
-    build_mlp,
-    dense_layers,
-)
+from optix_torch._plain import can_write_gradients, dense_layers, is_plain
+from optix_torch.networks import AutogradRunner, DenseRunner, NoisyLinear, Runner, build_cnn, build_mlp
 
 
 class RainbowNetwork(nn.Module):
@@ -29,6 +22,8 @@ class RainbowNetwork(nn.Module):
         advantage: module from features to ``[B, A Z]``.
         num_actions: ``A``.
     """
+
+    never_modal = True
 
     def __init__(self, *, torso: nn.Module, value: nn.Module, advantage: nn.Module, num_actions: int) -> None:
         super().__init__()
@@ -77,11 +72,13 @@ def build_rainbow_network(encoder: Encoder, num_actions: int, settings: Hyperpar
 
 
 def make_dueling_runner(network: nn.Module, device: torch.device) -> Runner:
-    """Choose the fastest way to run a network of :func:`build_rainbow_network`, or any other."""
-    if device.type == "cpu" and isinstance(network, RainbowNetwork):
+    """Choose the fastest way to run a network of :func:`build_rainbow_network`, or any other, as it is now."""
+    if device.type == "cpu" and is_plain(network, RainbowNetwork) and isinstance(network, RainbowNetwork):
         streams = [_noisy_layers(stream) for stream in (network.value, network.advantage)]
-        torso = dense_layers(network.torso) if len(list(network.torso.children())) else []
-        if torso is not None and all(layer.activation in ("relu", "tanh") for layer in torso) and all(streams):
+        empty = is_plain(network.torso, nn.Sequential) and not len(list(network.torso.children()))
+        torso = [] if empty else dense_layers(network.torso)
+        fits = torso is not None and all(layer.activation in ("relu", "tanh") for layer in torso) and all(streams)
+        if fits and can_write_gradients(network.parameters(), [network]):
             return DuelingRunner(network, streams[0], streams[1])
     return AutogradRunner(network, device)
 
@@ -180,6 +177,6 @@ class DuelingRunner:
 
 def _noisy_layers(stream: nn.Module) -> list[NoisyLinear]:
     """Return the two layers of a stream of :func:`build_rainbow_network`, none if it is another."""
-    parts = list(stream.children())
-    layers = [part for part in parts if isinstance(part, NoisyLinear)]
-    return layers if len(parts) == 3 and len(layers) == 2 and isinstance(parts[1], nn.ReLU) else []
+    parts = list(stream) if is_plain(stream, nn.Sequential) else []  # type: ignore[call-overload]
+    layers = [part for part in parts if is_plain(part, NoisyLinear)]
+    return layers if len(parts) == 3 and len(layers) == 2 and is_plain(parts[1], nn.ReLU) else []

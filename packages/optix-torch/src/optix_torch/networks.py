@@ -7,11 +7,11 @@ into buffers that are allocated once; that makes a PPO update about twice as fas
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,14 +20,9 @@ from torch import Tensor, nn
 from optix_core.policies import MLP
 from optix_protocol import Array
 from optix_torch._arrays import as_tensor
+from optix_torch._modes import copy_of, in_eval_mode
+from optix_torch._plain import ACTIVATIONS, DenseLayer, can_write_gradients, dense_layers
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "sigmoid": nn.Sigmoid,
-}
 _CHUNK_ROWS = 1024
 """Rows per forward pass outside training: activations of a larger chunk would fall out of the cache."""
 
@@ -49,7 +44,7 @@ def build_mlp(
     sizes = [num_inputs, *hidden_sizes]
     for low, high in pairwise(sizes):
         layers += [_orthogonal(nn.Linear, low, high, gain=math.sqrt(2), generator=generator)]
-        layers += [_ACTIVATIONS[activation]()]
+        layers += [ACTIVATIONS[activation]()]
     layers += [_orthogonal(nn.Linear, sizes[-1], num_outputs, gain=output_gain, generator=generator)]
     return nn.Sequential(*layers)
 
@@ -75,6 +70,8 @@ def build_cnn(
 
 class ImageInput(nn.Module):
     """Bytes to ``[N, C, H, W]`` in 0..1."""
+
+    never_modal = True
 
     def __init__(self, *, channels_last: bool) -> None:
         super().__init__()
@@ -111,6 +108,8 @@ class NoisyLinear(nn.Module):
         std_init: initial ``sigma`` times the root of ``num_inputs``.
         generator: draws the initial weights, uniform within one over that root.
     """
+
+    never_modal = True
 
     def __init__(self, num_inputs: int, num_outputs: int, *, std_init: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -191,31 +190,6 @@ class Runner(Protocol):
         ...
 
 
-class DenseLayer(NamedTuple):
-    """A linear layer and the name of the activation after it."""
-
-    linear: nn.Linear
-    activation: str
-
-
-def dense_layers(module: nn.Module) -> list[DenseLayer] | None:
-    """Return the layers of an ``nn.Sequential`` of linear layers and activations, None if it is anything else."""
-    if not isinstance(module, nn.Sequential):
-        return None
-    layers: list[DenseLayer] = []
-    names = {kind: name for name, kind in _ACTIVATIONS.items()}
-    for part in module:
-        if type(part) is nn.Linear and part.bias is not None:
-            layers.append(DenseLayer(part, "identity"))
-        elif type(part) in names and layers and layers[-1].activation == "identity":
-            if isinstance(part, nn.ELU) and part.alpha != 1.0:
-                return None
-            layers[-1] = DenseLayer(layers[-1].linear, names[type(part)])
-        else:
-            return None
-    return layers or None
-
-
 def host_mlp(module: nn.Module) -> MLP | None:
     """Return a dense network as NumPy, its arrays views on the parameters where they are in main memory."""
     layers = dense_layers(module)
@@ -228,17 +202,33 @@ def host_mlp(module: nn.Module) -> MLP | None:
     )
 
 
-def make_runner(module: nn.Module, device: torch.device) -> Runner:
-    """Choose the fastest way to run a network whose gradients have been allocated."""
+def make_runner(module: nn.Module, device: torch.device, *, beside: Sequence[nn.Module] = ()) -> Runner:
+    """Choose the fastest way to run a network, as it is now, whose gradients have been allocated.
+
+    Args:
+        module: the network.
+        device: where it is.
+        beside: all modules that learn together with it; none but itself by default.
+    """
+    return dense_runner(module, device, beside=beside) or AutogradRunner(module, device)
+
+
+def dense_runner(module: nn.Module, device: torch.device, *, beside: Sequence[nn.Module] = ()) -> DenseRunner | None:
+    """Return a runner of a network by kernels, None if they cannot mean what it means."""
     layers = dense_layers(module)
-    if device.type == "cpu" and layers and all(_has_kernel(layer) for layer in layers):
-        return DenseRunner(
-            weights=[layer.linear.weight.detach() for layer in layers],
-            biases=[layer.linear.bias.detach() for layer in layers],
-            activations=[layer.activation for layer in layers],
-            gradients=[(layer.linear.weight.grad, layer.linear.bias.grad) for layer in layers],
-        )
-    return AutogradRunner(module, device)
+    if device.type != "cpu" or not layers or not all(_has_kernel(layer) for layer in layers):
+        return None
+    parameters = [parameter for layer in layers for parameter in (layer.linear.weight, layer.linear.bias)]
+    if not can_write_gradients(parameters, beside or [module]):
+        return None
+    return DenseRunner(
+        weights=[layer.linear.weight.detach() for layer in layers],
+        biases=[layer.linear.bias.detach() for layer in layers],
+        activations=[layer.activation for layer in layers],
+        gradients=[(layer.linear.weight.grad, layer.linear.bias.grad) for layer in layers]
+        if parameters[0].requires_grad
+        else (),
+    )
 
 
 def _has_kernel(layer: DenseLayer) -> bool:
@@ -286,6 +276,8 @@ class DenseRunner:
         """Write gradients, by the chain rule from the last layer to the first."""
         used, inputs = self._used, self._input
         assert used is not None and inputs is not None
+        if not self._gradients:  # nothing here is trained
+            return
         for layer in reversed(range(len(self._weights))):
             output = used.outputs[layer][0]
             if self._activations[layer] == "tanh":
@@ -339,7 +331,7 @@ class _Buffers:
 
 
 class AutogradRunner:
-    """Any module on any device."""
+    """Any module on any device: it acts and judges in eval mode, and learns in the modes that it is in."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module
@@ -348,27 +340,60 @@ class AutogradRunner:
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs ``[B, out]``, detached; the graph is kept for ``backward``."""
-        self._outputs = self._module(x)
+        alone = len(x) == 1  # a BatchNorm refuses to make statistics of one row
+        with in_eval_mode(self._module) if alone else nullcontext():
+            self._outputs = self._module(x)
         assert self._outputs is not None
         return self._outputs.detach()
 
     def backward(self, gradient: Tensor) -> None:
         """Add gradients by autograd."""
-        assert self._outputs is not None
-        self._outputs.backward(gradient)  # type: ignore[no-untyped-call]
-        self._outputs = None
+        backward_together([(self, gradient)])
+
+    def take_outputs(self) -> Tensor:
+        """Return the outputs with their graph, and forget them."""
+        outputs, self._outputs = self._outputs, None
+        assert outputs is not None
+        return outputs
 
     @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
         """Return fresh outputs ``[B, out]``, chunk by chunk."""
-        return torch.cat([self._module(chunk) for chunk in torch.split(x, _CHUNK_ROWS)])
+        with in_eval_mode(self._module):
+            return torch.cat([self._module(chunk) for chunk in torch.split(x, _CHUNK_ROWS)])
 
     @torch.inference_mode()
     def act(self, rows: Array) -> Array:
         """Return outputs ``[N, out]``."""
-        outputs: Array = self._module(as_tensor(rows, self._device)).cpu().numpy()
+        with in_eval_mode(self._module):
+            outputs: Array = self._module(as_tensor(rows, self._device)).cpu().numpy()
         return outputs
 
     def frozen_copy(self) -> AutogradRunner:
         """Return a copy for acting."""
-        return AutogradRunner(copy.deepcopy(self._module).requires_grad_(False).eval(), self._device)
+        return AutogradRunner(copy_of(self._module).requires_grad_(False).eval(), self._device)
+
+
+def backward_together(pairs: Iterable[tuple[Runner, Tensor]]) -> None:
+    """Put the gradients of several networks' parameters into ``.grad``, given those of their last outputs.
+
+    Autograd goes back through all of them at once, so that hooks on what they share see the whole gradient.
+    """
+    products = []
+    for runner, gradient in pairs:
+        if isinstance(runner, AutogradRunner):
+            products.append((runner.take_outputs() * gradient).sum())
+        else:
+            runner.backward(gradient)
+    backward_of_sum(products)
+
+
+def backward_of_sum(terms: Sequence[Tensor]) -> None:
+    """Add the gradients of a sum of 0-d tensors to the parameters'; those that nothing trained leads to are left out.
+
+    A sum of products with given gradients has these gradients. Given them itself, ``torch.autograd.backward`` would
+    import the compiler stack.
+    """
+    total = sum(term for term in terms if term.requires_grad)
+    if isinstance(total, Tensor):
+        total.backward()  # type: ignore[no-untyped-call]

@@ -7,8 +7,7 @@ are unrolled.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +22,9 @@ from optix_core.policies.recurrent import gru_step, lstm_step
 from optix_protocol import Array, RecurrentState
 from optix_torch._arrays import as_tensor
 from optix_torch._learned import TorchModules, one_optimizer
+from optix_torch._modes import OldPolicy, copies_of, in_eval_mode, may_be_modal
 from optix_torch._onnx import example_rows, write_module
+from optix_torch._plain import Watch, is_plain
 from optix_torch.networks import Runner, host_mlp, make_runner
 
 Cell: TypeAlias = nn.GRUCell | nn.LSTMCell
@@ -63,7 +64,7 @@ def through_time(cell: Cell, x: Tensor, state: State, keep: Tensor) -> State:
     Returns:
         The state after each row, ``[L, B, H]`` each. Gradients flow from ``h``.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not is_plain(cell, nn.GRUCell, nn.LSTMCell):
         return unrolled(cell, x, state, keep)
     from_input = nn.functional.linear(x, cell.weight_ih, cell.bias_ih)
     if isinstance(cell, nn.GRUCell):
@@ -255,7 +256,7 @@ class _HostActing:
 
 
 class _DeviceActing:
-    """Acts on an accelerator, by the modules themselves."""
+    """Acts by the modules themselves, in eval mode."""
 
     def __init__(self, encoder: nn.Module, cell: Cell, actor: nn.Module, device: torch.device) -> None:
         self._encoder, self._cell, self._actor, self._device = encoder, cell, actor, device
@@ -268,9 +269,52 @@ class _DeviceActing:
     def __call__(self, rows: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
         """Return the actor's outputs for encoded observations, and the next state."""
         tensors = {name: as_tensor(array, self._device) for name, array in state.items()}
-        later = cell_step(self._cell, self._encoder(as_tensor(rows, self._device)), tensors)
-        outputs: Array = self._actor(later["h"]).cpu().numpy()
+        with in_eval_mode(self._encoder, self._cell, self._actor):
+            later = cell_step(self._cell, self._encoder(as_tensor(rows, self._device)), tensors)
+            outputs: Array = self._actor(later["h"]).cpu().numpy()
         return outputs, {name: tensor.cpu().numpy() for name, tensor in later.items()}
+
+
+class _LiveActing:
+    """Acts by kernels or by the modules, whichever can mean what the modules mean now."""
+
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
+        self._modules, self._device = modules, device
+        self._choose()
+
+    def initial_state(self, num_envs: int) -> RecurrentState:
+        """Return zeros."""
+        return self._acting.initial_state(num_envs)
+
+    def __call__(self, rows: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
+        """Return the actor's outputs for encoded observations, and the next state."""
+        if self._watch.calls_differently():
+            self._choose()
+        return self._acting(rows, state)
+
+    def _choose(self) -> None:
+        self._watch = Watch(self._modules)
+        self._acting = _make_acting(self._modules, self._device)
+
+
+def _make_acting(modules: Sequence[Any], device: torch.device) -> StateNetwork:
+    encoder, cell, actor = modules
+    if device.type == "cpu" and is_plain(cell, nn.GRUCell, nn.LSTMCell):
+        return _HostActing(make_runner(encoder, device), cell, make_runner(actor, device))
+    return _DeviceActing(encoder, cell, actor, device)
+
+
+def _through(encoder: nn.Module, cell: Cell, observations: Tensor, state: State, keep: Tensor) -> State:
+    """Return the memory after each row, ``[L, B, H]`` each, for observations ``[L, B, ...]``."""
+    features = encoder(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+    return through_time(cell, features, state, keep)
+
+
+def _outputs_through(modules: Any, observations: Tensor, state: State, keep: Tensor, places: Tensor) -> Tensor:
+    encoder, cell, actor = modules
+    h = _through(encoder, cell, observations, state, keep)["h"].flatten(0, 1)
+    outputs: Tensor = actor(h.index_select(0, places))
+    return outputs
 
 
 def _zeros(cell: Cell, num_envs: int) -> RecurrentState:
@@ -319,15 +363,21 @@ class RecurrentActorCriticNetworks(TorchModules):
         modules = {"encoder": encoder, "cell": cell, "actor": actor, "critic": critic}
         self.cell = cell
         self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
-        super().__init__(modules, optimizers={"optimizer": self.optimizer}, device=device, extra=extra)
+        self._acting_modules = [encoder, cell, actor]
+        super().__init__(
+            modules,
+            optimizers={"optimizer": self.optimizer},
+            parameters=[self.parameters],
+            device=device,
+            extra=extra,
+        )
 
     def through(self, observations: Tensor, state: State, keep: Tensor) -> State:
         """Return the memory after each row, ``[L, B, H]`` each; observations are ``[L, B, ...]``, encoded.
 
         ``state`` and ``keep`` as in :func:`through_time`.
         """
-        features = self.modules["encoder"](observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
-        return through_time(self.cell, features, state, keep)
+        return _through(self.modules["encoder"], self.cell, observations, state, keep)
 
     def outputs(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return the actor's outputs ``[B, out]`` and the critic's values ``[B]`` for memories ``[B, H]``."""
@@ -343,28 +393,35 @@ class RecurrentActorCriticNetworks(TorchModules):
 
     def live(self) -> StateNetwork:
         """Return the acting network, following the parameters as they change."""
-        encoder, actor = self.modules["encoder"], self.modules["actor"]
-        if self.device.type == "cpu":
-            return _HostActing(make_runner(encoder, self.device), self.cell, make_runner(actor, self.device))
-        return _DeviceActing(encoder, self.cell, actor, self.device)
+        return _LiveActing(self._acting_modules, self.device)
 
     def frozen(self) -> StateNetwork:
         """Return the acting network on a copy of the parameters."""
-        encoder, actor = (copy.deepcopy(self.modules[name]) for name in ("encoder", "actor"))
-        cell = copy.deepcopy(self.cell)
-        if self.device.type == "cpu":
-            return _HostActing(make_runner(encoder, self.device), cell, make_runner(actor, self.device))
-        return _DeviceActing(encoder, cell, actor, self.device)
+        return _make_acting([m.requires_grad_(False).eval() for m in copies_of(self._acting_modules)], self.device)
+
+    def old_policy(self) -> OldPolicy | None:
+        """Return encoder, cell and actor as they are, for ratios; None where they are known to learn as they act.
+
+        It takes observations, state and ``keep`` as :meth:`through` does, and places ``[R]`` among ``[L B]``, and
+        returns the actor's outputs ``[R, out]``.
+        """
+        modules = nn.ModuleList(self._acting_modules)
+        if not may_be_modal(part for module in modules for part in module.modules()):
+            return None
+        return OldPolicy(modules, self.device, run=_outputs_through)
 
     def host(self) -> RecurrentNetwork | None:
         """Return the acting network in NumPy, None if encoder or actor is no chain of dense layers."""
         encoder, actor = host_mlp(self.modules["encoder"]), host_mlp(self.modules["actor"])
-        if actor is None or (encoder is None and not _does_nothing(self.modules["encoder"])):
+        plain = is_plain(self.cell, nn.GRUCell, nn.LSTMCell)
+        if not plain or actor is None or (encoder is None and not _does_nothing(self.modules["encoder"])):
             return None
         return RecurrentNetwork(encoder=encoder, cell=self._host_cell(), output=actor)
 
     def write_onnx(self, graph: PolicyGraph) -> str:
         """Add encoder, cell and actor to a graph, from ``graph.rows``, and return the name of the actor's outputs."""
+        if not is_plain(self.cell, nn.GRUCell, nn.LSTMCell):
+            raise ConfigError(f"A {type(self.cell).__name__} of your own, or with hooks, cannot be written to ONNX.")
         features = write_module(graph, self.modules["encoder"], graph.rows, example_rows(graph))
         after = graph.cell(features, self._host_cell())
         return write_module(graph, self.modules["actor"], after, torch.zeros(2, self.cell.hidden_size))
@@ -394,4 +451,4 @@ class RecurrentActorCriticNetworks(TorchModules):
 
 
 def _does_nothing(module: nn.Module) -> bool:
-    return type(module) is nn.Identity or (type(module) is nn.Sequential and len(module) == 0)
+    return is_plain(module, nn.Identity) or (is_plain(module, nn.Sequential) and not list(module.children()))

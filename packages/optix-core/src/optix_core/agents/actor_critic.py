@@ -144,6 +144,7 @@ class ActorCriticAgent(NetworkAgent):
 
     def training_state(self) -> StateTree:
         """Return copies of weights, optimiser, random numbers, statistics and counters."""
+        self._notice_learning_rate()
         state: dict[str, Any] = {
             "weights": self._weights(),
             "networks": self.networks.state(),

@@ -75,6 +75,15 @@ class WritesOnnx(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsScheduler(Protocol):
+    """Networks whose learning rate may be changed by somebody else: by a scheduler on a user's own optimiser."""
+
+    def notice_learning_rate(self) -> float | None:
+        """Return the learning rate if somebody else has changed it since the last call, else None."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
     """What networks are built for.
@@ -233,7 +242,11 @@ class NetworkAgent(ABC):
     # ---- hyperparameters --------------------------------------------------------------------------------------------
 
     def get_hyperparams(self) -> HyperparamSet:
-        """Return what the next ``learn`` uses; what shapes the network is left out."""
+        """Return what the next ``learn`` uses; what shapes the network is left out.
+
+        A learning rate that a scheduler on a user's own optimiser has set is seen.
+        """
+        self._notice_learning_rate()
         return self.hyperparams.to_set()
 
     def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
@@ -242,6 +255,7 @@ class NetworkAgent(ABC):
         Raises:
             ConfigError: (a ``ValueError``) unknown name, value out of range, or fixed at construction.
         """
+        self._notice_learning_rate()
         before = self.hyperparams["learning_rate"]
         self.hyperparams.update(hyperparams)
         if self.hyperparams["learning_rate"] != before:
@@ -324,6 +338,11 @@ class NetworkAgent(ABC):
     def _take_action_space(self, action_space: Any) -> None:
         """Adapt head and learning to the actions of a space, of which nothing was known so far."""
         raise ConfigError(f"{self._kind} was built without an action space: pass action_space={action_space}.")
+
+    def _notice_learning_rate(self) -> None:
+        rate = self.networks.notice_learning_rate() if isinstance(self.networks, FollowsScheduler) else None
+        if rate is not None:
+            self.hyperparams.update(HyperparamSet(params={"learning_rate": rate}))
 
     def _explore(self, observations: Array) -> Array:
         """Return actions ``[N, *act]`` for observations ``[N, *obs]`` while learning."""

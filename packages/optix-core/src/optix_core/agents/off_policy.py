@@ -213,6 +213,7 @@ class OffPolicyAgent(NetworkAgent):
 
     def training_state(self) -> StateTree:
         """Return copies of networks, targets, optimisers, memory, random numbers and counters."""
+        self._notice_learning_rate()
         return {
             **self.learned_state(),
             "replay": self.replay.state(),

@@ -31,7 +31,7 @@ from optix_torch._construction import (
 )
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._learned import TorchNetworks, one_optimizer
-from optix_torch.networks import make_runner
+from optix_torch._live import LiveRunner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +73,16 @@ class PolicyNetworks(TorchNetworks):
     ) -> None:
         modules = {"actor": actor} | ({} if critic is None else {"critic": critic})
         self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
-        self.critic = None if critic is None else make_runner(critic, device)
+        self.critic = None if critic is None else LiveRunner(critic, device)
         super().__init__(
             modules,
             optimizers={"optimizer": self.optimizer},
-            acting=make_runner(actor, device),
+            parameters=[self.parameters],
+            acting=LiveRunner(actor, device),
             acting_module=actor,
             device=device,
             extra=extra,
+            live=[] if self.critic is None else [self.critic],
         )
 
 
@@ -179,13 +181,14 @@ class TorchAgent(ActorCriticAgent):
         """
         if not episode_data.num_env_steps:
             return {}
-        self._meet_first_window(episode_data)
-        batch, values = self._batch(episode_data)
-        terms = self.loss(batch)
-        self.networks.parameters.gradient.zero_()
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
-        norm = self.networks.parameters.clip_gradient_(self.hyperparams["max_grad_norm"])
-        self.networks.optimizer.step()
+        with self.networks.learning(self._rng, self._num_updates):
+            self._meet_first_window(episode_data)
+            batch, values = self._batch(episode_data)
+            terms = self.loss(batch)
+            self.networks.parameters.gradient.zero_()
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            norm = self.networks.parameters.clip_gradient_(self.hyperparams["max_grad_norm"])
+            self.networks.optimizer.step()
         self._finish_window(episode_data)
         if self.device.type != "cpu":
             self._refresh_policy()

@@ -32,8 +32,11 @@ from optix_torch._construction import (
     num_outputs_of,
     with_learning_rate_of,
 )
-from optix_torch._learned import Target, TorchNetworks, Transitions
-from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
+from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
+from optix_torch._live import LiveRunner
+from optix_torch._module_optimizer import own_optimizer
+from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
+from optix_torch._target import Target
 from optix_torch.networks import make_runner
 
 
@@ -71,7 +74,7 @@ def dqn_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Lo
     return Loss(loss, errors, d_q)
 
 
-class TorchDQNAgent(EpsilonGreedyAgent):
+class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
     """DQN for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     Random numbers are the agent's own, never the global ones. On a CPU with a network of less than a million parameters
@@ -120,10 +123,12 @@ class TorchDQNAgent(EpsilonGreedyAgent):
         self.q_network = q_network.to(place)
         self._parameters = FlatParameters(self.q_network.parameters())
         self._target = Target([self.q_network], self._parameters)
-        self._runner = make_runner(self.q_network, place)
+        self._runner = LiveRunner(self.q_network, place, act_in_numpy=True)
         self._target_runner = make_runner(self._target.networks[0], place)
         self._optimizer: Optimizer = (
-            FusedAdam(self._parameters, learning_rate=0.0) if optimizer is None else ModuleOptimizer(optimizer, ())
+            FusedAdam(self._parameters, learning_rate=0.0)
+            if optimizer is None
+            else own_optimizer(optimizer, {"q_network": q_network})
         )
         self._latest: tuple[Tensor, ...] = ()
         super().__init__(
@@ -131,10 +136,10 @@ class TorchDQNAgent(EpsilonGreedyAgent):
                 {"q_network": self.q_network},
                 targets={"q_network": self._target},
                 optimizers={"q_network": self._optimizer},
+                parameters=[self._parameters],
                 acting=self._runner,
                 acting_module=self.q_network,
                 device=place,
-                act_in_numpy=True,
             ),
             num_actions=num_actions,
             observation_space=observation_space,

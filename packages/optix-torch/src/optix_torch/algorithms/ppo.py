@@ -35,6 +35,7 @@ from optix_torch._construction import (
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._learned import ActorCriticNetworks
+from optix_torch._modes import OldPolicy
 
 B = TypeVar("B")
 """A minibatch, however an algorithm lays it out."""
@@ -192,6 +193,7 @@ class TorchPPOAgent(ActorCriticAgent):
             seed=seed,
         )
         self._distribution = make_distribution(head, extra, self.device)
+        self._old_policy: OldPolicy | None = None
         self._step = GraphedUpdate(self._step_in_place, self.device, plain=optimizer is not None)
 
     @classmethod
@@ -213,10 +215,14 @@ class TorchPPOAgent(ActorCriticAgent):
         """
         if not episode_data.num_env_steps:
             return {}
-        batch = self._judge(episode_data)
+        with self.networks.learning(self._rng, self._num_updates):
+            batch = self._judge(episode_data)
+            self._old_policy = self.networks.old_policy(batch.observations)
+            found = self._optimize(batch)
+            self._old_policy = None
         values, returns = batch.values.cpu().numpy(), batch.returns.cpu().numpy()
         rate = self.networks.optimizer.learning_rate
-        diagnostics = self._report(episode_data, self._optimize(batch), values, returns, rate)
+        diagnostics = self._report(episode_data, found, values, returns, rate)
         self.networks.optimizer.learning_rate = adapted_learning_rate(
             rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
         )
@@ -276,18 +282,22 @@ class TorchPPOAgent(ActorCriticAgent):
             tensors: those of a minibatch, in the order of :class:`Batch`.
         """
         minibatch, settings = Batch(*tensors), self.hyperparams
+        if self._old_policy is not None:
+            outputs = self._old_policy(minibatch.observations)
+            minibatch = minibatch._replace(log_probs=self._distribution.evaluate(outputs, minibatch.actions).log_probs)
         judged = self._distribution.evaluate(self.networks.actor.forward(minibatch.observations), minibatch.actions)
         values = self.networks.critic.forward(minibatch.observations)
         loss = ppo_loss(judged.log_probs, judged.entropies, values.squeeze(1), minibatch, settings)
         self.networks.parameters.gradient.zero_()
-        self.networks.actor.backward(judged.backward(loss.d_log_prob, loss.d_entropy))
-        self.networks.critic.backward(loss.d_value.unsqueeze(1))
+        self.networks.backward(judged.backward(loss.d_log_prob, loss.d_entropy), loss.d_value.unsqueeze(1))
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
         return statistics(loss, norm)
 
-    def _graph_key(self) -> tuple[Any, ...]:
-        return (self.networks.optimizer.learning_rate, *self.hyperparams.values())
+    def _graph_key(self) -> tuple[Any, ...] | None:
+        if self._old_policy is not None or not self.networks.is_recordable:
+            return None
+        return (self.networks.version, self.networks.optimizer.learning_rate, *self.hyperparams.values())
 
 
 class TorchGaussianPPOAgent(TorchPPOAgent):

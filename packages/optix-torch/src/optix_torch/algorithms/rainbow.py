@@ -12,7 +12,6 @@ whose priorities are Kullback-Leibler divergences.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,9 +31,13 @@ from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import check_module, encoder_for_module, with_learning_rate_of
-from optix_torch._learned import Target, TorchNetworks, Transitions
+from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
+from optix_torch._live import LiveRunner
+from optix_torch._modes import copy_of
+from optix_torch._module_optimizer import own_optimizer
 from optix_torch._onnx import example_rows, write_module
-from optix_torch._optimizers import FlatParameters, FusedAdam, ModuleOptimizer, Optimizer
+from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
+from optix_torch._target import Target
 from optix_torch.dueling import DuelingRunner, build_rainbow_network, make_dueling_runner
 from optix_torch.networks import Noise, Runner, host_mlp
 
@@ -95,7 +98,7 @@ def categorical_loss(logits: Tensor, actions: Tensor, targets: Tensor, weights: 
     return Loss((weights * cross_entropies).mean(), divergences, d_logits)
 
 
-class TorchRainbowDQNAgent(OffPolicyAgent):
+class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
     """Rainbow for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     It explores by the noise in its weights, drawn anew for every window; a greedy policy acts by their means. The
@@ -147,11 +150,13 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
         self._parameters = FlatParameters(self.q_network.parameters())
         self._target = Target([self.q_network], self._parameters)
         self._noise, self._target_noise = Noise(self.q_network), Noise(self._target.networks[0])
-        self._runner = make_dueling_runner(self.q_network, place)
+        self._runner = LiveRunner(self.q_network, place, make=lambda: make_dueling_runner(self.q_network, place))
         self._target_runner = make_dueling_runner(self._target.networks[0], place)
         self._support = torch.from_numpy(support).to(place)
         self._optimizer: Optimizer = (
-            FusedAdam(self._parameters, learning_rate=0.0) if optimizer is None else ModuleOptimizer(optimizer, ())
+            FusedAdam(self._parameters, learning_rate=0.0)
+            if optimizer is None
+            else own_optimizer(optimizer, {"q_network": q_network})
         )
         self._latest: tuple[Tensor, ...] = ()
         super().__init__(
@@ -159,6 +164,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
                 {"q_network": self.q_network},
                 targets={"q_network": self._target},
                 optimizers={"q_network": self._optimizer},
+                parameters=[self._parameters],
                 acting=self._runner,
                 acting_module=self.q_network,
                 device=place,
@@ -216,7 +222,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
 
     def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> NetworkPolicy:  # noqa: ARG002 - stateless
         """Return a frozen copy of the policy: ``"greedy"`` without noise, ``"sample"`` with new noise at every step."""
-        network, rng = copy.deepcopy(self.q_network), np.random.default_rng(seed)
+        network, rng = copy_of(self.q_network).eval(), np.random.default_rng(seed)
         noise, runner = Noise(network), make_dueling_runner(network, self.device)
 
         def act(rows: Array) -> Array:
@@ -241,7 +247,7 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
 
     def _noiseless(self) -> nn.Module:
         """Return a copy of the network that acts by the means of its weights."""
-        network = copy.deepcopy(self.q_network)
+        network = copy_of(self.q_network).eval()
         Noise(network)
         return network
 
@@ -274,5 +280,6 @@ class TorchRainbowDQNAgent(OffPolicyAgent):
 
 def refresh(runner: Runner) -> None:
     """Let a runner that keeps copies know that parameters or noise have changed."""
-    if isinstance(runner, DuelingRunner):
-        runner.refresh()
+    chosen = runner.chosen if isinstance(runner, LiveRunner) else runner
+    if isinstance(chosen, DuelingRunner):
+        chosen.refresh()

@@ -33,8 +33,9 @@ from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
 from optix_torch._heads import make_distribution, parameters_of
+from optix_torch._modes import OldPolicy, in_eval_mode
 from optix_torch.algorithms.ppo import Batch, Loss, ppo_loss, statistics, take_steps
-from optix_torch.networks import build_mlp
+from optix_torch.networks import backward_of_sum, build_mlp
 from optix_torch.recurrent import Cell, RecurrentActorCriticNetworks, State, build_cell
 
 
@@ -185,6 +186,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
             seed=seed,
         )
         self._distribution = make_distribution(head, extra, self.device)
+        self._old_policy: OldPolicy | None = None
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
@@ -217,11 +219,15 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         """
         if not episode_data.num_env_steps:
             return {}
-        sequences = self._judge(episode_data)
         settings = self.hyperparams
-        diagnostics = take_steps(
-            self._minibatches(sequences), lambda minibatch: statistics(*self._step(minibatch, settings)), settings
-        )
+        with self.networks.learning(self._rng, self._num_updates):
+            with in_eval_mode(*self.networks.modules.values()):
+                sequences = self._judge(episode_data)
+            self._old_policy = self.networks.old_policy()
+            diagnostics = take_steps(
+                self._minibatches(sequences), lambda minibatch: statistics(*self._step(minibatch, settings)), settings
+            )
+            self._old_policy = None
         values, returns = sequences.rows.values.cpu().numpy(), sequences.rows.returns.cpu().numpy()
         rate = self.networks.optimizer.learning_rate
         diagnostics = self._report(episode_data, diagnostics, values, returns, rate)
@@ -322,16 +328,18 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
 
     def _step(self, minibatch: Minibatch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
         """Take one gradient step and return the loss and the gradient's norm before clipping."""
+        rows = minibatch.rows
+        if self._old_policy is not None:
+            old = self._old_policy(minibatch.observations, minibatch.state, minibatch.keep, minibatch.places)
+            rows = rows._replace(log_probs=self._distribution.evaluate(old, rows.actions).log_probs)
         memory = self.networks.through(minibatch.observations, minibatch.state, minibatch.keep)
         h = memory["h"].flatten(0, 1).index_select(0, minibatch.places)
         outputs, values = self.networks.outputs(h)
-        judged = self._distribution.evaluate(outputs.detach(), minibatch.rows.actions)
-        loss = ppo_loss(judged.log_probs, judged.entropies, values.detach(), minibatch.rows, settings)
+        judged = self._distribution.evaluate(outputs.detach(), rows.actions)
+        loss = ppo_loss(judged.log_probs, judged.entropies, values.detach(), rows, settings)
         self.networks.parameters.gradient.zero_()
-        # A sum that has these gradients: given them itself, torch.autograd.backward would import the compiler stack.
         d_outputs = judged.backward(loss.d_log_prob, loss.d_entropy)
-        surrogate = (outputs * d_outputs).sum() + (values * loss.d_value).sum()
-        surrogate.backward()  # type: ignore[no-untyped-call]
+        backward_of_sum([(outputs * d_outputs).sum(), (values * loss.d_value).sum()])
         norm = self.networks.parameters.clip_gradient_(settings["max_grad_norm"])
         self.networks.optimizer.step()
         return loss, norm

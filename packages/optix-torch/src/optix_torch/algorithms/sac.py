@@ -121,7 +121,7 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
 
         # The actor, towards what the smaller of the new critics values, and towards entropy.
         drawn = draw(self._actor_net.forward(batch.observations)[0], noise[0])
-        judged = self._critic_nets.forward(batch.observations, drawn.actions)
+        judged = self._critic_nets.judge(batch.observations, drawn.actions)
         first_is_smaller = judged[0] <= judged[1]
         d_values = torch.stack([first_is_smaller, ~first_is_smaller]) * -scale
         d_actions = self._critic_nets.input_gradient(d_values)

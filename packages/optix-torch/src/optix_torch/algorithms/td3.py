@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from optix_core.agents.continuous import NoisyActor
 from optix_torch import hyperparams as specs
 from optix_torch._ensembles import make_ensemble
-from optix_torch._learned import Target, Transitions
+from optix_torch._learned import Transitions
+from optix_torch._target import Target
 from optix_torch._twin_critics import TwinCriticAgent
 
 
@@ -61,7 +62,7 @@ class TorchTD3Agent(NoisyActor, TwinCriticAgent):
     def _extra_targets(self, precision: str, device: torch.device) -> dict[str, Target]:
         self._target_actor = Target([self.actor], self._actor_parameters)
         self._target_actor_net = make_ensemble(self._target_actor.networks, device, precision)
-        self._first_critic_net = make_ensemble([self.critics[0]], device, precision)
+        self._first_critic_net = self._live([self.critics[0]], precision)
         return {"actor": self._target_actor}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class TorchTD3Agent(NoisyActor, TwinCriticAgent):
 
         # The actor, towards what the first critic values; then all targets.
         if self._is_delayed_step:
-            judged = self._first_critic_net.forward(batch.observations, self._actor_net.forward(batch.observations)[0])
+            judged = self._first_critic_net.judge(batch.observations, self._actor_net.forward(batch.observations)[0])
             d_actions = self._first_critic_net.input_gradient(torch.full_like(judged, -scale))
             self._actor_net.backward(d_actions.unsqueeze(0))
             self._optimizers["actor"].step()
@@ -100,5 +101,6 @@ class TorchTD3Agent(NoisyActor, TwinCriticAgent):
     def _is_delayed_step(self) -> bool:
         return bool((self._num_updates + 1) % self.hyperparams["policy_delay"] == 0)
 
-    def _graph_key(self) -> tuple[Any, ...]:
-        return (*super()._graph_key(), self._is_delayed_step)
+    def _graph_key(self) -> tuple[Any, ...] | None:
+        key = super()._graph_key()
+        return None if key is None else (*key, self._is_delayed_step)
