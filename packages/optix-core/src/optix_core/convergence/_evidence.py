@@ -167,10 +167,11 @@ def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, num_
     """
     span = measure_span(scores, settings)
     full_horizon, horizon = horizons(settings, env_steps, num_windows)
-    recent = regression_windows(scores, horizon=horizon, margin=span.margin, alpha=alpha)
+    variance = recent_variance(scores)
+    recent = regression_windows(scores, variance, horizon=horizon, margin=span.margin, alpha=alpha)
     values, episodes = scores.values[-recent:], scores.episodes[-recent:]
     trend = trend_bounds(scores.time[-recent:], values, alpha, weights=episodes)
-    noise = student_t_quantile(1 - alpha, NOISE_BATCHES - 2) * math.sqrt(recent_variance(scores) / episodes.sum())
+    noise = student_t_quantile(1 - alpha, NOISE_BATCHES - 2) * math.sqrt(variance / episodes.sum())
     floor = noise
     if settings.baseline is None:
         floor = math.hypot(noise, baseline_error(scores, alpha))
@@ -180,10 +181,11 @@ def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, num_
         # A task that is learned within the first windows rises inside the baseline itself. The very first window is
         # the untrained policy's; compare with it alone.
         rise = trend.level - float(scores.head[0]) - span.margin
-        liberal, strict = first_window_errors(scores, alpha)
+        liberal, strict = first_window_errors(scores, variance, alpha)
         suspected = suspected or rise > math.hypot(noise, liberal)
         learned = learned or rise > math.hypot(noise, strict)
-    whole = trend_bounds(scores.time, scores.values, settings.alpha, weights=scores.episodes)
+    if not suspected:
+        suspected = trend_bounds(scores.time, scores.values, settings.alpha, weights=scores.episodes).lower > 0
     return Evidence(
         span=span,
         trend=trend,
@@ -191,7 +193,7 @@ def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, num_
         full_horizon=full_horizon,
         noise_floor=floor,
         learned=learned,
-        may_have_learned=suspected or whole.lower > 0,
+        may_have_learned=suspected,
         saturated=bool(np.ptp(values) == 0),
     )
 
@@ -239,7 +241,7 @@ def horizons(settings: MonitorSettings, env_steps: float, num_windows: int) -> t
     return full, max(floor, full * min(1.0, left))
 
 
-def regression_windows(scores: Scores, *, horizon: float, margin: float, alpha: float) -> int:
+def regression_windows(scores: Scores, variance: float, *, horizon: float, margin: float, alpha: float) -> int:
     """Return how many of the newest slots the trend is fitted to: a third of the curve, up to two thirds.
 
     The shorter the stretch, the less of the old rise it sees; the noisier the scores, the longer it must be. The slope
@@ -247,6 +249,7 @@ def regression_windows(scores: Scores, *, horizon: float, margin: float, alpha: 
 
     Args:
         scores: The scores so far.
+        variance: Recent long-run variance of an episode, omega^2.
         horizon: As a share of the steps so far.
         margin: In the units of ``scores``.
         alpha: Error of the bound.
@@ -255,7 +258,7 @@ def regression_windows(scores: Scores, *, horizon: float, margin: float, alpha: 
     wanted = math.inf
     if margin > 0:
         quantile = student_t_quantile(1 - alpha, NOISE_BATCHES - 2)
-        slot_variance = recent_variance(scores) * n / float(scores.episodes.sum())
+        slot_variance = variance * n / float(scores.episodes.sum())
         horizon_slots = horizon * n / float(scores.time[-1])
         wanted = (12 * slot_variance * (quantile * horizon_slots / margin) ** 2) ** (1 / 3)
     return max(MIN_REGRESSION_WINDOWS, math.ceil(min(max(wanted, n / 3), 2 * n / 3)))
@@ -283,13 +286,12 @@ def baseline_error(scores: Scores, alpha: float) -> float:
     return student_t_quantile(1 - alpha, HEAD_BATCHES - 1) * math.sqrt(variance / own_episodes.sum())
 
 
-def first_window_errors(scores: Scores, alpha: float) -> tuple[float, float]:
-    """Error of the very first window at level ``alpha``: by the recent noise, and by the most that is imaginable.
+def first_window_errors(scores: Scores, recent: float, alpha: float) -> tuple[float, float]:
+    """Error of the very first window at level ``alpha``: by the ``recent`` variance, and by the most imaginable.
 
     The second allows for noise that falls as training goes on. The head tells how noisy it began by its falls, which
     a quick rise leaves alone; there may be only one of any size, hence one degree of freedom.
     """
-    recent = recent_variance(scores)
     liberal = student_t_quantile(1 - alpha, NOISE_BATCHES - 2) * math.sqrt(recent)
     own, own_episodes = scores.head[:BASELINE_WINDOWS], scores.head_episodes[:BASELINE_WINDOWS]
     falls = max(variance_of_falls(scores.head, scores.head_episodes), variance_of_falls(own, own_episodes))

@@ -127,7 +127,7 @@ class ConvergenceMonitor:
             ValueError: If the score is not finite or beyond 1e150, or ``env_steps`` does not increase.
         """
         if whole_number("episodes", episodes, least=0) == 0:
-            self._assessment = replace(self._assessment, looked=False)
+            self._assessment = self._assessment.at(self._assessment.env_steps, self._curve.num_windows)
             return self._assessment
         value, now = _checked_score(score, env_steps), _checked_steps(env_steps)
         before, n = self._assessment.env_steps, self._curve.num_windows + 1
@@ -143,7 +143,7 @@ class ConvergenceMonitor:
             self._next_look = now * (1 + self.settings.look_growth)
             self._assessment = self._look(now)
         else:
-            self._assessment = replace(self._assessment, env_steps=now, n_windows=n, looked=False)
+            self._assessment = self._assessment.at(now, n)
             if self._confirm_at is not None and not self._has_room_for(now + self._last_window):
                 self._withdraw_for_want_of_budget()
         return self._assessment
@@ -173,7 +173,7 @@ class ConvergenceMonitor:
         self._confirm_at = None if state["confirm_at"] is None else float(state["confirm_at"])
         self._assessment = Assessment.from_dict(state["assessment"])
 
-    def _look(self, env_steps: float) -> Assessment:
+    def _look(self, env_steps: int) -> Assessment:
         curve = self._curve
         scores = Scores.of(curve.steps, curve.scores, curve.episodes, self._head, self._head_episodes, env_steps)
         evidence = measure(
@@ -289,9 +289,9 @@ def _checked_score(score: Any, env_steps: Any) -> float:
     return value
 
 
-def _checked_steps(env_steps: Any) -> int | float:
+def _checked_steps(env_steps: Any) -> int:
     """Return Python's own number; a curve from elsewhere may count in fractions of a step."""
     if not isinstance(env_steps, Real) or not math.isfinite(env_steps):
         raise ValueError(f"env_steps must be a number of steps, got {env_steps!r}")
-    value = float(env_steps)
-    return int(env_steps) if value.is_integer() else value
+    value: Any = env_steps
+    return int(value) if float(value).is_integer() else float(value)  # type: ignore[return-value]

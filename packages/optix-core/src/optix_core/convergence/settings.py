@@ -83,14 +83,15 @@ class MonitorSettings:
         above: float = -math.inf,
         below: float = math.inf,
     ) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
+        given = getattr(self, name)
+        if not isinstance(given, Real) or isinstance(given, bool) or not math.isfinite(given):
+            raise ConfigError(f"{name} must be a finite number, got {given!r}.")
+        value = float(given)
         if not (least <= value <= most and above < value < below):
             limits = {"at least": least, "at most": most, "above": above, "below": below}
             wanted = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
-            raise ConfigError(f"{name} must be {wanted}, got {value!r}.")
-        self._set(name, float(value))
+            raise ConfigError(f"{name} must be {wanted}, got {given!r}.")
+        self._set(name, value)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
+@lru_cache(maxsize=256)
 def student_t_quantile(probability: float, degrees_of_freedom: float) -> float:
     """Return the quantile of Student's t distribution at ``probability``."""
     from scipy.special import stdtrit  # scipy.stats would cost 0.5 s at import
