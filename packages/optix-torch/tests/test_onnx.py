@@ -21,6 +21,7 @@ OBSERVATIONS = {
     "number": spaces.Discrete(5, start=2),
     "numbers": spaces.MultiDiscrete([3, 4], start=[1, 0]),
     "bits": spaces.MultiBinary(6),
+    "many numbers": spaces.MultiDiscrete([10**6, 3], start=[-2, 0]),
     "parts": spaces.Dict({"kind": spaces.Discrete(3), "place": spaces.Box(-1, 1, (2,), np.float32)}),
 }
 IMAGES = {"first": spaces.Box(0, 255, (4, 84, 84), np.uint8), "last": spaces.Box(0, 255, (40, 36, 3), np.uint8)}
@@ -107,6 +108,16 @@ def test_every_agent_on_every_kind_of_observation(algorithm, kind, observations,
 def test_odd_actions(algorithm, kind, tmp_path):
     agent = build(algorithm, kind, OBSERVATIONS["vector"], hidden_sizes=[16, 16])
     check(agent, tmp_path / "policy.onnx", 9 * draw(OBSERVATIONS["vector"]))
+
+
+def test_a_normaliser_in_the_model_sees_what_is_small_beside_a_large_offset(tmp_path):
+    space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    agent = build("ppo", "discrete", space, hidden_sizes=[16], normalize_observations=True)
+    observations = np.array([[5e7], [5e7 + 1]] * 20)
+    agent._obs_normalizer.update(observations)
+    check(agent, tmp_path / "policy.onnx", observations)
+    found = run(exported(agent, tmp_path / "policy.onnx"), observations)["log_probs"]
+    assert np.abs(found[0] - found[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize("axis", IMAGES)

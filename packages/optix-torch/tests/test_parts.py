@@ -9,6 +9,7 @@ from torch import nn
 
 from optix_core import VectorBatchPipeline
 from optix_core.environments.flattening import flat_space
+from optix_core.errors import ConfigError
 from optix_torch import (
     TorchDQNAgent,
     TorchGaussianPPOAgent,
@@ -158,3 +159,35 @@ def test_without_a_module_of_yours_an_mlp_takes_the_flat_row(algorithm, hyperpar
     agent = algorithm.from_env(env, seed=0, hyperparams=hyperparams)
     pipeline = VectorBatchPipeline(lambda: env, agent, n_envs=1, window_size=32, seed=0)
     assert np.isfinite(list(agent.learn(pipeline.collect()).values())).all()
+
+
+# ---- the order of the parts -----------------------------------------------------------------------------------------
+
+
+def ordered(*names):
+    """The same space in another order: Gymnasium calls these spaces equal."""
+    return spaces.Dict([(name, spaces.Box(-1, 1, (2,))) for name in names])
+
+
+def test_weights_know_the_order_of_the_parts_that_they_were_trained_on(tmp_path):
+    one, other = ordered("a", "b"), ordered("b", "a")
+    assert one == other
+    agents = [TorchPPOAgent.from_spaces(space, spaces.Discrete(2), seed=1) for space in (one, other, flat_space(one))]
+    agents[0].save_weights(tmp_path / "weights")
+    agents[2].load_weights(tmp_path / "weights")
+    with pytest.raises(ValueError, match="observations of the parts a, b, in this order, and here they are b, a"):
+        agents[1].load_weights(tmp_path / "weights")
+    agents[1].meet_spaces(flat_space(other), spaces.Discrete(2))
+    with pytest.raises(ConfigError, match="take observations of the parts b, a, in this order, and here they are a, b"):
+        agents[1].meet_spaces(flat_space(one), spaces.Discrete(2))
+
+
+def test_parts_that_are_left_out_are_no_parts_of_a_row():
+    class Mission(spaces.Space):
+        pass
+
+    space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), mission=Mission(), z=spaces.Discrete(3))
+    (parts,) = _Split(space)(nn.Identity(), (torch.arange(5.0)[None],))
+    assert parts["a"].tolist() == [[0, 1]]
+    assert parts["z"].tolist() == [[2, 3, 4]]
+    assert parts["mission"].shape == (1, 0)

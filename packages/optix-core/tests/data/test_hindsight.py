@@ -5,6 +5,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
 from optix_core.data import GoalLayout, HERBuffer, is_goal_env
+from optix_core.data.goal_functions import Vectorised
+from optix_core.errors import EnvError
 from optix_core.pipelines import VectorBatchPipeline
 
 LENGTH = 6
@@ -181,3 +183,104 @@ def test_a_wrapper_may_change_the_reward():
 def test_goal_environments_are_recognised_inside_their_wrappers():
     assert is_goal_env(FlattenObservation(Walk()))
     assert not is_goal_env(gym.make("CartPole-v1"))
+
+
+# ---- the environment's own compute_reward -------------------------------------------------------------------------
+
+
+class Said(Walk):
+    """Says with each step which one it was, and judges goals by what it said."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"t": self.t, "two": np.array([self.t, 7.0]), "text": "x"}
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, {"t": -1000}
+
+    def compute_reward(self, achieved, desired, info):
+        return float(info["t"]) + 100.0 * ("text" in info) + 10.0 * (info["two"][1] != 7)
+
+
+class Hindsighted(Agent):
+    def __init__(self, buffer):
+        self.buffer = buffer
+
+    @property
+    def wants_infos(self):
+        return self.buffer.wants_infos
+
+
+@pytest.mark.parametrize("capacity", [1000, 40])
+def test_compute_reward_gets_the_info_of_the_very_transition(capacity):
+    buffer = HERBuffer.from_env(Said(), capacity=capacity, gamma=0.9, k=100)
+    agent = Hindsighted(buffer)
+    pipeline = VectorBatchPipeline(lambda: FlattenObservation(Said()), agent, n_envs=2, window_size=4, seed=0)
+    for _ in range(10):
+        buffer.add(pipeline.collect())
+    twin = HERBuffer.from_env(Said(), capacity=capacity, gamma=0.9, k=100)
+    twin.restore(buffer.state())
+    for memory in (buffer, twin):
+        batch = memory.sample(500)
+        new = batch.observations[:, 1] != -1.0
+        np.testing.assert_array_equal(batch.rewards[new], batch.observations[new, 3] + 1)
+        assert memory.wants_infos
+    memory.add(pipeline.collect())
+    np.testing.assert_array_equal(*(each.sample(50).rewards for each in (twin, _restored(twin, capacity))))
+
+
+def _restored(buffer, capacity):
+    state = buffer.state()
+    state["rng"] = {**state["rng"]}
+    twin = HERBuffer.from_env(Said(), capacity=capacity, gamma=0.9, k=100)
+    twin.restore(state)
+    return twin
+
+
+def test_infos_are_kept_only_as_long_as_somebody_may_read_them():
+    buffer = HERBuffer.from_env(Walk(), capacity=1000, gamma=0.9)
+    pipeline = VectorBatchPipeline(
+        lambda: FlattenObservation(Walk()), Hindsighted(buffer), n_envs=2, window_size=7, seed=0
+    )
+    assert pipeline.collect().infos == {}
+    for _ in range(3):
+        buffer.add(pipeline.collect())
+    buffer.sample(64)
+    assert not buffer.wants_infos
+    assert pipeline.collect().infos is None
+    assert VectorBatchPipeline(lambda: FlattenObservation(Said()), Agent(), n_envs=2).collect().infos is None
+
+
+def test_infos_of_a_window_are_those_of_its_transitions():
+    buffer = HERBuffer.from_env(Said(), capacity=1000, gamma=0.9)
+    pipeline = VectorBatchPipeline(
+        lambda: FlattenObservation(Said()), Hindsighted(buffer), n_envs=1, window_size=2 * LENGTH, seed=0
+    )
+    window = pipeline.collect()
+    window.check()
+    assert window.infos["t"][:, 0].tolist() == [1, 2, 3, 4, 5, 6] * 2
+    assert window.infos["_t"].all()
+    assert set(window.infos) == {"t", "_t", "two", "_two"}
+
+
+def test_what_fails_in_compute_reward_is_said_of_compute_reward():
+    for answer, message in (
+        (lambda a, d, i: np.full(a.shape[:-1], np.nan), r"compute_reward\(\) returned nan: it must be a finite number"),
+        (lambda a, d, i: None, r"compute_reward\(\) returned None: it must be a number for each pair"),
+        (lambda a, d, i: i["missing"], r"raised KeyError in compute_reward\(\): 'missing'"),
+        (lambda a, d, i: [1.0, 2.0], r"compute_reward\(\) returned \[1. 2.\]: it must be a number for each pair"),
+    ):
+        answer.__name__ = "compute_reward"
+        for rows in (1, 5):
+            with pytest.raises(EnvError, match=message):
+                Vectorised(answer)(np.zeros((rows, 2)), np.ones((rows, 2)))
+
+
+def test_single_goals_that_are_checked_are_given_one_by_one():
+    def single(achieved, desired, info):
+        assert achieved.shape == desired.shape == (2,), "one goal please"
+        return -np.abs(achieved - desired).sum()
+
+    goals = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_array_equal(Vectorised(single)(goals, goals + 1), [-2.0] * 4)

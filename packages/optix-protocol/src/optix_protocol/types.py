@@ -96,6 +96,9 @@ class EpisodeData:
             learner can recompute them.
         intrinsic_rewards: ``[T, N]`` bonus that may be learned from but never enters a score, or None.
         episode_id: number of episodes that its source had finished when the window ended.
+        infos: what the environment said of each transition in its ``info``, numbers and arrays of numbers by name,
+            ``[T, N, ...]``; ``"_name"`` (bool ``[T, N]``) says of which transitions it said ``"name"``. None where
+            nobody asked for them.
     """
 
     observations: Array
@@ -114,6 +117,7 @@ class EpisodeData:
     behaviour_log_probs: Array | None = None
     intrinsic_rewards: Array | None = None
     episode_id: int = 0
+    infos: Mapping[str, Array] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -188,6 +192,9 @@ class EpisodeData:
             optional = getattr(self, name)
             if optional is not None and optional.shape != shape:
                 raise ValueError(f"{name} must be [T, N] = {shape} or None, got {optional.shape}.")
+        for name, column in (self.infos or {}).items():
+            if column.shape[:2] != shape:
+                raise ValueError(f"infos[{name!r}] must start with [T, N] = {shape}, got {column.shape}.")
         for name, state in (self.initial_state or {}).items():
             if state.shape[:1] != shape[1:]:
                 raise ValueError(f"initial_state[{name!r}] must start with [N] = {shape[1:]}, got {state.shape}.")

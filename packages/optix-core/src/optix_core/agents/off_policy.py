@@ -168,6 +168,11 @@ class OffPolicyAgent(NetworkAgent):
         return {**self._diagnostics, "buffer_size": float(len(self.replay))}
 
     @property
+    def wants_infos(self) -> bool:
+        """Whether windows should come with ``infos``: for a ``compute_reward`` that may read them."""
+        return isinstance(self.replay, HERBuffer) and self.replay.wants_infos
+
+    @property
     def is_warming_up(self) -> bool:
         """Whether it acts at random and does not learn yet: before ``learning_starts`` steps, or with no memory at all.
 

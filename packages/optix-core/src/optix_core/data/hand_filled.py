@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from optix_core.data.hindsight import Vectorised
+from optix_core.data.goal_functions import Vectorised
 from optix_core.errors import ConfigError, whole_number
 from optix_protocol import Array
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from optix_core.data.goal_functions import GoalFunction, InfoColumns, Vectorised, joined_infos
 from optix_core.data.replay import ReplayBatch, ReplayBuffer
 from optix_core.errors import ConfigError
 from optix_protocol import Array, EpisodeData, StateTree
-
-GoalFunction: TypeAlias = Callable[[Array, Array, Any], Any]
-"""From achieved goals ``[B, G]``, desired goals ``[B, G]`` and an info to ``[B]``, as in Gymnasium-Robotics; one that
-takes a single pair ``[G], [G]`` only will do."""
 
 
 def is_goal_env(env: Any) -> bool:
@@ -118,6 +116,7 @@ class HERBuffer(ReplayBuffer):
         # An episode lies in consecutive rows, its final observation after its last transition.
         self._steps_before = np.zeros(capacity, np.int64)
         self._steps_left = np.zeros(capacity, np.int64)
+        self._infos = InfoColumns(capacity)
         self._open: list[_OpenEpisode] = []
 
     @classmethod
@@ -173,23 +172,47 @@ class HERBuffer(ReplayBuffer):
         achieved = batch.next_observations[new, self.goals.achieved]
         batch.observations[new, self.goals.desired] = reached
         batch.next_observations[new, self.goals.desired] = reached
-        batch.rewards[new] = self._compute_reward(achieved, reached)
+        infos = partial(self._infos.row, slots)
+        batch.rewards[new] = self._compute_reward(achieved, reached, infos)
         if self._compute_terminated is not None:
-            terminated = self._compute_terminated(achieved, reached)
+            terminated = self._compute_terminated(achieved, reached, infos)
             batch.discounts[new] = np.where(terminated, 0.0, self.gamma)
+        if not self.wants_infos:
+            self._infos = InfoColumns(self.capacity)
         return batch
+
+    @property
+    def wants_infos(self) -> bool:
+        """Whether windows should come with ``infos``: until it is known that the environment's functions read none."""
+        return any(function.reads_info is not False for function in self._functions)
+
+    @property
+    def _functions(self) -> list[Vectorised]:
+        return [self._compute_reward, *([self._compute_terminated] if self._compute_terminated else [])]
 
     def state(self) -> dict[str, Any]:
         """Return a copy of everything that later samples depend on."""
-        return {**super().state(), "open": {str(env): episode.state() for env, episode in enumerate(self._open)}}
+        state = super().state()
+        return {
+            **state,
+            "open": {str(env): episode.state() for env, episode in enumerate(self._open)},
+            "infos": self._infos.state(self._num_used),
+            "reads_info": {str(i): function.reads_info for i, function in enumerate(self._functions)},
+        }
 
     def restore(self, state: StateTree) -> None:
         """Go on from what :meth:`state` returned, bit for bit."""
         super().restore(state)
+        self._infos = InfoColumns.of(state.get("infos", {}), self.capacity)  # absent in states of release 0.1
+        for i, function in enumerate(self._functions):
+            function.reads_info = state.get("reads_info", {}).get(str(i))
         self._open = [_OpenEpisode.of(state["open"][str(env)]) for env in range(len(state["open"]))]
 
     def _columns(self) -> dict[str, Array]:
         return {**super()._columns(), "steps_before": self._steps_before, "steps_left": self._steps_left}
+
+    def _written(self, window: EpisodeData, rows: Array) -> None:
+        self._infos.write(window, rows)
 
     def _added(self, slots: Array) -> None:
         self._steps_before[slots] = np.arange(len(slots))
@@ -210,30 +233,6 @@ class HERBuffer(ReplayBuffer):
         for episode in self._open:
             for whole in episode.cut():
                 super().add(whole)
-
-
-class Vectorised:
-    """A goal function for batches, row by row where it cannot take them.
-
-    One that answers a batch with anything but a number for each row, or not at all, was written for single goals.
-    """
-
-    def __init__(self, function: GoalFunction) -> None:
-        self._function = function
-        self._takes_batches = True
-
-    def __call__(self, achieved: Array, desired: Array) -> Array:
-        """Return ``[B]`` for goals ``[B, G]``."""
-        if self._takes_batches and len(achieved) > 1:
-            try:
-                answer = np.asarray(self._function(achieved, desired, {}))
-                self._takes_batches = answer.shape == (len(achieved),)
-            except ValueError:  # "the truth value of an array is ambiguous"
-                self._takes_batches = False
-            if self._takes_batches:
-                return answer
-        rows = [self._function(own, wanted, {}) for own, wanted in zip(achieved, desired, strict=True)]
-        return np.asarray(rows).reshape(len(achieved))
 
 
 class _OpenEpisode:
@@ -269,14 +268,18 @@ class _OpenEpisode:
             return {}
         whole = _joined(self._parts)
         names = ("observations", "actions", "rewards", "terminated", "truncated", "last_observation")
-        return {name: getattr(whole, name).copy() for name in names}
+        infos = {f"info.{name}": array.copy() for name, array in (whole.infos or {}).items()}
+        return {**{name: getattr(whole, name).copy() for name in names}, **infos}
 
     @classmethod
     def of(cls, state: StateTree) -> _OpenEpisode:
         """Return the episode whose :meth:`state` this is."""
         episode = cls()
         if state:
-            episode._parts = [_single(**{name: np.array(array) for name, array in state.items()})]
+            arrays = {name: np.array(array) for name, array in state.items()}
+            infos = {name.removeprefix("info."): array for name, array in arrays.items() if name.startswith("info.")}
+            columns = {name: array for name, array in arrays.items() if not name.startswith("info.")}
+            episode._parts = [_single(**columns, infos=infos)]
         return episode
 
     def _append(self, window: EpisodeData, env: int, rows: slice, after: Array) -> None:
@@ -287,11 +290,19 @@ class _OpenEpisode:
         columns = (window.observations, window.actions, rewards, window.terminated, window.truncated)
         names = ("observations", "actions", "rewards", "terminated", "truncated")
         parts = {name: array[rows, env][valid][:, None] for name, array in zip(names, columns, strict=True)}
-        self._parts.append(_single(**parts, last_observation=after[None].copy()))
+        infos = {name: array[rows, env][valid][:, None] for name, array in (window.infos or {}).items()}
+        self._parts.append(_single(**parts, last_observation=after[None].copy(), infos=infos))
 
 
 def _single(
-    *, observations: Array, actions: Array, rewards: Array, terminated: Array, truncated: Array, last_observation: Array
+    *,
+    observations: Array,
+    actions: Array,
+    rewards: Array,
+    terminated: Array,
+    truncated: Array,
+    last_observation: Array,
+    infos: Mapping[str, Array],
 ) -> EpisodeData:
     """Return a window ``[T, 1]`` that ends with ``last_observation``, whether or not the episode does."""
     return EpisodeData(
@@ -305,6 +316,7 @@ def _single(
         final_observations=last_observation,
         episode_returns=np.zeros(1),
         episode_lengths=np.ones(1, np.int64),
+        infos=infos,
     )
 
 
@@ -312,4 +324,5 @@ def _joined(parts: list[EpisodeData]) -> EpisodeData:
     """Return consecutive windows of one environment as one."""
     names = ("observations", "actions", "rewards", "terminated", "truncated")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return _single(**columns, last_observation=parts[-1].last_observation)
+    infos = joined_infos([part.infos or {} for part in parts], [part.num_steps for part in parts])
+    return _single(**columns, last_observation=parts[-1].last_observation, infos=infos)

@@ -178,6 +178,9 @@ class ReplayBuffer:
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
+    def _written(self, window: EpisodeData, rows: Array) -> None:
+        """Take what else a window ``[T, N]`` holds into these rows ``[T N]``."""
+
     def _added(self, slots: Array) -> None:
         """Take note that these rows can be sampled from now on."""
 
@@ -261,6 +264,7 @@ class ReplayBuffer:
         extra, upcoming = slots[num_rows + num_finals : -N], slots[-N:]
         self._observations.write(window, np.concatenate([rows, finals, upcoming]), new, extra)
         self._actions[rows] = window.actions.reshape(num_rows, *window.actions.shape[2:])
+        self._written(window, rows)
         self._num_written += num_rows + num_finals + num_extra
         self._num_upcoming = N
 

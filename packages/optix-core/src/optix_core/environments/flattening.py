@@ -25,6 +25,13 @@ class FlatBox(spaces.Box):
 
     parts: tuple[tuple[str, int], ...] = ()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the vectors are the same, their parts in the same order: equal Dicts may differ in that."""
+        same_parts = not isinstance(other, FlatBox) or self.parts == other.parts
+        return same_parts and super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as Box
+
 
 class _Part(NamedTuple):
     """A part of an observation that is no Dict or Tuple itself.

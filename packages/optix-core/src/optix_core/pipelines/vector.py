@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from optix_core.data.goal_functions import InfoWindow
 from optix_core.environments import EnvSpec, make_vector
 from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers
 from optix_core.environments.outcomes import ObservationCheck, require_rewards, rewards_of
@@ -172,6 +173,7 @@ class VectorBatchPipeline:
         actions: Array | None = None
         finals: list[Array] = []
         ended = self._ended
+        infos = InfoWindow(T, N) if getattr(self.agent, "wants_infos", False) else None
         for t in range(T):
             observations[t] = observation  # the environments may write the next ones into the same array
             try:
@@ -192,6 +194,8 @@ class VectorBatchPipeline:
                 self._broken = True
                 raise environment_failed(error, f"after {self._num_env_steps + t * N} steps") from error
             rewards[t] = rewards_of(reward, N)
+            if infos is not None:
+                infos.take(t, info)
             ended = terminated[t] | truncated[t]
             if ended.any():
                 if self._resets_on_next_step:
@@ -229,6 +233,7 @@ class VectorBatchPipeline:
             initial_state=initial_state,
             intrinsic_rewards=_clipping(rewards) if self._clip_rewards else None,
             episode_id=self._num_episodes + len(returns),
+            infos=None if infos is None else infos.columns,
         )
         self._num_env_steps += window.num_env_steps
         self._num_episodes += len(returns)
