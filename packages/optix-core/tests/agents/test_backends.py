@@ -2,6 +2,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from optix_core import AgentError, ConfigError, list_backends, load_backend, make_agent
@@ -130,6 +131,17 @@ def test_the_usual_choice_of_algorithm(installed):
     assert make_agent("Pendulum-v1", deterministic=True)[0] == "td3"
     assert make_agent("PPO", "Pendulum-v1")[0] == "ppo"
     assert make_agent("Pendulum-v1", algorithm="PPO", framework="fake")[0] == "ppo"
+
+
+def test_the_usual_choice_where_actions_have_no_bounds_is_ppo(installed):
+    installed(fake=FakeBackend)
+    for low, high in ((-np.inf, np.inf), (0.0, np.inf), (-np.finfo(np.float32).max, np.finfo(np.float32).max)):
+
+        class Unbounded(gym.Env):
+            observation_space = gym.spaces.Box(0, 1, (1,))
+            action_space = gym.spaces.Box(low, high, (2,), np.float32)
+
+        assert make_agent(Unbounded)[0] == make_agent(Unbounded, deterministic=True)[0] == "ppo"
 
 
 def test_it_falls_back_on_what_the_backend_has(installed):

@@ -244,7 +244,8 @@ def _encoder_of(part: _Part) -> Callable[[Any, bool], Array]:
 
 def _choice(encoder: OneHot | Bits, name: str, values: Array, is_last: bool) -> Array:
     try:
-        return encoder(values)[0]
+        (vector,) = encoder(values)
+        return np.asarray(vector)
     except EnvError as error:
         if is_last:
             return np.zeros(encoder.encoded_shape, np.float32)

@@ -72,7 +72,7 @@ class ObservationCheck:
     def unusable(self, rows: Array) -> Array:
         """Return where no network can take observations ``[B, *obs]``, bool ``[B]``."""
         bad = self._bad(rows)
-        return bad.reshape(len(rows), -1).any(axis=1)
+        return np.asarray(bad.reshape(len(rows), -1).any(axis=1))
 
     def has_unusable(self, rows: Array) -> bool:
         """Whether there is any such observation among ``[B, *obs]``."""

@@ -30,7 +30,7 @@ def action_encoder(space: gym.Space[Any]) -> Callable[[Array], Array]:
     from gymnasium import spaces
 
     if isinstance(space, spaces.Box):
-        return partial(_whole_numbers if is_whole(space.dtype) else _real_numbers, space)
+        return partial(_whole_numbers if is_whole(np.dtype(space.dtype)) else _real_numbers, space)
     if isinstance(space, spaces.Discrete):
         return partial(_choices, space, np.int64(space.start), np.uint64(space.n))
     if isinstance(space, spaces.MultiDiscrete):

@@ -128,7 +128,8 @@ class Bits:
         choices = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
         require_choices(choices, self)
         components, bits = np.array(self.places).T
-        return (choices[:, components] >> bits & 1).astype(np.float32)
+        encoded: Array = (choices[:, components] >> bits & 1).astype(np.float32)
+        return encoded
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
