@@ -41,7 +41,7 @@ class WholeObservations:
 
     def write(self, window: EpisodeData, slots: Array, new: Array, extra: Array) -> None:  # noqa: ARG002
         """Store the observations of a window in these rows: those acted on, the final ones, the upcoming ones."""
-        num_rows, num_finals = window.rewards.size, len(window.ends)
+        num_rows, num_finals = window.rewards.size, len(window.final_observations)
         last = num_rows + num_finals
         self._array[slots[:num_rows]] = window.observations.reshape(num_rows, *window.observations.shape[2:])
         self._array[slots[num_rows:last]] = window.final_observations
@@ -111,7 +111,7 @@ class StackedFrames:
         self._before[older[:, 1:]] = older[:, :-1]
         self._before[slots[new]] = older[:, -1]
         # From one observation to the one before it is a row of environments, and across windows also what lies between.
-        self.margin = max(self.margin, self.num_extra * (window.num_envs + len(window.ends) + len(extra)))
+        self.margin = max(self.margin, self.num_extra * (window.num_envs + len(window.final_observations) + len(extra)))
 
     def columns(self) -> dict[str, Array]:
         """Return the arrays whose rows are the ring's."""

@@ -246,7 +246,7 @@ class ReplayBuffer:
     def _write(self, window: EpisodeData, *, continues: bool) -> _Rows:
         """Write observations and actions into the ring; the transitions are complete only with their rewards."""
         T, N = window.rewards.shape
-        num_rows, num_finals = T * N, len(window.ends)
+        num_rows, num_finals = T * N, len(window.final_observations)
         new = self._observations.new(window, continues=continues)
         num_extra = self._observations.num_extra * int(np.count_nonzero(new))
         num_slots = num_rows + num_finals + num_extra + N

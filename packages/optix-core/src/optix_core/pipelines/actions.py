@@ -32,11 +32,11 @@ def action_encoder(space: gym.Space[Any]) -> Callable[[Array], Array]:
     if isinstance(space, spaces.Box):
         return partial(_whole_numbers if is_whole(np.dtype(space.dtype)) else _real_numbers, space)
     if isinstance(space, spaces.Discrete):
-        return partial(_choices, space, np.int64(space.start), np.uint64(space.n))
+        return partial(_choices, space, np.int64(space.start) if space.start else None, np.uint64(space.n))
     if isinstance(space, spaces.MultiDiscrete):
         return partial(_choices, space, space.start.astype(np.int64), space.nvec.astype(np.uint64))
     if isinstance(space, spaces.MultiBinary):
-        return partial(_choices, space, np.int64(0), np.uint64(2))
+        return partial(_choices, space, None, np.uint64(2))
     raise EnvError(
         f"Action space {space} is not supported: use Discrete, MultiDiscrete, MultiBinary or Box, "
         "or wrap the environment so that it has one of them."
@@ -57,7 +57,7 @@ def _whole_numbers(space: Any, actions: Array) -> Array:
 def _choices(space: Any, start: Any, sizes: Any, actions: Array) -> Array:
     choices = actions.astype(np.int64, copy=False)
     # Below the start, a difference is huge as an unsigned number: one comparison for both ends.
-    outside = (choices - start).astype(np.uint64, copy=False) >= sizes
+    outside = (choices if start is None else choices - start).view(np.uint64) >= sizes
     if outside.any():
         wrong = choices[np.argwhere(outside)[0][0]]
         raise AgentError(

@@ -369,7 +369,8 @@ class VectorBatchPipeline:
     def _finish_episodes(self, rewards: Array, valid: Array, done: Array) -> tuple[Array, Array]:
         """Return the returns and lengths of the episodes that ended, in order of time, then environment."""
         if not done.any():
-            self._running_return = self._running_return + np.where(valid, rewards, 0.0).sum(axis=0)
+            counted = rewards if valid.all() else np.where(valid, rewards, 0.0)
+            self._running_return = self._running_return + counted.sum(axis=0)
             self._running_length = self._running_length + valid.sum(axis=0)
             return np.empty(0), np.empty(0, dtype=np.int64)
         totals = np.cumsum(np.where(valid, rewards, 0.0), axis=0) + self._running_return

@@ -77,9 +77,12 @@ class EpsilonGreedy:
             return greedy
         # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
         draws = rng.random(len(outputs))
+        explores = draws < self.epsilon
+        if not explores.any():
+            return greedy
         num_actions = outputs.shape[1] if self.support is None else outputs.shape[1] // len(self.support)
         random = (draws * (num_actions / self.epsilon)).astype(np.int64) + self.start
-        return np.where(draws < self.epsilon, random, greedy)
+        return np.where(explores, random, greedy)
 
     def distribution(self, outputs: Array) -> ActionDistribution:
         """Return log-probabilities ``[N, A]``, minus infinity where an action is never taken."""
