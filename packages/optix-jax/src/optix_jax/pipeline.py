@@ -175,7 +175,7 @@ class FusedPipeline:
 
     def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
         """Make environments for evaluation: those of Gymnasium, not the ones trained in."""
-        return self.eval_spec.make_vector(num_envs) if self.eval_spec is not None else None
+        return self.eval_spec.make_eval_vector(num_envs, self.num_envs) if self.eval_spec is not None else None
 
     def close(self) -> None:
         """Forget the environments; calling it twice is harmless."""

@@ -19,6 +19,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     episodes: Annotated[int, typer.Option(min=1, help="Fresh episodes to play.")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; a fresh one by default.")] = None,
+    max_episode_steps: Annotated[
+        int | None, typer.Option(min=1, help="Cut episodes after so many steps; by default as the run did.")
+    ] = None,
     allow_import: AllowImport = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -44,7 +47,15 @@ def evaluate(
         snapshot_id, reported = best_snapshot(directory)
         directory.registry.load(agent, snapshot_id)
         earlier = confirmed_returns(directory.path)
-    outcome = play(agent, plan.env_spec, episodes=episodes, seed=derive_seed(seed, "eval"))
+        limit = max_episode_steps or (directory.read_result() or {}).get("max_episode_steps")
+    outcome = play(
+        agent,
+        plan.env_spec,
+        episodes=episodes,
+        seed=derive_seed(seed, "eval"),
+        max_envs=plan.loop.max_eval_envs or plan.n_envs,
+        max_episode_steps=limit or plan.loop.max_episode_steps,
+    )
     summary = summarise(outcome.returns)
     if json:
         spread = {
@@ -54,7 +65,16 @@ def evaluate(
             "mean_episode_length": float(outcome.lengths.mean()),
         }
         about = {"env_id": plan.env_id, "run": shown_path(directory.path), "snapshot": snapshot_id, "seed": seed}
-        print_json({**about, **summary, **spread, "eval_env_steps": outcome.num_env_steps, "reported": reported})
+        print_json(
+            {
+                **about,
+                **summary,
+                **spread,
+                "eval_env_steps": outcome.num_env_steps,
+                "reported": reported,
+                "cut_episodes": outcome.num_cut,
+            }
+        )
         return
     from rich.text import Text
 
@@ -70,6 +90,8 @@ def evaluate(
     if reported:
         agreement = _agreement(summary, outcome.returns.tolist(), reported, earlier)
         lines["run reported"] = f"{number(reported['mean'])}  ({agreement})"
+    if outcome.num_cut:
+        lines["note"] = f"{outcome.num_cut} episodes had not ended after {outcome.lengths.max()} steps and were cut"
     make_console().print(facts(lines))
 
 

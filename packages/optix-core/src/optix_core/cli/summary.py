@@ -38,6 +38,8 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     lines["steps"] = (
         f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
     )
+    for position, note in enumerate(result.notes):
+        lines["note" + " " * position] = note  # labels are stripped when they are shown
     lines["time"] = f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s"
     policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
     lines["run"] = f"{directory}{policy}"

@@ -30,6 +30,22 @@ def train(
     n_envs: Annotated[int | None, typer.Option(min=1, help="Environments side by side.")] = None,
     max_env_steps: Annotated[int | None, typer.Option(min=1, help="Budget of training steps.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=0, help="Budget of training time in seconds.")] = None,
+    confirm_episodes: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Fresh episodes that measure the final policy; 100, or fewer (at least 10) where all evaluation would "
+            "cost more than a fifth of the training steps.",
+        ),
+    ] = None,
+    max_episode_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluation cuts an episode after so many steps; by default after the environment's own time limit, "
+            "or four times the longest training episode lately.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +94,9 @@ def train(
         max_env_steps=max_env_steps,
         max_seconds=max_seconds,
         device=device,
-        overrides=parse_overrides(set_ or []),
+        overrides=with_options(
+            parse_overrides(set_ or []), confirm_episodes=confirm_episodes, max_episode_steps=max_episode_steps
+        ),
         environment=EnvOptions(
             imports=tuple(import_ or ()),
             args=parse_overrides(env_arg or [], option="--env-arg", example="map_name=8x8"),
@@ -197,6 +215,20 @@ def parse_overrides(items: list[str], *, option: str = "--set", example: str = "
             raise ConfigError(f"{option} gives '{key.strip()}' twice.")
         values[key.strip()] = parse_value(text.strip())
     return values
+
+
+def with_options(overrides: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Return the overrides of ``--set`` with those settings that have options of their own, as far as they were given.
+
+    Raises:
+        ConfigError: one was given in both ways.
+    """
+    from optix_core.errors import ConfigError
+
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() & overrides.keys():
+        raise ConfigError(f"--{name.replace('_', '-')} and --set {name}=... are the same: give one of them.")
+    return {**overrides, **given}
 
 
 def default_directory(plan: TrainPlan, *, resume: bool = False, num_seeds: int | None = None) -> Path:

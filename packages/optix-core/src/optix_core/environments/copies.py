@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,14 @@ def _difference(env: gym.Env[Any, Any], twin: gym.Env[Any, Any]) -> str | None:
     return None
 
 
+def same(a: Any, b: Any) -> bool:
+    """Whether two things hold the same values, as deep as one can look; what cannot be told is taken to differ."""
+    try:
+        return _same(a, b, set(), 0)
+    except Exception:
+        return False
+
+
 def _same(a: Any, b: Any, seen: set[tuple[int, int]], depth: int) -> bool:
     """Whether two things hold the same values; what cannot be told is taken to differ."""
     if a is b or (id(a), id(b)) in seen:
@@ -72,8 +81,13 @@ def _same(a: Any, b: Any, seen: set[tuple[int, int]], depth: int) -> bool:
         return list(a) == list(b) and all(_same(a[key], b[key], seen, depth + 1) for key in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(_same(x, y, seen, depth + 1) for x, y in zip(a, b, strict=True))
-    if callable(a):
-        return bool(getattr(a, "__code__", a) == getattr(b, "__code__", b))
+    if isinstance(a, FunctionType):
+        mine, theirs = ([cell.cell_contents for cell in function.__closure__ or ()] for function in (a, b))
+        return a.__code__ == b.__code__ and _same(mine, theirs, seen, depth + 1)
+    if isinstance(a, MethodType):
+        return a.__func__ is b.__func__ and _same(a.__self__, b.__self__, seen, depth + 1)
+    if isinstance(a, type | BuiltinFunctionType):
+        return bool(a == b)
     if hasattr(a, "__dict__"):
         return _same(vars(a), vars(b), seen, depth + 1)
     return pickle.dumps(a) == pickle.dumps(b)  # written and compared, never read

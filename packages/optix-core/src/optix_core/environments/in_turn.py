@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
@@ -49,6 +49,6 @@ class EnvsInTurn(SyncVectorEnv):
         return observations, rewards, terminated, truncated, infos
 
 
-def step_in_turn(env: Any) -> bool:
+def step_in_turn(env: Any) -> TypeGuard[SyncVectorEnv]:
     """Whether a vector environment's parts step in turn and can be played one by one, too."""
     return type(env) in (SyncVectorEnv, EnvsInTurn)

@@ -149,6 +149,21 @@ def layers(env: Any) -> list[Any]:
     return found
 
 
+def time_limit(vector_env: Any) -> int | None:
+    """Return after how many steps the environments end an episode themselves, as far as their wrappers tell."""
+    from gymnasium.wrappers import TimeLimit
+
+    outer = layers(vector_env)
+    first = next(iter(getattr(outer[-1], "envs", ())), None)
+    for layer in [*outer, *layers(first)]:
+        if isinstance(layer, TimeLimit):
+            return int(layer._max_episode_steps)
+        spec = getattr(layer, "spec", None)
+        if spec is not None and spec.max_episode_steps is not None:
+            return int(spec.max_episode_steps)
+    return None
+
+
 def make_many(
     factories: Sequence[Callable[[], gym.Env[Any, Any]]], *, at_least: int | None = None
 ) -> list[gym.Env[Any, Any]]:

@@ -1,8 +1,9 @@
 """Whole episodes of a frozen policy, on seeds of their own: the only raw material of an honest score.
 
 Three rules keep the sample unbiased. The episodes to be played are fixed before the first step (counting whichever
-episodes happen to finish first would favour short ones). Every one of them is played to its end. The same seed
-starts the same episodes for every policy, so that two policies can be compared episode by episode.
+episodes happen to finish first would favour short ones). Every one of them is played to its end, or to a limit that is
+the same for all. The same seed starts the same episodes for every policy, so that two policies can be compared episode
+by episode.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from optix_core.environments.making import blaming_environment, close_quietly, environment_failed
+from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, time_limit
 from optix_core.environments.outcomes import ObservationCheck, reward_of, rewards_of
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 
-DEFAULT_MAX_EPISODE_STEPS = 100_000
-"""An episode longer than this is taken to be one that never ends."""
+DEFAULT_MAX_EPISODE_STEPS = 10_000
+"""An episode longer than this is taken to be one that never ends, where the environment has no time limit."""
+
+
+MAX_ROWS = 128
+"""Rows of a native vector environment."""
 
 
 class PolicyFactory(Protocol):
@@ -49,10 +54,13 @@ class Rollouts:
     Attributes:
         returns: ``[E]`` float64, undiscounted sum of the raw rewards of each episode.
         lengths: ``[E]`` int64, environment steps of each episode.
+        num_cut: how many of them were still running after the most steps that an episode may have. Their returns are
+            those up to there.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    num_cut: int = 0
 
     @property
     def episodes(self) -> int:
@@ -74,7 +82,7 @@ def evaluate(
     mode: PolicyMode = "greedy",
     max_envs: int = 128,
     batched_act: bool = False,
-    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS,
+    max_episode_steps: int | None = None,
 ) -> Rollouts:
     """Play ``episodes`` whole episodes with the agent's current policy in environments made for the purpose.
 
@@ -88,16 +96,17 @@ def evaluate(
         episodes: how many episodes, at least 1.
         seed: the same seed plays the same initial states; never reuse one across validation and confirmation.
         mode: ``"greedy"`` or ``"sample"``; meaningless without ``make_policy``.
-        max_envs: upper limit of environments side by side.
+        max_envs: upper limit of environments side by side; the rows of a native vector environment are one.
         batched_act: the agent lacks ``make_policy``, but its ``act`` takes a batch ``[N, *obs]``.
-        max_episode_steps: an episode that is longer raises.
+        max_episode_steps: an episode that is longer is cut there; None: the environment's own time limit, or
+            10,000 steps where it has none.
 
     Raises:
-        EnvError: an episode does not end, or its return is NaN or infinite.
+        EnvError: the environment raised, or a return is NaN or infinite.
     """
     one_at_a_time = not (isinstance(agent, SupportsPolicy) or batched_act)
-    num_envs = 1 if one_at_a_time else max(1, min(episodes, max_envs))
-    vector_env = env_spec.make_eval_vector(num_envs, num_envs)
+    num_envs = 1 if one_at_a_time else max(1, min(episodes, MAX_ROWS))
+    vector_env = env_spec.make_eval_vector(num_envs, max_envs)
     try:
         return rollout(
             policy_factory(agent, mode, batched_act=batched_act),
@@ -117,7 +126,7 @@ def rollout(
     *,
     episodes: int,
     seed: int,
-    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS,
+    max_episode_steps: int | None = None,
 ) -> Rollouts:
     """Play ``episodes`` whole episodes in environments that are handed in, and may be used again afterwards.
 
@@ -132,14 +141,15 @@ def rollout(
         vector_env: ``N`` environments side by side; only the first ``min(N, episodes)`` are needed.
         episodes: how many episodes, at least 1.
         seed: fixes the initial states of all episodes, and the policy's random numbers.
-        max_episode_steps: an episode that is longer raises.
+        max_episode_steps: an episode that is longer is cut there; None: the environment's own time limit, or
+            10,000 steps where it has none.
 
     Returns:
         The episodes in the order of their seeds. Actions outside a ``Box`` are clipped to it, as in training.
 
     Raises:
         ValueError: ``episodes`` is less than 1.
-        EnvError: an episode does not end, or its return is NaN or infinite.
+        EnvError: the environment raised, or a return is NaN or infinite.
     """
     from optix_core.environments.in_turn import step_in_turn
 
@@ -160,11 +170,12 @@ def rollout(
     else:
         policy = make_policy(num_envs=vector_env.num_envs, seed=policy_seed)
         play = functools.partial(_play_rounds, policy, vector_env, check)
-    returns, lengths = play(act, episodes, seed, max_episode_steps)
+    limit = max_episode_steps or time_limit(vector_env) or DEFAULT_MAX_EPISODE_STEPS
+    returns, lengths, num_cut = play(act, episodes, seed, limit)
     if not np.isfinite(returns).all():
         broken = int(np.flatnonzero(~np.isfinite(returns))[0])
         raise EnvError(f"The return of evaluation episode {broken} is {returns[broken]}: a reward was NaN or infinite.")
-    return Rollouts(returns=returns, lengths=lengths)
+    return Rollouts(returns=returns, lengths=lengths, num_cut=num_cut)
 
 
 def policy_factory(agent: BaseAgent, mode: PolicyMode = "greedy", *, batched_act: bool = False) -> PolicyFactory:
@@ -207,7 +218,7 @@ def _play_queue(
     episodes: int,
     seed: int,
     max_episode_steps: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Play from a queue of seeded episodes; environment ``i`` starts with episode ``i``."""
     observations = np.zeros((len(envs), *(observation_space.shape or ())), dtype=observation_space.dtype)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
@@ -215,7 +226,7 @@ def _play_queue(
     for slot, env in enumerate(envs):
         with blaming_environment("in reset() of an evaluation episode"):
             observations[slot], _ = env.reset(seed=derive_seed(seed, slot))
-    next_episode = len(envs)
+    next_episode, num_cut = len(envs), 0
     finished = np.zeros(len(envs), dtype=np.bool_)
     policy.reset()
     while playing:
@@ -227,7 +238,9 @@ def _play_queue(
             except BaseException as error:
                 raise environment_failed(error, _when(lengths[episode])) from error
             lengths[episode] += 1
-            if terminated or truncated:
+            is_cut = not (terminated or truncated) and lengths[episode] >= max_episode_steps
+            if terminated or truncated or is_cut:
+                num_cut += is_cut
                 finished[slot] = True
                 if next_episode < episodes:
                     with blaming_environment("in reset() of an evaluation episode"):
@@ -236,14 +249,12 @@ def _play_queue(
                     next_episode += 1
                 else:
                     del playing[slot]
-            elif lengths[episode] >= max_episode_steps:
-                raise _endless(max_episode_steps)
             else:
                 observations[slot] = shown
         if finished.any():
             policy.reset(finished)
             finished = np.zeros_like(finished)
-    return returns, lengths
+    return returns, lengths, int(num_cut)
 
 
 def _play_rounds(
@@ -254,13 +265,13 @@ def _play_rounds(
     episodes: int,
     seed: int,
     max_episode_steps: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Play rounds of one episode per environment; all environments of a round share one seed."""
     from gymnasium.vector import AutoresetMode
 
     num_envs = vector_env.num_envs
     resets_by_hand = vector_env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
-    all_returns, all_lengths = [], []
+    all_returns, all_lengths, num_cut = [], [], 0
     for first in range(0, episodes, num_envs):
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         playing = np.arange(first, first + num_envs) < episodes
@@ -281,11 +292,10 @@ def _play_rounds(
             observations = check.mended(np.asarray(observations), ~playing, harmless)
             if resets_by_hand and ended.any():
                 observations, _ = vector_env.reset(options={"reset_mask": ended})
-        else:
-            raise _endless(max_episode_steps)
+        num_cut += int(playing.sum())
         all_returns.append(returns)
         all_lengths.append(lengths)
-    return np.concatenate(all_returns)[:episodes], np.concatenate(all_lengths)[:episodes]
+    return np.concatenate(all_returns)[:episodes], np.concatenate(all_lengths)[:episodes], num_cut
 
 
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
@@ -295,10 +305,3 @@ def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
 
 def _when(step: int) -> str:
     return f"in step {step + 1} of an evaluation episode"
-
-
-def _endless(max_episode_steps: int) -> EnvError:
-    return EnvError(
-        f"An evaluation episode has not ended after {max_episode_steps} steps: give the environment a time limit "
-        "(gymnasium.wrappers.TimeLimit) or raise max_episode_steps."
-    )

@@ -122,7 +122,7 @@ def select(
     *,
     seed: int,
     top_k: int = 16,
-    confirm_episodes: int = 100,
+    confirm_episodes: int | Callable[[int | None], int] = 100,
     max_episodes: int = 320,
     max_eval_env_steps: int | None = None,
     min_gain: float = 0.01,
@@ -134,7 +134,8 @@ def select(
         evaluate: plays fresh episodes of a policy. Its results must not depend on what it was asked before.
         seed: rounds use the streams ``"selection", r`` of it, the confirmation ``"confirmation"``.
         top_k: length of the shortlist.
-        confirm_episodes: episodes of the confirmation.
+        confirm_episodes: episodes of the confirmation, or what says how many: called before them, with the length of
+            the longest episode that the winner has played in the rounds (None if it has played none).
         max_episodes: budget of all rounds together, in episodes.
         max_eval_env_steps: budget of all rounds together, in environment steps; only the first round, before the
             length of an episode is known, may exceed it. The confirmation comes on top: what is not confirmed is not
@@ -149,7 +150,7 @@ def select(
     Raises:
         ValueError: no candidate has a key, or the arguments are out of range.
     """
-    if confirm_episodes < 1 or top_k < 1:
+    if (isinstance(confirm_episodes, int) and confirm_episodes < 1) or top_k < 1:
         raise ValueError("confirm_episodes and top_k must be at least 1.")
     belief, episode_variance = _training_belief(candidates)
     kept = {index: candidate.key for index, candidate in enumerate(candidates) if candidate.key is not None}
@@ -160,6 +161,7 @@ def select(
     budget = _Budget(max_episodes, max_eval_env_steps)
     best_score = max(candidate.score for candidate in candidates)
     rounds: list[Round[K]] = []
+    longest: dict[K, int] = {}
     while not (reason := _why_stop(contest, budget, len(rounds), min_gain)):
         share = budget.share(NUM_ROUNDS - len(rounds))
         players = contest.best_round(share, min_episodes=MIN_EPISODES)
@@ -167,6 +169,8 @@ def select(
         round_seed = derive_seed(seed, "selection", len(rounds))
         played = [evaluate(keys[player], episodes, round_seed) for player in players]
         budget.spend(played)
+        for player, rollouts in zip(players, played, strict=True):
+            longest[keys[player]] = max(longest.get(keys[player], 0), int(rollouts.lengths.max()))
         returns = np.stack([rollouts.returns for rollouts in played])
         contest.observe(players, returns)
         rounds.append(
@@ -181,6 +185,8 @@ def select(
             reason = f"every episode of every player returned {returns.max():.6g}, and no score of the run is higher"
             break
     winner = keys[contest.ranking()[0]]
+    if not isinstance(confirm_episodes, int):
+        confirm_episodes = confirm_episodes(longest.get(winner))
     confirmed = evaluate(winner, confirm_episodes, derive_seed(seed, "confirmation"))
     return Selection(
         key=winner,

@@ -266,6 +266,12 @@ class NotValidated(Event, frozen=True, tag="not_validated"):
     message: str
 
 
+class Note(Event, frozen=True, tag="note"):
+    """Something that one has to know about how the run's numbers come about."""
+
+    message: str
+
+
 class Error(Event, frozen=True, tag="error"):
     """The environment, the agent or a callback raised."""
 
@@ -364,6 +370,7 @@ ALL: tuple[type[Event], ...] = (
     Hyperparams,
     NotSaved,
     NotValidated,
+    Note,
     Error,
     Selection,
     Confirmed,

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from optix_core.environments.making import close_quietly
+from optix_core.environments.making import time_limit as own_time_limit
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
 from optix_core.loop.capabilities import SupportsLearnedState
+from optix_core.loop.rationing import EpisodeLengths
 from optix_protocol import BaseAgent, PolicyMode, StateTree, SupportsPolicy, SupportsTrainingState
 
 if TYPE_CHECKING:
@@ -36,10 +38,16 @@ class Arena:
         agent: the agent; with ``make_policy`` a frozen copy of its policy plays, otherwise its own ``act``.
         make_env: makes ``n`` environments for evaluation (or fewer), or returns None where that is impossible.
         lend: lends the environments of training for as long as a ``with`` block, or None where they cannot be lent.
+        max_episode_steps: episodes are cut after so many steps; None: after the environment's own time limit, or by
+            the lengths of the training episodes where it has none.
+        time_limit: the environment's own, in steps, where it is known.
+        as_in_training: lets environments play with what the wrappers of training remember, and tells what it cannot.
 
     Attributes:
         num_env_steps: environment steps played so far.
         notes: what one has to know about how it was played, in sentences.
+        lengths: how long episodes of training have been lately.
+        limit: most steps of an episode, known once one has been played.
     """
 
     def __init__(
@@ -48,12 +56,19 @@ class Arena:
         make_env: Callable[[int], VectorEnv | None],
         *,
         lend: Callable[[], AbstractContextManager[VectorEnv]] | None = None,
+        max_episode_steps: int | None = None,
+        time_limit: int | None = None,
+        as_in_training: Callable[[VectorEnv], tuple[VectorEnv, list[str]]] | None = None,
     ) -> None:
         self.agent = agent
         self.num_env_steps = 0
         self.notes: list[str] = []
+        self.lengths = EpisodeLengths()
+        self.limit: int | None = None
+        self._max_episode_steps, self._time_limit = max_episode_steps, time_limit
         self._make_env = make_env
         self._lend = lend
+        self._as_in_training = as_in_training
         self._own = True
         self._envs: dict[int, VectorEnv] = {}
 
@@ -71,10 +86,24 @@ class Arena:
             if envs is None:
                 return None
             batched = not isinstance(self.agent, SupportsPolicy) and envs.num_envs > 1
-            policies = policy_factory(self.agent, mode, batched_act=batched)
-            outcome = rollout(policies, envs, episodes=episodes, seed=seed)
+            if self._as_in_training is not None:
+                envs, notes = self._as_in_training(envs)
+                for sentence in notes:
+                    self.note(sentence)
+            self.limit = self._max_episode_steps or own_time_limit(envs) or self._time_limit or self.lengths.limit()
+            outcome = rollout(
+                policy_factory(self.agent, mode, batched_act=batched),
+                envs,
+                episodes=episodes,
+                seed=seed,
+                max_episode_steps=self.limit,
+            )
         self.num_env_steps += outcome.num_env_steps
         return outcome
+
+    def expected_length(self) -> int:
+        """Return how long an episode may well be, in environment steps."""
+        return self.lengths.expected(self.limit or self._max_episode_steps or self._time_limit or self.lengths.limit())
 
     @contextmanager
     def _environments(self, episodes: int) -> Iterator[VectorEnv | None]:

@@ -19,6 +19,7 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
     """Select and confirm the final policy and load it into the agent; also return what failed in doing so."""
     if reason is not StopReason.DIVERGED and run.progress.num_windows:
         keep_last_policy(run)
+    run.note_missing_ends()
     choose = partial(
         choose_final_policy,
         run.registry,
@@ -27,6 +28,7 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
         train_env_steps=run.progress.num_env_steps,
         seed=run.seed,
         confirm_episodes=run.confirm_episodes,
+        spent_env_steps=run.validation.num_env_steps,
         by_score=_has_scores_of_its_own(run),
         in_a_hurry=reason is StopReason.INTERRUPTED,
     )

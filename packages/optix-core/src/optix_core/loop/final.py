@@ -12,12 +12,10 @@ from optix_core.evaluation.rollouts import Rollouts
 from optix_core.evaluation.selection import Candidate, Selection, select
 from optix_core.evaluation.statistics import summarise
 from optix_core.loop.arena import Arena
+from optix_core.loop.rationing import USUAL_EPISODES, FinalBudget
 from optix_core.loop.scoring import ScoreHistory
 from optix_core.seeding import derive_seed
 from optix_protocol import PolicySnapshot
-
-SELECTION_SHARE = 0.1
-"""The rounds of the selection may cost at most this share of the training steps."""
 
 HURRIED_EPISODES = 20
 """Episodes of the confirmation when somebody is waiting for the run to end."""
@@ -51,10 +49,11 @@ def choose_final_policy(
     history: ScoreHistory,
     train_env_steps: int,
     seed: int,
-    confirm_episodes: int,
+    confirm_episodes: int | None,
     by_score: bool,
     in_a_hurry: bool,
     can_play: bool,
+    spent_env_steps: int = 0,
 ) -> FinalPolicy | None:
     """Choose among the kept policies, load the choice into the agent and measure it on untouched seeds.
 
@@ -62,12 +61,13 @@ def choose_final_policy(
         registry: the kept policies.
         arena: plays episodes.
         history: all training scores of the run; they tell about the kept policies' neighbours.
-        train_env_steps: the selection may cost a tenth of them.
+        train_env_steps: all evaluation together may cost a fifth of them; see :class:`FinalBudget`.
         seed: the run's seed; selection and confirmation have streams of their own.
-        confirm_episodes: episodes of the confirmation.
+        confirm_episodes: episodes of the confirmation; None: 100, or as many as can be afforded.
         by_score: the kept scores are the user's own or come from validation: take the best of them as it is.
         in_a_hurry: take the best score without rounds and confirm it briefly.
         can_play: False when the environment is broken: take the best score, unconfirmed.
+        spent_env_steps: environment steps of evaluation outside the arena.
 
     Returns:
         The choice, or None if nothing was kept.
@@ -76,13 +76,30 @@ def choose_final_policy(
     best = registry.best
     if best is None:
         return None
+    budget = FinalBudget(
+        train_env_steps=train_env_steps,
+        confirm_episodes=confirm_episodes,
+        expected_length=arena.expected_length(),
+    )
+
+    def affordable(longest: int | None = None) -> int:
+        episodes = budget.for_confirmation(arena.num_env_steps + spent_env_steps, longest)
+        if in_a_hurry:
+            return min(episodes, HURRIED_EPISODES)
+        if confirm_episodes is None and episodes < USUAL_EPISODES:
+            arena.note(
+                f"The confirmation was shortened from {USUAL_EPISODES} to {episodes} episodes, so that all evaluation "
+                "takes no more than a fifth of the training steps where that is possible; --confirm-episodes "
+                "(confirm_episodes) asks for more."
+            )
+        return episodes
+
     if not can_play or in_a_hurry or by_score or len(snapshots) == 1:
         registry.load(arena.agent, best.snapshot_id)
         outcome = None
         if can_play:
-            episodes = min(confirm_episodes, HURRIED_EPISODES) if in_a_hurry else confirm_episodes
-            outcome = arena.play(episodes, derive_seed(seed, "confirmation"))
-        return FinalPolicy(snapshot=best, **_confirmation(outcome), rounds=[], reason="the best score")
+            outcome = arena.play(affordable(), derive_seed(seed, "confirmation"))
+        return FinalPolicy(snapshot=best, **_confirmation(outcome, arena), rounds=[], reason="the best score")
 
     def play(snapshot_id: int, episodes: int, play_seed: int) -> Rollouts:
         registry.load(arena.agent, snapshot_id)
@@ -96,16 +113,16 @@ def choose_final_policy(
             _candidates(snapshots, history),
             play,
             seed=seed,
-            confirm_episodes=confirm_episodes,
-            max_eval_env_steps=int(SELECTION_SHARE * train_env_steps),
+            confirm_episodes=affordable,
+            max_eval_env_steps=budget.for_rounds(arena.num_env_steps + spent_env_steps),
         )
     except _NoArenaError:
         registry.load(arena.agent, best.snapshot_id)
-        return FinalPolicy(snapshot=best, **_confirmation(None), rounds=[], reason="the best score")
+        return FinalPolicy(snapshot=best, **_confirmation(None, arena), rounds=[], reason="the best score")
     chosen = registry.load(arena.agent, selection.key)
     return FinalPolicy(
         snapshot=chosen,
-        **_confirmation(selection.confirmed),
+        **_confirmation(selection.confirmed, arena),
         rounds=_rounds(selection),
         reason=selection.reason,
     )
@@ -138,9 +155,14 @@ def _candidates(snapshots: Sequence[PolicySnapshot], history: ScoreHistory) -> l
     return candidates
 
 
-def _confirmation(outcome: Rollouts | None) -> dict[str, Any]:
+def _confirmation(outcome: Rollouts | None, arena: Arena) -> dict[str, Any]:
     if outcome is None:
         return {"confirmed": None, "returns": ()}
+    if outcome.num_cut:
+        arena.note(
+            f"{outcome.num_cut} of {outcome.episodes} confirmation episodes had not ended after {arena.limit} steps "
+            "and were cut; their returns are those up to there. max_episode_steps (--max-episode-steps) sets the limit."
+        )
     return {"confirmed": dict(summarise(outcome.returns)), "returns": tuple(outcome.returns.tolist())}
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from optix_core.convergence.degradation import paired_p_value
 from optix_core.journal import events
+from optix_core.loop.budget import EVALUATION_SHARE
 from optix_core.seeding import derive_seed
 from optix_protocol import SupportsPolicy
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from optix_core.loop.run import Run
 
 NUM_PAIRS = 20
-"""Episodes of each policy."""
+"""Episodes of each policy, where they can be afforded."""
+
+LEAST_PAIRS = 8
+"""Fewer would hardly ever tell the two apart."""
 
 ALPHA = 0.01
 """Largest p-value that is believed. A false alarm costs a hopeless run as many steps again as it has taken."""
@@ -89,7 +93,9 @@ def ask_greedily(run: Run, number: int) -> bool:
         return False
     seed = derive_seed(run.seed, "greedy test", number)
     try:
-        played = run.arena.paired_returns(NUM_PAIRS, seed, lambda: run.run_dir.load_untrained(run.agent))
+        pairs = int(EVALUATION_SHARE * run.progress.num_env_steps) // (2 * run.arena.expected_length())
+        pairs = min(NUM_PAIRS, max(LEAST_PAIRS, pairs))
+        played = run.arena.paired_returns(pairs, seed, lambda: run.run_dir.load_untrained(run.agent))
     except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
         run.journal.append(events.Error(message=f"The policy could not be compared with the untrained one: {error}"))
         return True

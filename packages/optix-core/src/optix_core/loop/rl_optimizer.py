@@ -80,7 +80,10 @@ class RLOptimizer:
         seed: drives evaluation, selection and confirmation; seeds of agent and pipeline are given to them.
         verbose: print a line per look at the evidence.
         resume: continue the run in ``checkpoint_dir`` instead of refusing a directory that is not empty.
-        confirm_episodes: fresh episodes on which the final policy is measured.
+        confirm_episodes: fresh episodes on which the final policy is measured. None: 100, or fewer (at least 10) where
+            all evaluation together would cost more than a fifth of the training steps.
+        max_episode_steps: evaluation cuts an episode after so many steps. None: after the environment's own time limit;
+            where it has none, after four times the longest recent training episode, at least 1,000.
         state_interval_s: seconds between two saved states, from which ``resume`` goes on exactly if agent and pipeline
             give their state away (:class:`optix_protocol.SupportsTrainingState`, ``SupportsPipelineState``).
         config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
@@ -111,7 +114,8 @@ class RLOptimizer:
         seed: int = 0,
         verbose: bool = False,
         resume: bool = False,
-        confirm_episodes: int = 100,
+        confirm_episodes: int | None = None,
+        max_episode_steps: int | None = None,
         state_interval_s: float = 10.0,
         config: Mapping[str, Any] | None = None,
         **settings: Any,
@@ -134,7 +138,10 @@ class RLOptimizer:
         if max_episodes is not None:
             max_episodes = whole_number("max_episodes", max_episodes)
         max_snapshots = whole_number("max_snapshots", max_snapshots, least=2)
-        confirm_episodes = whole_number("confirm_episodes", confirm_episodes, least=2)
+        if confirm_episodes is not None:
+            confirm_episodes = whole_number("confirm_episodes", confirm_episodes, least=2)
+        if max_episode_steps is not None:
+            max_episode_steps = whole_number("max_episode_steps", max_episode_steps, least=1)
         seed = whole_number("seed", seed)
         if val_pipeline is not None:
             require_comparable(pipeline, val_pipeline)
@@ -152,6 +159,7 @@ class RLOptimizer:
         self.verbose = verbose
         self.resume = resume
         self.confirm_episodes = confirm_episodes
+        self.max_episode_steps = max_episode_steps
         self.state_interval_s = state_interval_s
         self.config = dict(config or {})
         if scheduler is not None and settings:
@@ -250,12 +258,15 @@ class RLOptimizer:
                 self.agent,
                 getattr(self.pipeline, "make_eval_env", lambda _: None),
                 lend=getattr(self.pipeline, "lend", None),
+                max_episode_steps=self.max_episode_steps,
+                time_limit=getattr(self.pipeline, "max_episode_steps", None),
+                as_in_training=getattr(self.pipeline, "as_in_training", None),
             )
             stack.callback(arena.close)
             run = self._run = Run(
                 agent=self.agent,
                 pipeline=self.pipeline,
-                validation=Validation(pipeline=self.val_pipeline),
+                validation=Validation(pipeline=self.val_pipeline, training=self.pipeline),
                 optimizer=self.optimizer,
                 controller=self.controller,
                 callbacks=self._callbacks,
@@ -397,6 +408,7 @@ class RLOptimizer:
             budget=asdict(self.controller.budget),
             error=None if failure is None else str(failure) or repr(failure),
             notes=notes,
+            max_episode_steps=run.arena.limit,
             versions=installed_versions(),
         )
 

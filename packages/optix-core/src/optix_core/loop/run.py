@@ -21,6 +21,7 @@ from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.decision import Action, Decision, Evidence, decide
 from optix_core.loop.greedy_test import ask_greedily, can_ask_greedily
 from optix_core.loop.interrupts import Interrupt
+from optix_core.loop.rationing import SHORTEST_LIMIT, EpisodeLengths
 from optix_core.loop.state import can_resume_exactly, run_state
 from optix_core.loop.validation import Validation
 from optix_core.seeding import derive_seed
@@ -59,7 +60,7 @@ class Run:
         checkpoint_score_fn: scores a policy for keeping, or None.
         max_snapshots: how many policies the registry keeps.
         seed: of evaluation, selection and confirmation.
-        confirm_episodes: fresh episodes for the final policy.
+        confirm_episodes: fresh episodes for the final policy; None: as many as can be afforded.
         report: gets a line of text at every look, or None.
         stop_requested: set it to end the run after the window in hand.
         best: the best policy kept so far.
@@ -80,7 +81,7 @@ class Run:
     checkpoint_score_fn: Callable[[BaseAgent], float] | None
     max_snapshots: int
     seed: int
-    confirm_episodes: int
+    confirm_episodes: int | None
     report: Callable[[str], None] | None = None
     stop_requested: bool = False
     best: PolicySnapshot | None = None
@@ -97,6 +98,7 @@ class Run:
     _safe_hyperparam_version: int = 0
     _num_confirmations: int = 0
     _num_greedy_tests: int = 0
+    _noted_missing_ends: bool = False
 
     @cached_property
     def _warming(self) -> SupportsWarmUp | None:
@@ -181,7 +183,34 @@ class Run:
                     self.outcome = decision.stop_reason, decision.why
                 return decision.stop_reason, decision.why
 
+    def _watch_lengths(self, window: EpisodeData) -> None:
+        """Take note of the lengths of episodes, and say it once if they have no end."""
+        lengths = self.arena.lengths
+        lengths.add(window.episode_lengths, window.num_steps)
+        if lengths.steps_without_end >= SHORTEST_LIMIT:
+            self.note_missing_ends()
+
+    def note_missing_ends(self) -> None:
+        """Say that no episode of training has ended yet, if so; said only once."""
+        steps = self.arena.lengths.steps_without_end
+        if steps and not self._noted_missing_ends:
+            self._noted_missing_ends = True
+            self.note(
+                f"No episode ended within the first {steps:,} steps of each environment: without an end there is no "
+                "score to judge by. Episodes of evaluation are cut; a time limit (gymnasium.wrappers.TimeLimit) would "
+                "make those of training comparable."
+            )
+
+    def note(self, sentence: str) -> None:
+        """Say something once that the result has to say, too."""
+        if sentence not in self.arena.notes:
+            self.arena.note(sentence)
+            self.journal.append(events.Note(message=sentence))
+            if self.report is not None:
+                self.report(sentence)
+
     def _observe(self, window: EpisodeData) -> Observation:
+        self._watch_lengths(window)
         return self.controller.observe(
             window,
             self._diagnostics,
@@ -254,6 +283,7 @@ class Run:
         return {
             "best": self.best.snapshot_id if self.best is not None else None,
             "eval_env_steps": self.arena.num_env_steps,
+            "episode_lengths": self.arena.lengths.recent,
             "elapsed_s": self.elapsed_s,
             "diagnostics": dict(self._diagnostics),
             "policy_version": self._policy_version,
@@ -272,6 +302,7 @@ class Run:
         kept = {snapshot.snapshot_id: snapshot for snapshot in self.registry.list()}
         self.best = kept.get(state["best"])
         self.arena.num_env_steps = int(state["eval_env_steps"])
+        self.arena.lengths = EpisodeLengths(state.get("episode_lengths", ()))  # absent in states of release 0.1
         self._elapsed_before_s = float(state["elapsed_s"])
         self._diagnostics = dict(state["diagnostics"])
         self._policy_version = int(state["policy_version"])

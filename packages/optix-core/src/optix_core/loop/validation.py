@@ -32,10 +32,12 @@ class Validation:
 
     Attributes:
         pipeline: where the windows come from, or None for no validation.
+        training: the pipeline of training; its wrappers' memory goes to those of validation, where both can do that.
         num_env_steps: environment steps that validation has taken so far.
     """
 
     pipeline: BasePipeline | None
+    training: Any = None
     num_env_steps: int = 0
     _windows_since: int = 0
     _cost: int = 0
@@ -67,6 +69,8 @@ class Validation:
         if self._windows_since < interval or not affordable:
             return None
         before = self.num_env_steps
+        if hasattr(self.pipeline, "take_over_memory") and hasattr(self.training, "as_in_training"):
+            self.pipeline.take_over_memory(self.training)
         if isinstance(self.pipeline, BeginsEpisodes):
             self.pipeline.begin_episodes()
             metrics = self._score_first_episodes(evaluator)

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from optix_core.environments.in_turn import step_in_turn
+from optix_core.environments.making import layers
 from optix_core.environments.own_arrays import Outcomes
 from optix_protocol import Array, StateTree
 
@@ -105,14 +106,14 @@ def _generator_state(env: gym.Env[Any, Any]) -> Mapping[str, Any] | None:
     return generator.bit_generator.state if isinstance(generator, np.random.Generator) else None
 
 
+def forgets_episodes(wrapper: Any) -> bool:
+    """Whether a wrapper is known to keep nothing from one episode to the next."""
+    kind = type(wrapper)
+    return kind.__module__ in _OURS or (kind.__module__.startswith("gymnasium.") and kind.__name__ in _FORGETFUL)
+
+
 def _forgets(env: gym.Env[Any, Any]) -> bool:
-    while isinstance(env, gym.Wrapper):
-        kind = type(env)
-        known = kind.__module__.startswith("gymnasium.") and kind.__name__ in _FORGETFUL
-        if not known and kind.__module__ not in _OURS:
-            return False
-        env = env.env
-    return True
+    return all(forgets_episodes(layer) for layer in layers(env)[:-1])
 
 
 def capture(env: gym.vector.VectorEnv[Any, Any, Any]) -> StateTree | None:

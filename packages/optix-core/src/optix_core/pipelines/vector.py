@@ -10,7 +10,7 @@ import numpy as np
 
 from optix_core.data.goal_functions import InfoWindow
 from optix_core.environments import EnvSpec, make_vector
-from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers
+from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers, time_limit
 from optix_core.environments.outcomes import ObservationCheck, require_rewards, rewards_of
 from optix_core.errors import ConfigError, EnvError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
@@ -309,14 +309,37 @@ class VectorBatchPipeline:
         The next window begins with these, so that nothing in it comes from the evaluation. The episodes that were in
         hand have no end, and their returns are not counted.
         """
+        from optix_core.pipelines.wrapper_memory import WrapperMemory, parts
+
         if self._closed:
             raise EnvError(_CLOSED)
+        memories = [WrapperMemory(part) for part in parts(self._envs)]
         try:
             yield self._envs
         finally:
+            for memory in memories:
+                memory.put_back()
             self._observation = None
             if self._policy is not None:
                 self._policy.reset()
+
+    def as_in_training(
+        self, envs: gym.vector.VectorEnv[Any, Any, Any]
+    ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], list[str]]:
+        """Let environments for evaluation play with what the wrappers of these remember now.
+
+        Returns:
+            The environments to play in, and what has to be said about it, in sentences.
+        """
+        from optix_core.pipelines.wrapper_memory import as_in_training
+
+        return as_in_training(envs, self._envs)
+
+    def take_over_memory(self, training: VectorBatchPipeline) -> None:
+        """Let the wrappers of these environments remember what those of training do now, where they are the same."""
+        from optix_core.pipelines.wrapper_memory import take_over
+
+        take_over(self._envs, training._envs)
 
     @property
     def observation_space(self) -> gym.Space[Any]:
@@ -327,6 +350,11 @@ class VectorBatchPipeline:
     def action_space(self) -> gym.Space[Any]:
         """Space of one environment's actions."""
         return self._envs.single_action_space
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """After how many steps the environments end an episode themselves, None if they do not say so."""
+        return time_limit(self._envs)
 
     def environments(self) -> list[Any]:
         """Return the environments themselves, without wrappers; those in other processes are not among them."""

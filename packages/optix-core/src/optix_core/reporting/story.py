@@ -199,6 +199,8 @@ def _incidents(entries: Sequence[Entry]) -> Section:
                 rows.append((steps(position), "not saved", message))
             case events.NotValidated(message=message):
                 rows.append((steps(position), "not validated", message))
+            case events.Note(message=message):
+                rows.append((steps(position), "note", message))
             case events.Error(message=message):
                 rows.append((steps(position), "error", message))
     if not rows:

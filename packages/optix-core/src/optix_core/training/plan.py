@@ -152,7 +152,11 @@ class LoopSettings:
     Attributes:
         window_size: steps of each environment per window.
         max_snapshots: policies kept.
-        confirm_episodes: fresh episodes that measure the final policy.
+        confirm_episodes: fresh episodes that measure the final policy. None: 100, or fewer (at least 10) where all
+            evaluation together would cost more than a fifth of the training steps.
+        max_episode_steps: evaluation cuts an episode after so many steps. None: after the environment's own time limit;
+            where it has none, after four times the longest recent training episode, at least 1,000.
+        max_eval_envs: environments that evaluation opens at once; None: no more than training uses.
         rollback_on_degradation: return to the best policy when a loss is confirmed.
         state_interval_s: seconds between two saved states, from which ``optix resume`` goes on.
         margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
@@ -169,7 +173,9 @@ class LoopSettings:
 
     window_size: int = 256
     max_snapshots: int = 16
-    confirm_episodes: int = 100
+    confirm_episodes: int | None = None
+    max_episode_steps: int | None = None
+    max_eval_envs: int | None = None
     rollback_on_degradation: bool = True
     state_interval_s: float = 10.0
     margin: float | None = None
@@ -367,6 +373,7 @@ class TrainPlan:
                 async_envs=self.environment.async_envs,
                 clip_rewards=self.loop.clip_rewards,
                 episodic_life=self.loop.episodic_life,
+                max_eval_envs=self.loop.max_eval_envs,
                 seed=seed,
             )
         pipeline = self._fused_pipeline(agent)
@@ -439,6 +446,7 @@ class TrainPlan:
             checkpoint_dir=out,
             max_snapshots=self.loop.max_snapshots,
             confirm_episodes=self.loop.confirm_episodes,
+            max_episode_steps=self.loop.max_episode_steps,
             rollback_on_degradation=self.loop.rollback_on_degradation,
             state_interval_s=self.loop.state_interval_s,
             callbacks=callbacks,
@@ -598,8 +606,9 @@ def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
     settings = LoopSettings(**values)
     wrong = [
         name
-        for name in ("window_size", "max_snapshots", "confirm_episodes")
-        if not isinstance(getattr(settings, name), int) or not 1 <= getattr(settings, name) <= MAX_SETTING
+        for name in ("window_size", "max_snapshots", "confirm_episodes", "max_episode_steps", "max_eval_envs")
+        if not ((value := getattr(settings, name)) is None and name not in ("window_size", "max_snapshots"))
+        and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SETTING)
     ]
     if wrong:
         got = f"got {getattr(settings, wrong[0])!r}"

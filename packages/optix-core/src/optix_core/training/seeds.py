@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optix_core.errors import ConfigError, RunDirectoryError
 from optix_core.evaluation._scores import iqm, mean
@@ -19,6 +19,7 @@ from optix_core.loop.controller import LoopController
 from optix_core.loop.decision import Action, Decision, decide
 from optix_core.loop.final import choose_final_policy
 from optix_core.loop.interrupts import Interrupt, graceful_interrupts
+from optix_core.loop.rationing import EpisodeLengths
 from optix_core.loop.result import installed_versions
 from optix_core.seeding import derive_seed
 from optix_core.storage.documents import atomic_write_json
@@ -34,6 +35,9 @@ from optix_protocol import (
     SeedGroup,
     SupportsManySeeds,
 )
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 MAX_SEEDS = 65_536
 """More seeds than this are taken for a mistake."""
@@ -235,6 +239,7 @@ class _Track:
     controller: LoopController
     pool: _Pool
     diagnostics: dict[str, float] = field(default_factory=dict)
+    lengths: EpisodeLengths = field(default_factory=EpisodeLengths)
     policy_version: int = 0
     snapshots: int = 0
 
@@ -252,6 +257,7 @@ class _Track:
     ) -> Decision:
         """Score a window, keep the policy if it is worth it, and decide."""
         damage = next((s.message for s in self.controller.symptoms(self.diagnostics) if s.severity == "fatal"), None)
+        self.lengths.add(window.episode_lengths, window.num_steps)
         stamped = replace(window, policy_version=self.policy_version)
         self.controller.observe(stamped, self.diagnostics, elapsed_s=elapsed_s)
         request = StopReason.INTERRUPTED if interrupt.requested else None
@@ -275,7 +281,13 @@ class _Track:
         best = self.pool.best
         final, arena = None, None
         if best is not None:
-            arena = Arena(group.agent_with(self.pool.weights(best.snapshot_id)), self.plan.env_spec.make_vector)
+            arena = Arena(
+                group.agent_with(self.pool.weights(best.snapshot_id)),
+                self._make_eval_env,
+                max_episode_steps=self.plan.loop.max_episode_steps,
+                time_limit=self.plan.env_spec.max_episode_steps,
+            )
+            arena.lengths = self.lengths
             try:
                 final = choose_final_policy(
                     self.pool,  # type: ignore[arg-type]
@@ -304,6 +316,9 @@ class _Track:
             confirmed_return=final.confirmed if final is not None else None,
             policy=path,
         )
+
+    def _make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        return self.plan.env_spec.make_eval_vector(num_envs, self.plan.loop.max_eval_envs or self.plan.n_envs)
 
     def _keep(self, group: SeedGroup, position: int) -> None:
         if self.policy_version in {snapshot.policy_version for snapshot in self.pool.list()}:
