@@ -30,6 +30,14 @@ class Countdown(gym.Env):
         return np.array([self.length], np.float32), reward, ended and self.t % 2 == 0, ended and self.t % 2 == 1, {}
 
 
+class Ten(Countdown):
+    """Ends after ten steps."""
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == 10, False, {}
+
+
 class CountingPolicy:
     """A recurrent policy: it acts with the number of steps since its last reset."""
 
@@ -132,13 +140,15 @@ def test_actions_are_clipped_to_the_box():
 
 
 @pytest.mark.parametrize("vector_class", [SyncVectorEnv, Rounds])
-def test_an_episode_without_end_is_an_error_that_says_what_to_do(vector_class):
+def test_an_episode_without_end_is_cut_and_counted(vector_class):
     class Endless(Countdown):
         def step(self, action):
-            return np.zeros(1, np.float32), 0.0, False, False, {}
+            return np.zeros(1, np.float32), 1.0, False, False, {}
 
-    with pytest.raises(EnvError, match=r"not ended after 50 steps.*time limit"):
-        rollout(CountingPolicy, vector_class([Endless] * 2), episodes=2, seed=0, max_episode_steps=50)
+    played = rollout(CountingPolicy, vector_class([Endless] * 2), episodes=3, seed=0, max_episode_steps=50)
+    assert (played.num_cut, played.lengths.tolist(), played.returns.tolist()) == (3, [50] * 3, [50.0] * 3)
+    just_in_time = rollout(CountingPolicy, vector_class([Ten] * 2), episodes=3, seed=0, max_episode_steps=10)
+    assert (just_in_time.num_cut, just_in_time.lengths.tolist()) == (0, [10] * 3)
 
 
 @pytest.mark.parametrize("vector_class", [SyncVectorEnv, Rounds])

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from optix_core import VectorBatchPipeline
+from optix_core import RLOptimizer, VectorBatchPipeline
 from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop.validation import MAX_VALIDATION_WINDOWS, Validation
 from optix_protocol import EvalMetrics
@@ -157,3 +157,30 @@ def test_an_episode_without_end_is_given_up_with_what_there_is():
     validation, found, said = validated((1,), env=lambda: Pays((10**6, 10**6)), window_size=4)
     assert found == [None] and len(said) == 1
     assert validation.num_env_steps == MAX_VALIDATION_WINDOWS * 8
+
+
+def test_the_return_is_confirmed_in_the_environment_of_the_validation(skill_env, skill_agent):
+    class TenFold(skill_env):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            return observation, 10 * reward, *rest
+
+    class Acting(skill_agent):
+        def make_policy(self, mode, *, num_envs, seed):
+            agent = self
+
+            class Frozen:
+                skill = agent.skill
+
+                def act(self, observations):
+                    return np.full((len(observations), 1), self.skill)
+
+                def reset(self, done=None): ...
+
+            return Frozen()
+
+    agent = Acting()
+    training = VectorBatchPipeline(skill_env, agent, n_envs=4, window_size=8)
+    validation = VectorBatchPipeline(TenFold, agent, n_envs=4, window_size=8, mode="greedy")
+    result = RLOptimizer(agent, training, val_pipeline=validation, max_env_steps=4000, confirm_episodes=10).run()
+    assert result.confirmed_return["mean"] == pytest.approx(10.0, abs=1.0)

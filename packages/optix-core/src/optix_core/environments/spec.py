@@ -300,14 +300,14 @@ def make_vector(
     at_least: int | None = None,
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Put environments side by side: stepped in turn, or each in a process of its own (spawned, never forked)."""
-    import gymnasium as gym
     from gymnasium.vector import AutoresetMode
 
     from optix_core.environments.in_turn import EnvsInTurn
 
     if asynchronous:
-        factories = [partial(_in_own_arrays, factory) for factory in factories]
-        return gym.vector.AsyncVectorEnv(factories, autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
+        from optix_core.environments.workers import WorkerVectorEnv
+
+        return WorkerVectorEnv([partial(_in_own_arrays, factory) for factory in factories])
     made = make_many(factories, at_least=at_least)
     if wrapper is not None:
         made = [wrapper(env) for env in made]

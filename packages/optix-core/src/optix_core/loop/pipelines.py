@@ -33,6 +33,17 @@ class Closing:
                 self.failed.append(str(error) if is_plain else f"A pipeline could not be closed: {told(error)}.")
 
 
+def stage_of(training: BasePipeline, validation: BasePipeline | None) -> BasePipeline:
+    """Return the pipeline in whose environment policies are compared and confirmed.
+
+    That is the validation's, where there is one: it is what the policy is chosen for, and may differ from what it is
+    trained in (other rewards, other levels).
+    """
+    if validation is not None and (hasattr(validation, "make_eval_env") or hasattr(validation, "lend")):
+        return validation
+    return training
+
+
 def require_comparable(training: Any, validation: Any) -> None:
     """Refuse a validation pipeline whose scores could not be those of the policy that trains.
 

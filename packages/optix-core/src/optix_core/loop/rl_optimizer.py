@@ -25,7 +25,7 @@ from optix_core.loop.ending import finish
 from optix_core.loop.final import FinalPolicy
 from optix_core.loop.greedy_gap import gap_sentence
 from optix_core.loop.interrupts import graceful_interrupts
-from optix_core.loop.pipelines import Closing, require_comparable
+from optix_core.loop.pipelines import Closing, require_comparable, stage_of
 from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
 from optix_core.loop.schedulers import choose_scheduler
@@ -62,7 +62,7 @@ class RLOptimizer:
         agent: anything with the six methods of :class:`optix_protocol.BaseAgent`.
         pipeline: where its windows come from; one that has no agent yet gets this one.
         val_pipeline: a second pipeline that only acts, for at most a tenth of the training steps; its scores then drive
-            the verdict and the choice of the final policy.
+            the verdict and the choice of the final policy, whose return is confirmed in its environment.
         evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
             the one it scores best; the confirmed return stays a return.
         optimizer: changes hyperparameters while the run goes on; none by default.
@@ -254,12 +254,13 @@ class RLOptimizer:
             stack.callback(closing.close)
             run_dir = self._open_directory()
             stack.enter_context(self._files)
+            stage = stage_of(self.pipeline, self.val_pipeline)
             arena = Arena(
                 self.agent,
-                getattr(self.pipeline, "make_eval_env", lambda _: None),
-                lend=getattr(self.pipeline, "lend", None),
+                getattr(stage, "make_eval_env", lambda _: None),
+                lend=getattr(stage, "lend", None),
                 max_episode_steps=self.max_episode_steps,
-                time_limit=getattr(self.pipeline, "max_episode_steps", None),
+                time_limit=getattr(stage, "max_episode_steps", None),
                 as_in_training=getattr(self.pipeline, "as_in_training", None),
             )
             stack.callback(arena.close)

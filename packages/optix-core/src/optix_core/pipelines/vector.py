@@ -366,10 +366,13 @@ class VectorBatchPipeline:
         Raises:
             EnvError: the environment raised while closing.
         """
+        from gymnasium.vector import AsyncVectorEnv
+
         if not self._closed:
             self._closed, self._observation = True, None
             # A process that has died never answers.
-            failed = close_quietly(self._envs, **({"terminate": True} if self._broken else {}))
+            terminate = self._broken and isinstance(layers(self._envs)[-1], AsyncVectorEnv)
+            failed = close_quietly(self._envs, **({"terminate": True} if terminate else {}))
             if failed is not None:
                 raise EnvError(failed)
 
