@@ -40,7 +40,8 @@ def test_a_run_ends_with_what_was_reached_and_what_to_do_next(train, tmp_path):
     assert 10 <= confirmed["episodes"] <= 100 and isinstance(confirmed["episodes"], int)
     words = " ".join(outcome.out.replace("│", " ").split())
     assert f"{confirmed['mean']:.1f}".rstrip("0").rstrip(".") in words
-    assert "mean of 100 fresh episodes (95 % interval" in words
+    assert f"mean of {confirmed['episodes']} fresh episodes (95 % interval" in words
+    assert f"The confirmation was shortened from 100 to {confirmed['episodes']} episodes" in words
     assert "475, where CartPole-v1 counts as solved: not reached" in words
     assert "The budget of environment steps has no room for another window." in words
     assert f"{result['train_env_steps']:,} of 20,000 for training" in words

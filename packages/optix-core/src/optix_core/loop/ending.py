@@ -11,6 +11,7 @@ from optix_core.journal import events
 from optix_core.loop.budget import StopReason
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.greedy_gap import greedy_gap
+from optix_core.loop.rationing import FinalBudget
 from optix_core.loop.run import Run
 from optix_core.storage.documents import plain
 
@@ -64,7 +65,19 @@ def _with_greedy_gap(run: Run, final: FinalPolicy) -> FinalPolicy:
     assert final.confirmed is not None
     trained = final.snapshot.eval_metrics.primary_score
     try:
-        gap = greedy_gap(run.arena, final.confirmed, trained=trained, history=run.controller.history, seed=run.seed)
+        budget = FinalBudget(
+            train_env_steps=run.progress.num_env_steps,
+            confirm_episodes=run.confirm_episodes,
+            expected_length=run.arena.expected_length(),
+        )
+        gap = greedy_gap(
+            run.arena,
+            final.confirmed,
+            trained=trained,
+            history=run.controller.history,
+            seed=run.seed,
+            max_episodes=budget.for_confirmation(run.arena.num_env_steps + run.validation.num_env_steps),
+        )
     except EnvError as error:
         run.journal.append(events.Error(message=f"The sampled episodes failed: {error}"))
         return final

@@ -20,7 +20,13 @@ GAP_FRACTION = 0.05
 
 
 def greedy_gap(
-    arena: Arena, confirmed: Mapping[str, Any], *, trained: float, history: ScoreHistory, seed: int
+    arena: Arena,
+    confirmed: Mapping[str, Any],
+    *,
+    trained: float,
+    history: ScoreHistory,
+    seed: int,
+    max_episodes: int = GAP_EPISODES,
 ) -> dict[str, float] | None:
     """Measure what the policy in the agent earns when it samples its actions, if training gives reason to.
 
@@ -33,6 +39,7 @@ def greedy_gap(
         trained: the score that this policy had in training, where actions are sampled.
         history: the scores of the run, for their range.
         seed: the run's seed; the episodes have a stream of their own.
+        max_episodes: as many as can be afforded.
 
     Returns:
         ``sampled``, ``greedy``, ``gap`` (of the means), ``ci_low`` and ``ci_high`` (95 %, of the gap: Zou and Donner
@@ -43,7 +50,8 @@ def greedy_gap(
     greedy = float(confirmed["mean"])
     if not isinstance(arena.agent, SupportsPolicy) or not trained - greedy > worth or confirmed["ci_low"] is None:
         return None
-    played = arena.play(min(GAP_EPISODES, int(confirmed["episodes"])), derive_seed(seed, "greedy_gap"), mode="sample")
+    episodes = min(GAP_EPISODES, max_episodes, int(confirmed["episodes"]))
+    played = arena.play(episodes, derive_seed(seed, "greedy_gap"), mode="sample")
     if played is None or played.episodes < 2:
         return None
     sampled = summarise(played.returns)
