@@ -30,6 +30,10 @@ class RunDirectoryError(OptixError):
     """A run directory that is in use, not empty, incomplete, damaged, or on a full disk."""
 
 
+class OptixWarning(UserWarning):
+    """Something that was decided for the user and is worth a line."""
+
+
 class MissingExtraError(OptixError, ImportError):
     """An optional dependency that is not installed; the message names the command that installs it."""
 

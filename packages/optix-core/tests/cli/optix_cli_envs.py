@@ -34,6 +34,34 @@ class Breaks(Toy):
         return super().reward(action)
 
 
+class Words(gym.spaces.Space):
+    """A space of a package's own."""
+
+    def contains(self, x):
+        return True
+
+
+class Mission(Toy):
+    """Says what to do in words, beside what it shows."""
+
+    observation_space = gym.spaces.Dict(seen=Toy.observation_space, mission=Words())
+
+    def reset(self, *, seed=None, options=None):
+        seen, info = super().reset(seed=seed)
+        return {"seen": seen, "mission": "go"}, info
+
+    def step(self, action):
+        seen, *rest = super().step(action)
+        return {"seen": seen, "mission": "go"}, *rest
+
+
+class VectorReward(Toy):
+    """Pays in two currencies."""
+
+    def reward(self, action):
+        return np.array([1.0, 2.0])
+
+
 class NaNReward(Toy):
     """Pays NaN after a while."""
 
@@ -54,5 +82,5 @@ class TupleActions(Toy):
     action_space = gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Discrete(2)))
 
 
-for env in (Toy, Breaks, NaNReward, Mute, TupleActions):
+for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions):
     gym.register(id=f"Cli{env.__name__}-v0", entry_point=env, max_episode_steps=50)

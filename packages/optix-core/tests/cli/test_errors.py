@@ -118,3 +118,15 @@ def test_debug_shows_the_traceback(train, monkeypatch):
     monkeypatch.setenv("OPTIX_DEBUG", "1")
     with pytest.raises(EnvError):
         run(["train", "CartPol-v1", "--backend", "reference"])
+
+
+def test_a_vector_reward_is_one_line(optix):
+    outcome = optix("train", "optix_cli_envs:CliVectorReward-v0", "--backend", "reference", "--max-env-steps", 500)
+    assert_one_line(outcome, "a vector reward", "TransformReward")
+
+
+def test_what_is_left_out_of_the_observations_is_one_line_without_a_place_in_the_code(optix):
+    outcome = optix("train", "optix_cli_envs:CliMission-v0", "--backend", "reference", "--max-env-steps", 500)
+    assert outcome.code == 0, outcome.err
+    told = [line for line in outcome.err.splitlines() if "left out" in line]
+    assert told == ["optix: warning: The part mission of the observations has no array form and is left out."]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from optix_core.cli import assess, backends, compare, evaluate, explain, export, resume, runs, settings, train
-from optix_core.cli.console import fail
+from optix_core.cli.console import fail, warnings_in_one_line
 from optix_core.errors import OptixError
 
 EXIT_USER_ERROR = 2
@@ -70,7 +70,8 @@ def run(args: Sequence[str] | None = None) -> int:
     """
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=None if args is None else list(args), prog_name="optix", standalone_mode=False)
+        with warnings_in_one_line():
+            code = command.main(args=None if args is None else list(args), prog_name="optix", standalone_mode=False)
     except OptixError as error:
         if os.environ.get("OPTIX_DEBUG"):
             raise

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+
+from optix_core.errors import OptixWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,6 +70,25 @@ def fail(message: str) -> None:
     """Print ``optix: error: ...`` as one line on stderr, in red on a terminal."""
     line = f"optix: error: {' '.join(message.split())}"
     print(f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print each of our own warnings once, as one line on stderr without a place in the code."""
+    told: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, OptixWarning):
+            usual(message, category, *place, **options)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"optix: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", OptixWarning)
+        warnings.showwarning = show
+        yield
 
 
 def shown_path(path: str | Path) -> str:

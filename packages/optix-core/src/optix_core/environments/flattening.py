@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, iterate
 
-from optix_core.errors import ConfigError, EnvError, in_one_line
+from optix_core.errors import ConfigError, EnvError, OptixWarning, in_one_line
 from optix_core.policies.encoders import Bits, OneHot, whole_numbers_of
 from optix_protocol import Array
 
@@ -113,6 +113,7 @@ class Flattener:
             warnings.warn(
                 f"The part{'s' if several else ''} {', '.join(self.left_out)} of the observations "
                 f"{'have' if several else 'has'} no array form and {'are' if several else 'is'} left out.",
+                OptixWarning,
                 stacklevel=3,
             )
 

@@ -60,8 +60,8 @@ class Flatten:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneHot:
-    """Whole numbers as one-hot vectors side by side.
+class _WholeNumbers:
+    """Whole numbers, of which each component is one of few or many.
 
     Attributes:
         nvec: number of values of each component.
@@ -73,6 +73,37 @@ class OneHot:
     start: tuple[int, ...]
     shape: tuple[int, ...]
     dtype = "int64"
+    kind = ""
+
+    def tree(self) -> dict[str, Any]:
+        """Return the settings for a file."""
+        sizes = {"nvec": self.nvec, "start": self.start, "shape": self.shape}
+        return {"kind": self.kind, **{name: np.array(numbers, np.int64) for name, numbers in sizes.items()}}
+
+    def _choices(self, observations: Array) -> Array:
+        """Return whole numbers ``[N, *shape]`` counted from their start, ``[N, components]`` int64.
+
+        Raises:
+            EnvError: one is not in its space.
+        """
+        choices: Array = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
+        outside = choices.astype(np.uint64) >= np.array(self.nvec, np.uint64)
+        if outside.any():
+            row = int(np.argwhere(outside)[0][0])
+            wrong = (choices[row] + np.array(self.start)).reshape(self.shape)
+            space = f"MultiDiscrete({list(self.nvec)})" if self.shape else f"Discrete({self.nvec[0]})"
+            raise EnvError(
+                f"The environment returned the observation {in_one_line(wrong)}, which is not in its "
+                f"{in_one_line(space)}. Mend the environment, or its observation_space."
+            )
+        return choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneHot(_WholeNumbers):
+    """Whole numbers as one-hot vectors side by side."""
+
+    kind = "one_hot"
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -81,37 +112,17 @@ class OneHot:
 
     def __call__(self, observations: Array) -> Array:
         """Return ``[N, sum(nvec)]`` float32 for whole numbers ``[N, *shape]``."""
-        choices = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
-        require_choices(choices, self)
-        columns = choices + np.cumsum([0, *self.nvec[:-1]])
+        columns = self._choices(observations) + np.cumsum([0, *self.nvec[:-1]])
         encoded = np.zeros((len(columns), sum(self.nvec)), np.float32)
         np.put_along_axis(encoded, columns, 1.0, axis=1)
         return encoded
 
-    def tree(self) -> dict[str, Any]:
-        """Return the settings for a file."""
-        return {
-            "kind": "one_hot",
-            "nvec": np.array(self.nvec, np.int64),
-            "start": np.array(self.start, np.int64),
-            "shape": np.array(self.shape, np.int64),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
-class Bits:
-    """Whole numbers in the binary system, for spaces with too many values for one-hot vectors.
+class Bits(_WholeNumbers):
+    """Whole numbers in the binary system, for spaces with too many values for one-hot vectors."""
 
-    Attributes:
-        nvec: number of values of each component.
-        start: smallest value of each component.
-        shape: shape of one observation, ``()`` for a Discrete space.
-    """
-
-    nvec: tuple[int, ...]
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype = "int64"
+    kind = "bits"
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
@@ -125,43 +136,13 @@ class Bits:
 
     def __call__(self, observations: Array) -> Array:
         """Return ``[N, D]`` float32 of 0 and 1 for whole numbers ``[N, *shape]``."""
-        choices = observations.reshape(len(observations), -1).astype(np.int64) - np.array(self.start)
-        require_choices(choices, self)
         components, bits = np.array(self.places).T
-        encoded: Array = (choices[:, components] >> bits & 1).astype(np.float32)
+        encoded: Array = (self._choices(observations)[:, components] >> bits & 1).astype(np.float32)
         return encoded
-
-    def tree(self) -> dict[str, Any]:
-        """Return the settings for a file."""
-        return {
-            "kind": "bits",
-            "nvec": np.array(self.nvec, np.int64),
-            "start": np.array(self.start, np.int64),
-            "shape": np.array(self.shape, np.int64),
-        }
 
 
 MOST_ONE_HOT = 10_000
 """Whole numbers of more values than this, all components together, are given in the binary system."""
-
-
-def require_choices(choices: Array, encoder: OneHot | Bits) -> None:
-    """Raise an ``EnvError`` if whole numbers, counted from their start, are not in their space.
-
-    Args:
-        choices: ``[N, components]`` int64.
-        encoder: for them.
-    """
-    outside = choices.astype(np.uint64) >= np.array(encoder.nvec, np.uint64)
-    if outside.any():
-        row = int(np.argwhere(outside)[0][0])
-        wrong = (choices[row] + np.array(encoder.start)).reshape(encoder.shape)
-        kind = "MultiDiscrete" if encoder.shape else "Discrete"
-        sizes = list(encoder.nvec) if encoder.shape else encoder.nvec[0]
-        raise EnvError(
-            f"The environment returned the observation {in_one_line(wrong)}, which is not in its "
-            f"{in_one_line(f'{kind}({sizes})')}. Mend the environment, or its observation_space."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
