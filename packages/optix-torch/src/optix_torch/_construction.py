@@ -13,6 +13,7 @@ from torch import nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import num_outputs_for
+from optix_core.agents.synonyms import LEARNING_RATE
 from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
@@ -34,7 +35,8 @@ def with_learning_rate_of(
     values = dict(hyperparams or {})
     if optimizer is not None:
         check_steps(optimizer)
-        values.setdefault("learning_rate", leading_rate(optimizer))
+        if values.keys().isdisjoint(LEARNING_RATE):
+            values["learning_rate"] = leading_rate(optimizer)
     return values
 
 
@@ -96,19 +98,18 @@ def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Mo
     raise ConfigError("Pass observation_space=env.observation_space: the actor does not begin with a linear layer.")
 
 
-def num_outputs_of(module: nn.Module) -> int:
-    """Return the width of a module's last linear layer.
+def num_outputs_of(module: nn.Module, otherwise: int | None = None) -> int:
+    """Return the width of a module's last linear layer; without one, what the user says.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it has none, and the user says nothing.
     """
     linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    if not linears:
+    if not linears and otherwise is None:
         raise ConfigError("Pass action_dim=: the actor has no linear layer to tell it from.")
-    return linears[-1].out_features
+    return linears[-1].out_features if linears else int(otherwise or 0)
 
 
-@torch.no_grad()
 def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: str) -> None:
     """Run a user's module once on two observations of zeros, in evaluation mode.
 
@@ -121,14 +122,42 @@ def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: st
     Raises:
         ConfigError: it does not take such observations, or gives something else.
     """
+    shape = measure_module(module, encoder, part)
+    if shape != [2, num_outputs]:
+        raise ConfigError(f"The {part} must give [B, {num_outputs}]; for B = 2 it gives {shape}.")
+
+
+def num_outputs_given(module: nn.Module, encoder: Encoder) -> int:
+    """Return how many outputs an actor has, found by running it once on two observations of zeros.
+
+    Raises:
+        ConfigError: it does not take such observations, or gives something else than ``[B, out]``.
+    """
+    shape = measure_module(module, encoder, "actor")
+    if len(shape) != 2 or shape[0] != 2:
+        raise ConfigError(f"The actor must give [B, outputs]; for B = 2 it gives {shape}.")
+    return shape[1]
+
+
+@torch.no_grad()
+def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
+    """Run a module once on two observations of zeros, in evaluation mode, and return the shape of what it gives.
+
+    Raises:
+        ConfigError: it does not take such observations, or gives no tensor.
+    """
     like = next(module.parameters(), torch.empty(0))
     rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows
     try:
         with in_eval_mode(module):
-            shape = list(module(rows).shape)
+            outputs = module(rows)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"The {part} fails on observations {list(rows.shape)}: {reason}") from error
-    if shape != [2, num_outputs]:
-        raise ConfigError(f"The {part} must give [B, {num_outputs}]; for B = 2 it gives {shape}.")
+    if not isinstance(outputs, torch.Tensor):
+        raise ConfigError(
+            f"The {part} must give one tensor [B, outputs], not a {type(outputs).__name__}: pass networks for policy "
+            "and values apart, as actor= and critic=."
+        )
+    return list(outputs.shape)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from optix_core.policies import Bernoulli, Categorical, DiagonalGaussian, Head, MultiCategorical
-from optix_torch import distributions
+from optix_core.policies import Bernoulli, Categorical, DiagonalGaussian, Head, MultiCategorical, SquashedGaussian
+from optix_torch import distributions, squashed
 
 LOG_STD = "log_std"
 """Name of the parameter that a Gaussian policy has besides its network's."""
@@ -28,6 +28,8 @@ def make_distribution(
     if isinstance(head, DiagonalGaussian):
         centre, scale = (torch.from_numpy(array).to(device) for array in head.affine)
         return distributions.DiagonalGaussian(extra[LOG_STD], centre, scale)
+    if isinstance(head, SquashedGaussian):
+        return squashed.SquashedGaussian(*(torch.from_numpy(array).to(device) for array in head.affine))
     if isinstance(head, MultiCategorical):
         return distributions.MultiCategorical(head.nvec, head.start)
     if isinstance(head, Bernoulli):

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
-from optix_core.agents.continuous import ContinuousAgent, finite_bounds
+from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
 from optix_core.errors import ConfigError
 from optix_core.policies import Keep
-from optix_core.policies.ranges import range_map
 from optix_core.seeding import derive_seed
 from optix_protocol import StateTree
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, with_learning_rate_of
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._ensembles import interleaved, make_ensemble
+from optix_torch._joined_optimizer import join_optimizers, temperature_of
 from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
 from optix_torch._live import LiveEnsemble, LiveRunner
 from optix_torch._modes import copy_of
@@ -46,33 +46,50 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         self,
         *,
         actor: nn.Module,
-        critic: nn.Module | Sequence[nn.Module],
-        action_space: Any,
+        critic: nn.Module | Sequence[nn.Module] | None = None,
+        action_space: Any = None,
         observation_space: Any = None,
         optimizer: torch.optim.Optimizer | None = None,
         hyperparams: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
+        actor_optimizer: torch.optim.Optimizer | None = None,
+        critic_optimizer: torch.optim.Optimizer | None = None,
+        alpha_optimizer: torch.optim.Optimizer | None = None,
+        critic1: nn.Module | None = None,
+        critic2: nn.Module | None = None,
+        action_dim: int | None = None,
     ) -> None:
+        knows_actions = action_space is not None
+        action_space = unit_box(action_dim) if action_space is None else action_space
+        critics, twins = _twins(pair_of_critics(critic, critic1, critic2), seed)
+        temperature = temperature_of(alpha_optimizer)
+        optimizer = join_optimizers(
+            optimizer,
+            {
+                "actor_optimizer": actor_optimizer,
+                "critic_optimizer": critic_optimizer,
+                "alpha_optimizer": alpha_optimizer,
+            },
+            {"actor_optimizer": [actor], "critic_optimizer": critics},
+        )
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         where, precision = resolve_device(device), settings["precision"]
-        bounds = finite_bounds(action_space)
-        critics, twins = _twins(critic, seed)
         encoder = encoder_for_module(actor, observation_space, *critics)
 
+        self.device = where
         self.actor = actor.to(where)
         self.critics = nn.ModuleList(critics).to(where)
-        extra = {name: nn.Parameter(value.to(where)) for name, value in self._extra_values(settings).items()}
+        extra = self._extra_parameters(settings, temperature)
         self._actor_parameters, self._critic_parameters = FlatParameters.pair(
             [*self.actor.parameters(), *extra.values()], interleaved(critics)
         )
-        self.device, self._ensembles = where, list[LiveEnsemble]()
+        self._ensembles = list[LiveEnsemble]()
         self._actor_net = self._live([self.actor], precision)
         self._critic_nets = self._live(critics, precision)
         self._target_critics = Target(critics, self._critic_parameters)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
-        self._centre, self._width = (as_tensor(array, where) for array in range_map(*bounds, action_space.dtype))
         self._statistics = torch.zeros(len(self._statistics_names), device=where)
         self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
         self._extra = extra
@@ -96,6 +113,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
             hyperparams=settings,
             kind=self._kind_of_weights,
             seed=seed,
+            knows_actions=knows_actions,
         )
         self._check_networks(observation_space)
 
@@ -165,6 +183,22 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         return dict(zip(self._statistics_names, self._statistics.tolist(), strict=True))
 
     # ---- construction -----------------------------------------------------------------------------------------------
+
+    def _set_range(self, action_space: Any) -> None:
+        super()._set_range(action_space)
+        self._centre, self._width = (as_tensor(array, self.device) for array in self._range_map)
+
+    def _extra_parameters(
+        self, settings: Mapping[str, Any], temperature: nn.Parameter | None
+    ) -> dict[str, nn.Parameter]:
+        """Return further learned tensors; the temperature may be one of the user's."""
+        extra = {name: nn.Parameter(value.to(self.device)) for name, value in self._extra_values(settings).items()}
+        if temperature is None:
+            return extra
+        if extra.keys() != {"log_alpha"}:
+            raise ConfigError(f"{type(self).__name__} has no temperature for alpha_optimizer to move.")
+        temperature.data = temperature.data.to(self.device)
+        return {"log_alpha": temperature}
 
     def _make_optimizers(
         self,

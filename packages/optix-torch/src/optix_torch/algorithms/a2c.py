@@ -19,6 +19,9 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head
+from optix_core.data import ObsNormalizer, RewardNormalizer
+from optix_core.errors import ConfigError, one_of
+from optix_core.policies import Head
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -26,10 +29,11 @@ from optix_torch._construction import (
     build_actor_and_critic,
     check_module,
     encoder_for_module,
-    num_outputs_of,
+    num_outputs_given,
     with_learning_rate_of,
 )
 from optix_torch._heads import make_distribution, parameters_of
+from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import TorchNetworks, one_optimizer
 from optix_torch._live import LiveRunner
 
@@ -105,12 +109,19 @@ class TorchAgent(ActorCriticAgent):
             action space reaches from -1 to 1.
         critic: module from observations to values ``[B, 1]``; None makes it REINFORCE.
         optimizer: over the parameters of both; None makes Adam. Its learning rate is the default ``learning_rate``.
+        actor_optimizer: one over the actor's parameters alone, in place of ``optimizer``. The rates of both keep their
+            ratio; the actor's is ``learning_rate``.
+        critic_optimizer: likewise over the critic's.
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.A2C`.
-        action_dim: number of actions; None takes the width of the actor's last linear layer.
+        action_dim: number of actions, or of numbers in one; None takes the width of the actor's outputs.
         seed: seed of exploration.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
-        action_space: a single environment's space; needed for all but Discrete actions from 0.
+        action_space: a single environment's space; None takes it from the pipeline where actions are discrete.
+        model: another name of ``actor``.
+        n_actions: another name of ``action_dim``.
+        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -122,23 +133,41 @@ class TorchAgent(ActorCriticAgent):
     def __init__(
         self,
         *,
-        actor: nn.Module,
+        actor: nn.Module | None = None,
         critic: nn.Module | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        actor_optimizer: torch.optim.Optimizer | None = None,
+        critic_optimizer: torch.optim.Optimizer | None = None,
         hyperparams: Mapping[str, Any] | None = None,
         action_dim: int | None = None,
         seed: int = 0,
         device: str = "cpu",
         observation_space: Any = None,
         action_space: Any = None,
+        model: nn.Module | None = None,
+        n_actions: int | None = None,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
-        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
-        num_outputs = action_dim or num_outputs_of(actor)
-        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
-        extra = parameters_of(head)
+        actor = one_of(None, actor=actor, model=model)
+        if actor is None:
+            raise ConfigError(f"{type(self).__name__} needs a network for its policy: pass actor= (or model=).")
         critics = [] if critic is None else [critic]
+        optimizer = join_optimizers(
+            optimizer,
+            {"actor_optimizer": actor_optimizer, "critic_optimizer": critic_optimizer},
+            {"actor_optimizer": [actor]} | ({"critic_optimizer": critics} if critics else {}),
+        )
+        settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         encoder = encoder_for_module(actor, observation_space, *critics)
-        check_module(actor, encoder, num_outputs, "actor")
+        num_outputs = num_outputs_given(actor, encoder)
+        head = make_head(
+            action_space,
+            num_outputs,
+            log_std_init=settings["log_std_init"],
+            action_dim=one_of(None, action_dim=action_dim, n_actions=n_actions),
+        )
+        extra = parameters_of(head)
         for module in critics:
             check_module(module, encoder, 1, "critic")
         self.actor, self.critic = actor, critic
@@ -150,6 +179,10 @@ class TorchAgent(ActorCriticAgent):
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}{'REINFORCE' if critic is None else 'A2C'}",
             seed=seed,
+            action_space=action_space,
+            num_outputs=num_outputs,
+            obs_normalizer=obs_normalizer,
+            reward_normalizer=reward_normalizer,
         )
         self._distribution = make_distribution(head, extra, self.device)
 
@@ -166,6 +199,10 @@ class TorchAgent(ActorCriticAgent):
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
         return build_actor_and_critic(blueprint)
+
+    def _use_head(self, head: Head) -> None:
+        super()._use_head(head)
+        self._distribution = make_distribution(head, self.networks.extra, self.device)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

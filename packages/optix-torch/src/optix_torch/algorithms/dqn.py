@@ -22,7 +22,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.q_learning import EpsilonGreedyAgent
 from optix_core.data import ReplayBuffer
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, one_of
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import (
@@ -90,8 +90,9 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
         observation_space: a single environment's space; needed if the network does not begin with a linear layer.
             With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
             numbers one-hot.
-        action_space: a single environment's space; needed for a Discrete that does not start at 0.
+        action_space: a single environment's space; None takes it from the pipeline.
         replay: a memory of your own; None makes one of ``capacity`` rows, prioritised where ``per_alpha`` is above 0.
+        n_actions: another name of ``action_dim``.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -111,9 +112,10 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
         observation_space: Any = None,
         action_space: Any = None,
         replay: ReplayBuffer | None = None,
+        n_actions: int | None = None,
     ) -> None:
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
-        num_actions = action_dim or num_outputs_of(q_network)
+        num_actions = one_of(0, action_dim=action_dim, n_actions=n_actions) or num_outputs_of(q_network)
         if action_space is not None and action_space.n != num_actions:
             raise ConfigError(f"The network has {num_actions} outputs, {action_space} needs another number.")
         self.device = place = resolve_device(device)

@@ -21,7 +21,9 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, adapted_learning_rate
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head
-from optix_core.data import minibatch_slices
+from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
+from optix_core.errors import one_of
+from optix_core.policies import Head
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -29,11 +31,12 @@ from optix_torch._construction import (
     build_actor_and_critic,
     check_module,
     encoder_for_module,
-    num_outputs_of,
+    num_outputs_given,
     with_learning_rate_of,
 )
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._heads import make_distribution, parameters_of
+from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import ActorCriticNetworks
 from optix_torch._modes import OldPolicy
 
@@ -143,14 +146,20 @@ class TorchPPOAgent(ActorCriticAgent):
         actor: module from observations ``[B, obs]`` to logits ``[B, A]``.
         critic: module from observations to values ``[B, 1]``.
         optimizer: over the parameters of both; None makes Adam. Its learning rate is the default ``learning_rate``.
+        actor_optimizer: one over the actor's parameters alone, in place of ``optimizer``. The rates of both keep their
+            ratio; the actor's is ``learning_rate``.
+        critic_optimizer: likewise over the critic's.
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.PPO`.
-        action_dim: number of actions; None takes the width of the actor's last linear layer.
+        action_dim: number of actions, or of numbers in one; None takes the width of the actor's outputs.
         seed: seed of exploration and shuffling.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
             With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
             numbers one-hot.
-        action_space: a single environment's space; needed for MultiDiscrete or a Discrete that does not start at 0.
+        action_space: a single environment's space; None takes it from the pipeline.
+        n_actions: another name of ``action_dim``.
+        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -166,19 +175,34 @@ class TorchPPOAgent(ActorCriticAgent):
         actor: nn.Module,
         critic: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
+        actor_optimizer: torch.optim.Optimizer | None = None,
+        critic_optimizer: torch.optim.Optimizer | None = None,
         hyperparams: Mapping[str, Any] | None = None,
         action_dim: int | None = None,
         seed: int = 0,
         device: str = "cpu",
         observation_space: Any = None,
         action_space: Any = None,
+        n_actions: int | None = None,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
+        optimizer = join_optimizers(
+            optimizer,
+            {"actor_optimizer": actor_optimizer, "critic_optimizer": critic_optimizer},
+            {"actor_optimizer": [actor], "critic_optimizer": [critic]},
+        )
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
-        num_outputs = action_dim or num_outputs_of(actor)
-        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], continuous=self._continuous)
-        extra = parameters_of(head)
         encoder = encoder_for_module(actor, observation_space, critic)
-        check_module(actor, encoder, num_outputs, "actor")
+        num_outputs = num_outputs_given(actor, encoder)
+        head = make_head(
+            action_space,
+            num_outputs,
+            log_std_init=settings["log_std_init"],
+            continuous=self._continuous,
+            action_dim=one_of(None, action_dim=action_dim, n_actions=n_actions),
+        )
+        extra = parameters_of(head)
         check_module(critic, encoder, 1, "critic")
         self.actor, self.critic = actor, critic
         self.device = resolve_device(device)
@@ -191,6 +215,10 @@ class TorchPPOAgent(ActorCriticAgent):
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}PPO",
             seed=seed,
+            action_space=action_space,
+            num_outputs=num_outputs,
+            obs_normalizer=obs_normalizer,
+            reward_normalizer=reward_normalizer,
         )
         self._distribution = make_distribution(head, extra, self.device)
         self._old_policy: OldPolicy | None = None
@@ -199,6 +227,10 @@ class TorchPPOAgent(ActorCriticAgent):
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
         return build_actor_and_critic(blueprint)
+
+    def _use_head(self, head: Head) -> None:
+        super()._use_head(head)
+        self._distribution = make_distribution(head, self.networks.extra, self.device)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -305,7 +337,10 @@ class TorchGaussianPPOAgent(TorchPPOAgent):
 
     The actor's outputs are means in units where the action space reaches from -1 to 1 (an unbounded dimension keeps its
     own units). Actions are drawn unclipped and learned from as drawn; the pipeline clips what the environment gets, and
-    so do evaluation policies. Arguments as in :class:`TorchPPOAgent`; without ``action_space`` nothing is scaled.
+    so do evaluation policies. An actor with ``2 * action_dim`` outputs gives ``[mean || log_std]`` instead: its spread
+    depends on the observation, and tanh keeps its actions within the range.
+
+    Arguments as in :class:`TorchPPOAgent`; without ``action_space`` nothing is scaled until a pipeline brings it.
     """
 
     _continuous = True

@@ -13,6 +13,7 @@ whose priorities are Kullback-Leibler divergences.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,13 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.data import ReplayBuffer
 from optix_core.environments.flattening import flat_space
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, one_of
 from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
-from optix_torch._construction import check_module, encoder_for_module, with_learning_rate_of
+from optix_torch._construction import check_module, encoder_for_module, num_outputs_of, with_learning_rate_of
 from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
 from optix_torch._live import LiveRunner
 from optix_torch._modes import copy_of
@@ -108,7 +109,7 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
     Args:
         q_network: module from observations ``[B, obs]`` to logits ``[B, A Z]``, action by action; the noise of its
             :class:`optix_torch.networks.NoisyLinear` layers is drawn by the agent.
-        action_space: a single environment's space.
+        action_space: a single environment's space; None takes it from the pipeline.
         optimizer: over its parameters; None makes Adam. Its learning rate is the default ``learning_rate``.
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.RAINBOW`.
         seed: seed of the noise and of the replay memory.
@@ -117,6 +118,8 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
             With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
             numbers one-hot.
         replay: a memory of your own; None makes one of ``capacity`` rows.
+        action_dim: number of actions; None takes it from the space or the network.
+        n_actions: another name of ``action_dim``.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
@@ -129,18 +132,24 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
         self,
         *,
         q_network: nn.Module,
-        action_space: Any,
+        action_space: Any = None,
         optimizer: torch.optim.Optimizer | None = None,
         hyperparams: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
         observation_space: Any = None,
         replay: ReplayBuffer | None = None,
+        action_dim: int | None = None,
+        n_actions: int | None = None,
     ) -> None:
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
         if settings["v_min"] >= settings["v_max"]:
             raise ConfigError(f"v_min must be below v_max, got {settings['v_min']:g} and {settings['v_max']:g}.")
-        self._num_actions = int(action_space.n)
+        self._knows_actions = action_space is not None
+        told = one_of(0, action_dim=action_dim, n_actions=n_actions)
+        self._num_actions = told or num_outputs_of(q_network) // settings["num_atoms"]
+        if action_space is not None:
+            self._num_actions = int(action_space.n)
         self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
         check_module(q_network, encoder, self._num_actions * settings["num_atoms"], "network")
@@ -169,13 +178,22 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
                 acting_module=self.q_network,
                 device=place,
             ),
-            head=EpsilonGreedy(epsilon=settings["epsilon_end"], start=int(action_space.start), support=support),
+            head=EpsilonGreedy(
+                epsilon=settings["epsilon_end"],
+                start=0 if action_space is None else int(action_space.start),
+                support=support,
+            ),
             encoder=encoder,
             replay=make_replay(encoder, observation_space, settings, seed=seed) if replay is None else replay,
             hyperparams=settings,
             kind="torch/Rainbow",
             seed=seed,
         )
+
+    def _take_action_space(self, action_space: Any) -> None:
+        if getattr(action_space, "n", None) != self._num_actions or action_space.shape != ():
+            raise ConfigError(f"The network is for {self._num_actions} actions, {action_space} needs another number.")
+        self._head = replace(self._head, start=int(action_space.start))
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from optix_core.agents.actor_critic import adapted_learning_rate
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
-from optix_core.data import minibatch_slices
+from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
 from optix_core.environments.flattening import flat_space
-from optix_core.policies import encoder_for
+from optix_core.errors import one_of
+from optix_core.policies import Head, encoder_for
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
@@ -134,11 +135,14 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         optimizer: over the parameters of all of them; None makes Adam. Its learning rate is the default
             ``learning_rate``.
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.RECURRENT_PPO`.
-        action_dim: number of actions; None takes the width of the actor's last linear layer.
+        action_dim: number of actions, or of numbers in one; None takes the width of the actor's outputs.
         seed: seed of exploration and shuffling.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         observation_space: a single environment's space; needed if encoder and cell do not begin with a dense layer.
-        action_space: a single environment's space; needed for all but Discrete actions from 0.
+        action_space: a single environment's space; None takes it from the pipeline where actions are discrete.
+        n_actions: another name of ``action_dim``.
+        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value, another kind of cell, or a space that it
@@ -162,10 +166,14 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         device: str = "cpu",
         observation_space: Any = None,
         action_space: Any = None,
+        n_actions: int | None = None,
+        obs_normalizer: ObsNormalizer | None = None,
+        reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
         settings = HyperparamStore(self.specs, with_learning_rate_of(optimizer, hyperparams))
-        num_outputs = action_dim or num_outputs_of(actor)
-        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"])
+        size = one_of(None, action_dim=action_dim, n_actions=n_actions)
+        num_outputs = num_outputs_of(actor, size)
+        head = make_head(action_space, num_outputs, log_std_init=settings["log_std_init"], action_dim=size)
         extra = parameters_of(head)
         self.encoder, self.cell, self.actor, self.critic = encoder, cell, actor, critic
         self.device = resolve_device(device)
@@ -184,6 +192,10 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
             hyperparams=settings,
             kind=f"torch/{type(head).__name__}RecurrentPPO",
             seed=seed,
+            action_space=action_space,
+            num_outputs=num_outputs,
+            obs_normalizer=obs_normalizer,
+            reward_normalizer=reward_normalizer,
         )
         self._distribution = make_distribution(head, extra, self.device)
         self._old_policy: OldPolicy | None = None
@@ -201,6 +213,10 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         )
         cell = build_cell(settings["cell"], output.in_features, size, generator=generator)
         return {"encoder": encoder[:-1], "cell": cell, "actor": actor, "critic": critic, "observation_space": space}
+
+    def _use_head(self, head: Head) -> None:
+        super()._use_head(head)
+        self._distribution = make_distribution(head, self.networks.extra, self.device)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

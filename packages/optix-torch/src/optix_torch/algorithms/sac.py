@@ -78,7 +78,8 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
         critic: module from observations and actions (in these units) to values ``[B, 1]``, or a pair of such modules.
             An ``nn.Sequential`` gets them side by side as ``[B, obs + D]``, any other module as two arguments. The twin
             of a single module is a copy with weights drawn anew.
-        action_space: a single environment's space: a Box with finite bounds.
+        action_space: a single environment's space: a Box with finite bounds; None takes it from the pipeline, and then
+            ``action_dim`` says how many numbers an action has.
         observation_space: a single environment's space; needed if the actor does not begin with a linear layer.
             With a Dict or Tuple, modules that are no chain of layers get its parts: ``dict[str, Tensor]``, float32,
             numbers one-hot.
@@ -87,6 +88,14 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
         hyperparams: values that differ from the defaults in :data:`optix_torch.hyperparams.SAC`.
         seed: seed of exploration, of the noise in updates and of the replay memory.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        actor_optimizer: one over the actor's parameters alone, in place of ``optimizer``. The rates of all keep their
+            ratio; the actor's is ``learning_rate``.
+        critic_optimizer: likewise over those of both critics.
+        alpha_optimizer: likewise over one number, the logarithm of the temperature, which becomes the agent's; None
+            moves it with the actor.
+        critic1: the first critic, together with ``critic2`` in place of ``critic``.
+        critic2: the second one.
+        action_dim: numbers in an action, where there is no ``action_space``.
 
     Raises:
         ConfigError: (a ``ValueError``) an unknown hyperparameter, a bad value or a space that it cannot act in.
