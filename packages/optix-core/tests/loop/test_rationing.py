@@ -107,3 +107,10 @@ def test_evaluation_alone_counts_what_it_cut(skill_agent):
     assert (played.num_cut, played.lengths.tolist(), played.returns.tolist()) == (3, [20] * 3, [20.0] * 3)
     ended = evaluate(skill_agent(), EnvSpec.of(lambda: Endless(20)), episodes=3, seed=0, max_episode_steps=20)
     assert ended.num_cut == 0
+
+
+def test_evaluation_alone_tells_of_wrappers_that_begin_afresh(skill_agent):
+    normalizing, plain = gym.wrappers.NormalizeObservation, gym.wrappers.RecordEpisodeStatistics
+    for wrapper, told in ((normalizing, ("NormalizeObservation",)), (plain, ())):
+        spec = EnvSpec.of(lambda wrapper=wrapper: wrapper(Endless(5)))
+        assert evaluate(skill_agent(), spec, episodes=3, seed=0).forgotten == told

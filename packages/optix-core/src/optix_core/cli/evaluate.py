@@ -50,7 +50,7 @@ def evaluate(
         limit = max_episode_steps or (directory.read_result() or {}).get("max_episode_steps")
     outcome = play(
         agent,
-        plan.env_spec,
+        plan.eval_spec,
         episodes=episodes,
         seed=derive_seed(seed, "eval"),
         max_envs=plan.loop.max_eval_envs or plan.n_envs,
@@ -65,16 +65,9 @@ def evaluate(
             "mean_episode_length": float(outcome.lengths.mean()),
         }
         about = {"env_id": plan.env_id, "run": shown_path(directory.path), "snapshot": snapshot_id, "seed": seed}
-        print_json(
-            {
-                **about,
-                **summary,
-                **spread,
-                "eval_env_steps": outcome.num_env_steps,
-                "reported": reported,
-                "cut_episodes": outcome.num_cut,
-            }
-        )
+        cost = {"eval_env_steps": outcome.num_env_steps, "cut_episodes": outcome.num_cut}
+        odd = {"forgotten": list(outcome.forgotten)}
+        print_json({**about, **summary, **spread, **cost, **odd, "reported": reported})
         return
     from rich.text import Text
 
@@ -92,6 +85,11 @@ def evaluate(
         lines["run reported"] = f"{number(reported['mean'])}  ({agreement})"
     if outcome.num_cut:
         lines["note"] = f"{outcome.num_cut} episodes had not ended after {outcome.lengths.max()} steps and were cut"
+    if outcome.forgotten:
+        lines["note "] = (
+            f"wrappers that remember something ({', '.join(outcome.forgotten)}) began afresh here, and not with what "
+            "they remembered in training"
+        )
     make_console().print(facts(lines))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -56,11 +56,14 @@ class Rollouts:
         lengths: ``[E]`` int64, environment steps of each episode.
         num_cut: how many of them were still running after the most steps that an episode may have. Their returns are
             those up to there.
+        forgotten: classes of wrappers that remembered something while these were played, and began afresh: what they
+            may have learned in training is not in these returns.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     num_cut: int = 0
+    forgotten: tuple[str, ...] = ()
 
     @property
     def episodes(self) -> int:
@@ -104,17 +107,22 @@ def evaluate(
     Raises:
         EnvError: the environment raised, or a return is NaN or infinite.
     """
+    from optix_core.pipelines.wrapper_memory import WrapperMemory, parts
+
     one_at_a_time = not (isinstance(agent, SupportsPolicy) or batched_act)
     num_envs = 1 if one_at_a_time else max(1, min(episodes, MAX_ROWS))
     vector_env = env_spec.make_eval_vector(num_envs, max_envs)
     try:
-        return rollout(
+        memories = [(part, WrapperMemory(part)) for part in parts(vector_env)]
+        played = rollout(
             policy_factory(agent, mode, batched_act=batched_act),
             vector_env,
             episodes=episodes,
             seed=seed,
             max_episode_steps=max_episode_steps,
         )
+        forgotten = {name for part, memory in memories for name in memory.changed(part)} if env_spec.repeatable else ()
+        return replace(played, forgotten=tuple(sorted(forgotten)))
     finally:
         if env_spec.repeatable:  # an object stays its owner's
             close_quietly(vector_env)

@@ -70,12 +70,17 @@ class WrapperMemory:
 
     def unfrozen(self, env: Any) -> list[str]:
         """Return the wrappers that remember other things than those of a fresh environment and go on doing so."""
-        pairs = zip(self._states, remembering(env), strict=True)
+        return [type(layer).__name__ for layer in self._differing(env) if not _switches(layer)]
+
+    def changed(self, env: Any) -> list[str]:
+        """Return the wrappers of an environment that :meth:`fits` that remember something else than this."""
+        return [type(layer).__name__ for layer in self._differing(env)]
+
+    def _differing(self, env: Any) -> list[Any]:
         return [
-            type(layer).__name__
-            for state, layer in pairs
-            if not any(hasattr(layer, switch) for switch in SWITCHES)
-            and not all(name in vars(layer) and same(value, vars(layer)[name]) for name, value in state.items())
+            layer
+            for state, layer in zip(self._states, remembering(env), strict=True)
+            if not all(name in vars(layer) and same(value, vars(layer)[name]) for name, value in state.items())
         ]
 
     def give(self, env: Any) -> None:
@@ -85,9 +90,8 @@ class WrapperMemory:
         for state, layer in zip(self._states, remembering(env), strict=True):
             for name, value in state.items():
                 vars(layer)[name] = _copied(value, dict(memo))
-            for switch in SWITCHES:
-                if isinstance(getattr(layer, switch, None), bool):
-                    setattr(layer, switch, False)
+            for switch in _switches(layer):
+                setattr(layer, switch, False)
 
     def put_back(self) -> None:
         """Let the environment that this was taken from remember what it did, in the very objects that held it."""
@@ -99,6 +103,10 @@ class WrapperMemory:
 def remembering(env: Any) -> list[Any]:
     """Return the wrappers, outermost first, that may remember something beyond an episode."""
     return [layer for layer in layers(env)[:-1] if _may_remember(layer)]
+
+
+def _switches(layer: Any) -> list[str]:
+    return [switch for switch in SWITCHES if isinstance(getattr(layer, switch, None), bool)]
 
 
 def _may_remember(layer: Any) -> bool:

@@ -346,6 +346,11 @@ class TrainPlan:
         """The environment."""
         return self.environment.spec(self.env_id)
 
+    @property
+    def eval_spec(self) -> EnvSpec:
+        """The environment that the return is confirmed in: the one of the validation, where there is one."""
+        return self.environment.spec(self.environment.val_env or self.env_id)
+
     def make_agent(self) -> BaseAgent:
         """Build the untrained agent."""
         return build_agent(
