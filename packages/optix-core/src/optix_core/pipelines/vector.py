@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from optix_core.data.goal_functions import InfoWindow
 from optix_core.environments import EnvSpec, make_vector
 from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers, time_limit
-from optix_core.environments.outcomes import ObservationCheck, require_rewards, rewards_of
+from optix_core.environments.outcomes import ObservationCheck, require_rewards
 from optix_core.errors import ConfigError, EnvError, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces
 from optix_core.pipelines.arguments import the_environment
+from optix_core.pipelines.buffers import RunningEpisodes, WindowBuffers
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
@@ -107,8 +107,7 @@ class VectorBatchPipeline:
         self._observation: Array | None = None
         self._memory: RecurrentState | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._running_return = np.zeros(self.num_envs)
-        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        self._running = RunningEpisodes(self.num_envs)
         self._num_env_steps = self._num_episodes = 0
         self._closed = False
         self._broken = False
@@ -161,83 +160,84 @@ class VectorBatchPipeline:
         """Step every environment ``window_size`` times and return what happened."""
         if self._closed:
             raise EnvError(_CLOSED)
-        T, N = self.window_size, self.num_envs
         observation = self._begin_anew() if self._observation is None else self._observation
-        actor = self._actor()
-        act, initial_state = actor.act, actor.state
-        observations = np.empty((T, *observation.shape), observation.dtype)
-        rewards = np.empty((T, N))
-        terminated = np.empty((T, N), dtype=bool)
-        truncated = np.empty((T, N), dtype=bool)
-        valid = np.ones((T, N), dtype=bool)
-        actions: Array | None = None
-        finals: list[Array] = []
-        ended = self._ended
-        infos = InfoWindow(T, N) if getattr(self.agent, "wants_infos", False) else None
-        for t in range(T):
-            observations[t] = observation  # the environments may write the next ones into the same array
-            try:
-                action = np.asarray(act(observations[t]))
-                if actions is None:
-                    check_actions(action, self._envs.single_action_space, N)
-                    actions = np.empty((T, *action.shape), action.dtype)
-                actions[t] = action
-                encoded = self._encode(action)
-            except Exception:
-                self._require_usable(observations[: t + 1].reshape(-1, *observations.shape[2:]))  # nobody acts on NaN
-                raise
+        actor, ended = self._actor(), self._ended
+        initial_state = actor.state
+        window = WindowBuffers(self.window_size, observation, keep_infos=getattr(self.agent, "wants_infos", False))
+        for t in range(self.window_size):
+            action = self._act(actor, window, t, observation)
             if self._resets_on_next_step:
-                np.logical_not(ended, out=valid[t])
-            try:
-                observation, reward, terminated[t], truncated[t], info = self._envs.step(encoded)
-            except BaseException as error:
-                self._broken = True
-                raise environment_failed(error, f"after {self._num_env_steps + t * N} steps") from error
-            rewards[t] = rewards_of(reward, N)
-            if infos is not None:
-                infos.take(t, info)
-            ended = terminated[t] | truncated[t]
+                np.logical_not(ended, out=window.valid[t])
+            observation, reward, info = self._step(action, window, t)
+            ended = window.write_outcome(t, reward, info)
             if ended.any():
-                if self._resets_on_next_step:
-                    observation = self._check.mended(observation, terminated[t], observations[t])
-                    finals.append(observation[ended])
-                else:
-                    last = np.stack(list(info["final_obs"][ended])).astype(observation.dtype, copy=False)
-                    finals.append(self._check.mended(last, terminated[t][ended], observations[t][ended]))
+                observation = self._end_episodes(window, t, observation, ended, info)
             if not actor.forgetful:
                 # After a reset row, too: what it shows still belongs to the episode before.
-                begins_anew = ended | ~valid[t]
+                begins_anew = ended | ~window.valid[t]
                 if begins_anew.any():
                     actor.forget(begins_anew)
-        assert actions is not None
         self._observation, self._ended, self._memory = observation, ended, actor.state
-        final_observations = np.concatenate(finals) if finals else observation[:0].copy()
-        require_rewards(rewards, num_env_steps=self._num_env_steps)
-        self._require_usable(observations.reshape(T * N, *observations.shape[2:]))
-        self._require_usable(final_observations, np.flatnonzero(terminated | truncated))
-        check_actions(actions[-1], self._envs.single_action_space, N)
-        returns, lengths = self._finish_episodes(rewards, valid, terminated | truncated)
-        window = EpisodeData(
-            observations=observations,
-            actions=actions,
-            rewards=rewards.astype(np.float32),
-            terminated=terminated,
-            truncated=truncated,
-            valid=valid,
-            last_observation=observation.copy(),
-            final_observations=final_observations,
+        return self._finish(window, initial_state)
+
+    def _act(self, actor: Actor, window: WindowBuffers, t: int, observation: Array) -> Array:
+        """Write what the environments show and what the agent does in it; return the environments' actions."""
+        window.observations[t] = observation  # the environments may write the next ones into the same array
+        try:
+            action = np.asarray(actor.act(window.observations[t]))
+            if t == 0:
+                check_actions(action, self._envs.single_action_space, self.num_envs)
+            window.write_action(t, action)
+            return self._encode(action)
+        except Exception:
+            seen = window.observations[: t + 1]
+            self._require_usable(seen.reshape(-1, *seen.shape[2:]))  # nobody acts on NaN
+            raise
+
+    def _step(self, action: Array, window: WindowBuffers, t: int) -> tuple[Array, Any, Mapping[str, Any]]:
+        """Step the environments and write how episodes ended; return observations, rewards and infos."""
+        try:
+            observation, reward, window.terminated[t], window.truncated[t], info = self._envs.step(action)
+        except BaseException as error:
+            self._broken = True
+            raise environment_failed(error, f"after {self._num_env_steps + t * self.num_envs} steps") from error
+        return observation, reward, info
+
+    def _end_episodes(
+        self, window: WindowBuffers, t: int, observation: Array, ended: Array, info: Mapping[str, Any]
+    ) -> Array:
+        """Write the last observations of the episodes that ended; return what the environments show now."""
+        if self._resets_on_next_step:
+            observation = self._check.mended(observation, window.terminated[t], window.observations[t])
+            window.write_finals(observation[ended])
+        else:
+            last = np.stack(list(info["final_obs"][ended])).astype(observation.dtype, copy=False)
+            window.write_finals(self._check.mended(last, window.terminated[t][ended], window.observations[t][ended]))
+        return observation
+
+    def _finish(self, window: WindowBuffers, initial_state: RecurrentState | None) -> EpisodeData:
+        """Check what no step looked at, and pack the window."""
+        assert self._observation is not None
+        require_rewards(window.rewards, num_env_steps=self._num_env_steps)
+        done, finals = window.done, window.final_observations()
+        self._require_usable(window.observations.reshape(-1, *window.observations.shape[2:]))
+        self._require_usable(finals, np.flatnonzero(done))
+        check_actions(window.actions[-1], self._envs.single_action_space, self.num_envs)
+        returns, lengths = self._running.take(window.rewards, window.valid, done)
+        packed = window.pack(
+            clip_rewards=self._clip_rewards,
+            last_observation=self._observation.copy(),
+            final_observations=finals,
             episode_returns=returns,
             episode_lengths=lengths,
             policy_version=self._versions[0],
             hyperparam_version=self._versions[1],
             initial_state=initial_state,
-            intrinsic_rewards=_clipping(rewards) if self._clip_rewards else None,
             episode_id=self._num_episodes + len(returns),
-            infos=None if infos is None else infos.columns,
         )
-        self._num_env_steps += window.num_env_steps
+        self._num_env_steps += packed.num_env_steps
         self._num_episodes += len(returns)
-        return window
+        return packed
 
     def pipeline_state(self) -> StateTree:
         """Return where the collection is: the environments' exact state where they allow it, and the counters."""
@@ -250,8 +250,8 @@ class VectorBatchPipeline:
             "observation": self._observation.copy() if self._observation is not None else None,
             "ended": self._ended.copy(),
             "memory": _copied(self._memory),
-            "running_return": self._running_return.copy(),
-            "running_length": self._running_length.copy(),
+            "running_return": self._running.returns.copy(),
+            "running_length": self._running.lengths.copy(),
             "num_env_steps": self._num_env_steps,
             "num_episodes": self._num_episodes,
         }
@@ -274,8 +274,8 @@ class VectorBatchPipeline:
             self._observation = observation
             self._ended = np.array(state["ended"])
             self._memory = _copied(state.get("memory"))
-            self._running_return = np.array(state["running_return"])
-            self._running_length = np.array(state["running_length"])
+            self._running.returns = np.array(state["running_return"])
+            self._running.lengths = np.array(state["running_length"])
             return None
         self._begin_anew()
         return "The environments cannot be brought back exactly, so they began new episodes."
@@ -386,8 +386,7 @@ class VectorBatchPipeline:
             observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, *stream))[0])
         self._observation, self._memory = observation, None
         self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._running_return = np.zeros(self.num_envs)
-        self._running_length = np.zeros(self.num_envs, dtype=np.int64)
+        self._running = RunningEpisodes(self.num_envs)
         return observation
 
     def _actor(self) -> Actor:
@@ -396,31 +395,6 @@ class VectorBatchPipeline:
             seed = derive_seed(self._seed, "policy", self._versions[0])
             self._policy = self.agent.make_policy(self._mode, num_envs=self.num_envs, seed=seed)
         return Actor(self.agent, self._policy, self.num_envs, self._memory)
-
-    def _finish_episodes(self, rewards: Array, valid: Array, done: Array) -> tuple[Array, Array]:
-        """Return the returns and lengths of the episodes that ended, in order of time, then environment."""
-        if not done.any():
-            counted = rewards if valid.all() else np.where(valid, rewards, 0.0)
-            self._running_return = self._running_return + counted.sum(axis=0)
-            self._running_length = self._running_length + valid.sum(axis=0)
-            return np.empty(0), np.empty(0, dtype=np.int64)
-        totals = np.cumsum(np.where(valid, rewards, 0.0), axis=0) + self._running_return
-        counts = np.cumsum(valid, axis=0) + self._running_length
-        times, envs = np.nonzero(done)
-        order = np.lexsort((times, envs))  # column by column, so that neighbours are successive ends of one environment
-        t, n = times[order], envs[order]
-        end_total, end_count = totals[t, n], counts[t, n]
-        first = np.ones(len(t), dtype=bool)
-        first[1:] = n[1:] != n[:-1]
-        returns, lengths = np.empty(len(t)), np.empty(len(t), dtype=np.int64)
-        returns[order] = end_total - np.where(first, 0.0, np.roll(end_total, 1))
-        lengths[order] = end_count - np.where(first, 0, np.roll(end_count, 1))
-        self._running_return, self._running_length = totals[-1].copy(), counts[-1].copy()
-        last = np.ones(len(t), dtype=bool)
-        last[:-1] = first[1:]
-        self._running_return[n[last]] -= end_total[last]
-        self._running_length[n[last]] -= end_count[last]
-        return returns, lengths
 
     def _require_usable(self, rows: Array, cells: Array | None = None) -> None:
         """Raise ``EnvError`` if no network can take some of the observations ``[B, *obs]``.
@@ -434,11 +408,6 @@ class VectorBatchPipeline:
             return f"environment {n}, near step {self._num_env_steps + t * self.num_envs}"
 
         self._check.require(rows, place)
-
-
-def _clipping(rewards: Array) -> Array:
-    """Return what turns rewards into rewards clipped to -1..1."""
-    return (np.clip(rewards, -1.0, 1.0) - rewards).astype(np.float32)
 
 
 def _copied(memory: Mapping[str, Array] | None) -> dict[str, Array] | None:
