@@ -151,6 +151,13 @@ def test_a_subclass_with_a_loss_of_its_own():
     assert np.array_equal(agent.make_policy("greedy", num_envs=9, seed=0).act(rows), np.full(9, 2))
 
 
+def test_networks_that_share_a_layer_are_refused_in_a_line():
+    actor, critic = NnxNet(2, 0), NnxNet(1, 1)
+    critic.first = actor.first
+    with pytest.raises(ValueError, match="Two networks share a layer"):
+        FlaxPPOAgent(actor=actor, critic=critic, observation_space=BOX, action_space=spaces.Discrete(2))
+
+
 @pytest.mark.parametrize("critic", [None, LinenNet(1)])
 def test_policy_gradient_follows_the_reward(critic):
     agent = FlaxAgent(

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.policies import policy_from_tree
 from optix_protocol import HyperparamSet
+from optix_protocol.conformance import Case, make_window
 from optix_tf import TFAgent, TFDQNAgent, TFEvaluator, TFGaussianPPOAgent, TFPPOAgent, TFSACAgent, TFTD3Agent
 from optix_tf._compilation import compiled
 from optix_tf.algorithms.a2c import _gradient_step
@@ -280,3 +281,19 @@ def test_ppo_learns_cartpole_a_little():
         agent.learn(data)
         returns += data.episode_returns.tolist()
     assert np.mean(returns[-20:]) > 3 * np.mean(returns[:20])
+
+
+def test_networks_that_share_a_layer_are_refused_and_frozen_layers_stay():
+    def net(outputs, first):
+        return keras.Sequential([first, keras.layers.Dense(outputs)])
+
+    space = {"observation_space": spaces.Box(-1, 1, (3,)), "action_space": spaces.Discrete(2)}
+    shared = keras.layers.Dense(4, activation="tanh")
+    with pytest.raises(ValueError, match="actor and critic share"):
+        TFPPOAgent(actor=net(2, shared), critic=net(1, shared), **space)
+
+    frozen = keras.layers.Dense(4, activation="tanh", trainable=False)
+    agent = TFPPOAgent(actor=net(2, frozen), critic=net(1, keras.layers.Dense(4)), **space)
+    before = frozen.kernel.numpy()
+    agent.learn(make_window(Case(**space)))
+    np.testing.assert_array_equal(frozen.kernel.numpy(), before)

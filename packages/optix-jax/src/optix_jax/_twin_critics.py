@@ -31,6 +31,7 @@ from optix_jax.networks import (
     encoder_for_module,
     is_channels_last,
     network_of,
+    refuse_shared,
 )
 
 
@@ -83,6 +84,7 @@ class TwinCriticAgent(ContinuousAgent, FlaxOffPolicyAgent):
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
 
         shape, rng = encoder.encoded_shape, np.random.default_rng([seed, 1])
+        refuse_shared(actor, *_twins(critic))
         actor_network, actor_params = network_of(actor, shape, rng)
         check_width(actor_network, actor_params, shape, width=self._num_outputs(num_actions), part="actor")
         twins = [network_of(module, shape, rng, action_dim=num_actions) for module in _twins(critic)]

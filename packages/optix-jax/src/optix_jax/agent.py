@@ -30,6 +30,7 @@ from optix_jax.networks import (
     check_width,
     encoder_for_module,
     network_of,
+    refuse_shared,
     width_of,
 )
 from optix_protocol import EpisodeData
@@ -93,6 +94,7 @@ class FlaxAgent(ActorCriticAgent):
         own = isinstance(actor, MLP | CNN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         rng = np.random.default_rng([seed, 1])
+        refuse_shared(actor, critic)
         actor_network, actor_params = network_of(actor, encoder.encoded_shape, rng)
         critic_network, critic_params = network_of(critic or NoCritic(), encoder.encoded_shape, rng)
         num_outputs = width_of(actor_network, actor_params, encoder.encoded_shape, part="actor")

@@ -237,6 +237,30 @@ def network_of(
     return Network(module=definition), nnx.to_pure_dict(params)  # type: ignore[arg-type]
 
 
+def refuse_shared(*modules: Any) -> None:
+    """Refuse modules that share a layer: their parameters are copied, and each would train a copy of its own.
+
+    Args:
+        modules: ``flax.nnx`` modules; those of ``flax.linen`` hold no parameters.
+
+    Raises:
+        ConfigError: two of them hold the same variable.
+    """
+    if all(module is None or isinstance(module, nn.Module) for module in modules):
+        return
+    from flax import nnx
+
+    held: set[int] = set()
+    for module in (module for module in modules if isinstance(module, nnx.Module)):
+        own = {id(node) for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Variable)}
+        if held & own:
+            raise ConfigError(
+                "Two networks share a layer, of which each would train a copy: give each network layers of its own, or "
+                "use optix-torch, whose networks may share."
+            )
+        held |= own
+
+
 def build_network(
     encoder: Encoder, num_outputs: int, *, hidden_sizes: tuple[int, ...], activation: str, **output: Any
 ) -> MLP | CNN:

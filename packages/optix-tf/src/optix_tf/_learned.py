@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optix_core.data import ReplayBatch
+from optix_core.errors import ConfigError
 from optix_core.policies import MLP
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, StateTree
@@ -119,6 +120,9 @@ class KerasNetworks:
         device: TensorFlow's name of the device.
         targets: names of the parts that have a slow copy.
 
+    Raises:
+        ConfigError: two parts share a variable.
+
     Attributes:
         acting: as given.
         memory: the variables of all that updates change, packed.
@@ -134,6 +138,7 @@ class KerasNetworks:
         targets: Sequence[str] = (),
     ) -> None:
         self.parts, self.groups, self.device = dict(parts), dict(groups), device
+        _refuse_shared(self.parts)
         self.targets = tuple(targets)
         self.learning_rate = 0.0
         self.dtype = np.dtype(self.parts[acting].variables[0].dtype.as_numpy_dtype)
@@ -286,6 +291,17 @@ class KerasNetworks:
             name: group.optimizer.variables if isinstance(group.optimizer, KerasOptimizer) else self.memory.slots[name]
             for name, group in self.groups.items()
         }
+
+
+def _refuse_shared(parts: Mapping[str, Part]) -> None:
+    owners: dict[int, str] = {}
+    for name, part in parts.items():
+        for variable in part.variables:
+            if owners.setdefault(id(variable), name) != name:
+                raise ConfigError(
+                    f"{owners[id(variable)]} and {name} share {variable.name}, which agents in TensorFlow cannot: "
+                    "give each network layers of its own, or use optix-torch, whose networks may share."
+                )
 
 
 def _forward(network: Network, params: list[Any], rows: Any) -> Any:
