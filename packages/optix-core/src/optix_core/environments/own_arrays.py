@@ -18,6 +18,10 @@ class Outcomes(gym.Wrapper[Any, Any, Any, Any]):
     would be left by the time it is read; where several environments share the array, of every one.
     """
 
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._shape = env.observation_space.shape  # asking through every wrapper costs as much as a small step
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
@@ -29,8 +33,7 @@ class Outcomes(gym.Wrapper[Any, Any, Any, Any]):
         return self._kept(observation), reward_of(reward), terminated, truncated, info
 
     def _kept(self, observation: Any) -> Any:
-        shape = self.env.observation_space.shape
-        if shape is not None and np.shape(observation) != shape:
+        if self._shape is not None and np.shape(observation) != self._shape:
             raise EnvError(
                 f"The environment returned an observation {list(np.shape(observation))}, and its observation_space "
                 f"is {in_one_line(self.env.observation_space)}: correct one of the two."
