@@ -1,7 +1,5 @@
 """What a Box of actions means: whole numbers of any width, missing bounds, no width, no axes."""
 
-import itertools
-
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -125,9 +123,9 @@ def test_files_keep_what_an_action_is():
 
 
 def test_bounds_that_are_missing_are_named_with_what_helps():
-    for low, high in itertools.product((-np.inf, 0.0), (np.inf,)):
-        with pytest.raises(ConfigError, match="use PPO, or give them bounds"):
-            finite_bounds(spaces.Box(low, high, (2,)))
+    for low in (-np.inf, 0.0):
+        with pytest.raises(ConfigError, match=r"need actions with finite bounds, .* use PPO, or give"):
+            finite_bounds(spaces.Box(low, np.inf, (2,)))
 
 
 # ---- choices and switches -------------------------------------------------------------------------------------------

@@ -155,8 +155,8 @@ def finite_bounds(action_space: Any) -> tuple[Array, Array]:
     low, high = bounds_of(action_space)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(
-            f"SAC and TD3 need actions with bounds, and {in_one_line(action_space)} lacks some: use PPO, or give them "
-            "bounds with gymnasium.wrappers.TransformAction(env, lambda action: action, Box(...))."
+            f"SAC and TD3 need actions with finite bounds, and {in_one_line(action_space)} lacks some: use PPO, or "
+            "give them bounds with gymnasium.wrappers.TransformAction(env, lambda action: action, Box(...))."
         )
     return low, high
 
