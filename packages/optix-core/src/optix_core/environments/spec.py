@@ -114,6 +114,8 @@ class EnvSpec:
         if self.factory is not None:
             return call_factory(self.factory, self.name)
         assert self.env_id is not None
+        if self.is_pool:
+            raise EnvError(f"{self.env_id} exists only side by side with others: leave --async-envs and wrappers out.")
         foreign.register(self.imports)
         return make_registered(self.env_id, self.kwargs)
 
@@ -159,6 +161,8 @@ class EnvSpec:
         """
         import gymnasium as gym
 
+        if self.is_pool:
+            return self._make_pool(num_envs, asynchronous)
         factories: list[EnvFactory] = [self.make] * num_envs
         if isinstance(self.factory, _Given):
             if asynchronous:
@@ -189,10 +193,31 @@ class EnvSpec:
             return self.make_vector(num_envs)
         return self.make_vector(min(num_envs, most) if self.repeatable else 1, at_least=1)
 
+    @property
+    def is_pool(self) -> bool:
+        """Whether the environments are EnvPool's."""
+        return self.env_id is not None and self.env_id.startswith("envpool:")
+
+    @property
+    def _is_changed(self) -> bool:
+        return bool(self.wrappers or self.reset_options) or self.frame_stack > 1
+
+    def _make_pool(self, num_envs: int, asynchronous: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+        from optix_core.environments.flattening import flat_vector
+        from optix_core.environments.pools import EnvPoolVector
+
+        if asynchronous or self._is_changed:
+            raise ConfigError(
+                f"{self.env_id} is stepped together with others: it takes no wrappers, reset options, stacked frames "
+                "or processes of its own. What EnvPool itself can do is an argument: --env-arg stack_num=4."
+            )
+        return flat_vector(EnvPoolVector(str(self.env_id), num_envs, self.kwargs))
+
     def native_vector(self, num_envs: int) -> bool:
         """Whether so many of these environments are the rows of one object (CartPole), not objects of their own."""
-        changed = self.wrappers or self.reset_options or self.frame_stack > 1
-        named = self.env_id is not None and not changed
+        if self.is_pool:
+            return True
+        named = self.env_id is not None and not self._is_changed
         return named and num_envs >= _NATIVE_FROM_ENVS and self._has_native_vector()
 
     def _has_native_vector(self) -> bool:
@@ -210,6 +235,12 @@ class EnvSpec:
     def _probe(self) -> tuple[Any, Any, int | None, float | None, bool]:
         if not self.repeatable:
             return _facts(self.make())
+        if self.is_pool:
+            pool: Any = self.make_vector(1)
+            inner = pool.unwrapped
+            facts = pool.single_observation_space, pool.single_action_space, inner.max_episode_steps
+            pool.close()
+            return *facts, inner.reward_threshold, False
         with inspected(self._make_plain, self.factory) as env:
             return _facts(self._presented(env))
 
@@ -378,6 +409,10 @@ def resolve_id(env_id: str) -> str:
     Raises:
         EnvError: nothing of that name is registered (with close matches), or its package is not installed.
     """
+    if env_id.startswith("envpool:"):
+        from optix_core.environments.pools import PREFIX, pool_name
+
+        return PREFIX + pool_name(env_id)
     if ":" in env_id:
         module, _, name = env_id.partition(":")
         foreign.load_module(module, of=f" of environment '{name}'")

@@ -338,7 +338,7 @@ class TrainPlan:
         """The modules that the environment comes from, which somebody who reads ``run.json`` must trust."""
         options = self.environment
         ids = (env_id.rpartition(":") for env_id in (self.env_id, options.val_env or ""))
-        modules = [module for module, colon, _ in ids if colon]
+        modules = [module for module, colon, _ in ids if colon and module != "envpool"]  # an extra of ours
         return tuple(dict.fromkeys([*modules, *named_modules(options.imports, options.wrappers)]))
 
     @cached_property
