@@ -93,7 +93,9 @@ class EnvPoolVector(gym.vector.VectorEnv[Any, Any, Any]):
         if seed is not None:
             close_quietly(self._pool)
             self._pool = self._make(int(np.ravel(np.array(seed, np.int64))[0]))
-        observations, _ = self._pool.reset()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_CAST)
+            observations, _ = self._pool.reset()
         return observations, {}
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
