@@ -14,8 +14,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 Timed = dict[str, float]
 """``steps`` and ``cpu_s``, among others, of one turn."""
 
@@ -25,13 +23,10 @@ class Side:
 
     Args:
         command: what to run.
-        python_path: folders that its imports look into first.
+        env: its environment variables; None takes those of this process.
     """
 
-    def __init__(self, command: Sequence[str], *, python_path: Sequence[Path] = ()) -> None:
-        env = dict(os.environ)
-        if python_path:
-            env["PYTHONPATH"] = os.pathsep.join(map(str, python_path))
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self._expect("ready")
 
@@ -75,20 +70,6 @@ def python_with(*requirements: str) -> str:
         subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, folder], check=True)
         subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *requirements], check=True)
     return str(python)
-
-
-def sources_of(commit: str) -> list[Path]:
-    """Unpack the packages of a commit of this repository, once, and return the folders to import them from."""
-    git = ["git", "-C", str(REPOSITORY)]
-    found = subprocess.run([*git, "rev-parse", "--verify", f"{commit}^{{commit}}"], capture_output=True, text=True)
-    if found.returncode:
-        raise SystemExit(f"there is no commit {commit} in {REPOSITORY}")
-    folder = Path(tempfile.gettempdir()) / f"optix-benchmark-{found.stdout.strip()}"
-    if not folder.exists():
-        folder.mkdir()
-        archive = subprocess.run([*git, "archive", found.stdout.strip(), "packages"], check=True, capture_output=True)
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-    return sorted((folder / "packages").glob("*/src"))
 
 
 def compare(sides: Mapping[str, Side], reference: str, arguments: Sequence[int]) -> None:

@@ -21,12 +21,15 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from _sides import Side, Timed, answer, compare, pin, python_with, sources_of
+from _beside import checkout, environment_of
+from _sides import Side, Timed, answer, compare, pin, python_with
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is imported
@@ -258,14 +261,16 @@ def measure_apart(
                 sides[name] = Side(command(sys.executable, backend, row))
         compare(sides, reference, [num_env_steps] * repeats)
         return
-    for backend in backends:
-        name = group.ours[0].name.replace("optix", backend)
-        print(f"{algorithm.upper()} on {group.env_id}, {name}, {repeats} turns of {num_env_steps:,} steps")
-        sides = {
-            commit: Side(command(sys.executable, backend, 0), python_path=sources_of(commit)),
-            "now": Side(command(sys.executable, backend, 0)),
-        }
-        compare(sides, reference, [num_env_steps] * repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        then = environment_of(checkout(commit, Path(folder)))
+        for backend in backends:
+            name = group.ours[0].name.replace("optix", backend)
+            print(f"{algorithm.upper()} on {group.env_id}, {name}, {repeats} turns of {num_env_steps:,} steps")
+            sides = {
+                commit: Side(command(sys.executable, backend, 0), env=then),
+                "now": Side(command(sys.executable, backend, 0)),
+            }
+            compare(sides, reference, [num_env_steps] * repeats)
 
 
 def work(algorithm: str, side: str, row: int) -> None:
