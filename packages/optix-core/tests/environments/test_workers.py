@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
 from optix_core import EnvError, VectorBatchPipeline
 from optix_core.environments.workers import WorkerVectorEnv
@@ -87,6 +88,27 @@ def test_closing_that_fails_is_told_and_ends_the_process(faulty, how, monkeypatc
     said = "could not be closed: OddError: 7 gripper jammed" if how == "raise" else "did not close within 1 s"
     with pytest.raises(EnvError, match=said):
         pipeline.close()
+    pipeline.close()
+    assert alive(started) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "said"),
+    [
+        ("step", "raise", "an error that cannot leave its process"),
+        ("step", "hang", "timed out after 4"),
+        pytest.param("step", "die", "A process that it needs has probably died", marks=pytest.mark.slow),
+    ],
+)
+def test_a_ready_asynchronous_vector_does_not_wait_for_ever(faulty, where, how, said, monkeypatch):
+    monkeypatch.setattr("optix_core.environments.workers.TIMEOUT_S", 4.0)
+    monkeypatch.setattr("optix_core.environments.workers._DEAD_S", 1.0)
+    envs = AsyncVectorEnv([partial(faulty, where, how)], context="spawn")
+    started = [process.pid for process in envs.processes]
+    pipeline = VectorBatchPipeline(envs, Constant(), window_size=6)
+    with pytest.raises(EnvError, match=said) as caught:
+        pipeline.collect()
+    assert "\n" not in str(caught.value)
     pipeline.close()
     assert alive(started) == []
 

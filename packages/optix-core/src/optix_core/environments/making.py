@@ -49,6 +49,8 @@ def environment_failed(error: BaseException, doing: str) -> OptixError:
         return error
     name, _, text = told(error).partition(": ")
     hint = _reset_hint(error, text) if "reset" in doing else ""
+    if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+        hint = ". A process that it needs has probably died: killed for lack of memory, or crashed."
     return EnvError(f"The environment raised {name} {doing}{': ' if text else ''}{text}{hint}")
 
 

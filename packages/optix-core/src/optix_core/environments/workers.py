@@ -12,10 +12,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import write_to_shared_memory
 
 from optix_core.environments.making import close_quietly, environment_failed
@@ -176,6 +178,42 @@ class WorkerVectorEnv(AsyncVectorEnv):
         for index, answer in enumerate(answers):
             if answer != (self.single_observation_space, self.single_action_space):
                 raise EnvError(f"Environment {index} has other spaces than the first: all must have the same.")
+
+
+def give_deadlines(envs: Any) -> None:
+    """Let the waits of a ready ``AsyncVectorEnv`` end; any other vector environment is left as it is.
+
+    Gymnasium waits for ever for a worker that hangs, and for the error of one that could not be pickled.
+    """
+    if type(envs) is not AsyncVectorEnv or isinstance(envs.error_queue, _PatientQueue):
+        return
+    ready: Any = envs
+    ready.reset_wait = partial(_wait, ready.reset_wait)
+    ready.step_wait = partial(_wait, ready.step_wait)
+    ready.error_queue = _PatientQueue(ready.error_queue)
+
+
+def _wait(waits: Callable[[float], Any], timeout: float | None = None) -> Any:
+    return waits(TIMEOUT_S if timeout is None else timeout)
+
+
+def terminate(envs: AsyncVectorEnv) -> None:
+    """End every process of environments of which one has failed, whatever they are waiting for."""
+    envs._state = AsyncState.DEFAULT
+    envs.close(terminate=True)
+
+
+class _PatientQueue:
+    """A queue of errors whose ``get`` has an end."""
+
+    def __init__(self, errors: Any) -> None:
+        self._errors = errors
+
+    def get(self) -> Any:
+        try:
+            return self._errors.get(timeout=_DEAD_S)
+        except queue.Empty:
+            raise EnvError("A worker of the environments failed with an error that cannot leave its process.") from None
 
 
 def serve(

@@ -368,11 +368,15 @@ class VectorBatchPipeline:
         """
         from gymnasium.vector import AsyncVectorEnv
 
+        from optix_core.environments.workers import terminate
+
         if not self._closed:
             self._closed, self._observation = True, None
-            # A process that has died never answers.
-            terminate = self._broken and isinstance(layers(self._envs)[-1], AsyncVectorEnv)
-            failed = close_quietly(self._envs, **({"terminate": True} if terminate else {}))
+            base = layers(self._envs)[-1]
+            if self._broken and isinstance(base, AsyncVectorEnv):  # a process that has died never answers
+                with blaming_environment("when its processes were ended"):
+                    terminate(base)
+            failed = close_quietly(self._envs)
             if failed is not None:
                 raise EnvError(failed)
 
@@ -426,6 +430,9 @@ def _open(
     if episodic_life and (async_envs or isinstance(env, gym.vector.VectorEnv)):
         raise ConfigError("episodic_life needs environments that the pipeline makes and steps itself.")
     if isinstance(env, gym.vector.VectorEnv):
+        from optix_core.environments.workers import give_deadlines
+
+        give_deadlines(layers(env)[-1])
         return None, flat_vector(env)
     wrapper = _record_lives if episodic_life else EpisodeRecorder
     if isinstance(env, Sequence) and not isinstance(env, str):
