@@ -17,6 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
+import numpy as np
 from _stopping_data import (
     FRESH_FILE,
     LearningCurve,
@@ -31,9 +32,12 @@ from _stopping_data import (
 from _stopping_rules import frontier_rules, table_rules
 from _stopping_simulation import rows
 
+from optix_core.convergence import ConvergenceMonitor
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "convergence.md"
 IMAGE = ROOT / "docs" / "images" / "stopping_frontier.png"
+CUTS = (0.06, 0.1, 0.15, 0.2, 0.3, 0.5)
 HEADER = "| rule | used | mean loss | loss > 10 % | premature | verdicts |\n|---|---|---|---|---|---|"
 
 
@@ -92,6 +96,34 @@ def fresh_report(curves: list[LearningCurve]) -> str:
             picked = [o for o in results[rule] if o.task == task]
             sections.append(line(task, summarise(picked)))
     return "\n".join(sections)
+
+
+def cut_report(curves: list[LearningCurve]) -> str:
+    """Judge curves that are cut short, as if the budget ended there: CONVERGED below 95 % of what the whole reaches?"""
+    rows = ["| task | cut curves | CONVERGED | below 95 % at the cut | below 95 % at the end |", "|---" * 5 + "|"]
+    counts: dict[str, list[int]] = {}
+    for curve in curves:
+        levels, span, row = (
+            np.maximum.accumulate(curve.smooth),
+            curve.score_range,
+            counts.setdefault(curve.task, [0] * 4),
+        )
+        for share in CUTS:
+            n = int(len(curve.scores) * share)
+            if n < ConvergenceMonitor().min_windows:
+                continue
+            consumed, verdict = table_rules()["ours, budget known"](curve.steps[:n], curve.scores[:n])
+            row[0] += 1
+            if verdict != "CONVERGED" or consumed is None:
+                continue
+            at_stop, at_cut = (levels[max(0, windows - curve.width)] for windows in (consumed, n))
+            row[1] += 1
+            row[2] += at_cut - at_stop > 0.05 * span
+            row[3] += levels[-1] - at_stop > 0.05 * span
+    counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    shares = ", ".join(f"{100 * share:g}" for share in CUTS)
+    rows += [f"| {task} | " + " | ".join(map(str, row)) + " |" for task, row in counts.items()]
+    return "\n".join([f"Cut to {shares} % of their length, at least 20 windows:", "", *rows])
 
 
 def atari_report(path: Path) -> str:
@@ -173,7 +205,8 @@ def main() -> None:
     curves = ppo_curves()
     sections = {"ppo": ppo_report(curves)}
     if FRESH_FILE.exists():
-        sections["fresh"] = fresh_report(ppo_curves(FRESH_FILE, min_windows=50))
+        fresh = ppo_curves(FRESH_FILE, min_windows=50)
+        sections["fresh"], sections["cut"] = fresh_report(fresh), cut_report(fresh)
     if options.frontier:
         sections["frontier"] = draw_frontier(curves, IMAGE)
     if options.simulate:
