@@ -31,7 +31,7 @@ ZOO: dict[str, Any] = {
     "window_size": 16,
 }
 
-# Name: environment, algorithm, budget, return at 95 % of the way from untrained to the best known, overrides, environments.
+# Name: environment, algorithm, budget, return at 95 % of what the task allows, overrides, environments side by side.
 CASES: dict[str, tuple[str, str, int, float, dict[str, Any], int | None]] = {
     "cartpole-dqn": ("CartPole-v1", "dqn", 30_000, 476.0, {}, None),
     "acrobot-ppo": ("Acrobot-v1", "ppo", 40_000, -96.0, {}, None),

@@ -53,7 +53,15 @@ def long_run_variance(scores, weights, count):
     return sum(terms) / len(terms)
 
 
-def falls_variance(scores, weights):
+def falls_variance(scores, weights, count=None):
+    if count is not None:
+        scores, weights = zip(
+            *(
+                (mean_of(s, w), sum(w))
+                for s, w in zip(batches_of(scores, count), batches_of(weights, count), strict=True)
+            ),
+            strict=True,
+        )
     terms = [
         2 * min(scores[i + 1] - scores[i], 0.0) ** 2 / (1 / weights[i] + 1 / weights[i + 1])
         for i in range(len(scores) - 1)
@@ -142,8 +150,9 @@ class Reference:
         if p["baseline"] is None:
             worst = max(
                 long_run_variance(head[:5], head_weights[:5], 5),
-                long_run_variance(head, head_weights, 5),
-                long_run_variance(self.scores, self.weights, n // 5),
+                falls_variance(head, head_weights),
+                falls_variance(head, head_weights, 5),
+                falls_variance(self.scores, self.weights, n // 5),
             )
             floor = math.hypot(noise, stats.t.ppf(1 - alpha, 4) * math.sqrt(worst / sum(head_weights[:5])))
         learned = sign = span > 0 and level - baseline > margin + floor

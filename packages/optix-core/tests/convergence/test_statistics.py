@@ -51,9 +51,12 @@ def test_long_run_variance_of_an_episode_does_not_depend_on_how_windows_are_cut(
 def test_falls_measure_noise_on_any_rise():
     noise = np.random.default_rng(1).standard_normal(20_000)
     assert variance_of_falls(noise) == pytest.approx(1, rel=0.05)
-    assert variance_of_falls(noise / 2, np.full(len(noise), 4)) == pytest.approx(1, rel=0.05)
+    assert variance_of_falls(noise / 2, None, np.full(len(noise), 4)) == pytest.approx(1, rel=0.05)
     assert variance_of_falls([0, 10, 20, 19]) == pytest.approx(1 / 3), "one fall of 1 in three differences"
-    assert variance_of_falls([5, 3], [1, 3]) == pytest.approx(2 * 4 / (1 + 1 / 3))
+    assert variance_of_falls([5, 3], None, [1, 3]) == pytest.approx(2 * 4 / (1 + 1 / 3))
+    # batches (4, 6), (1, 3), (7, 9): means 5, 2, 8, one fall of 3 in two differences; L = 2: 2 * 9 / 2
+    assert variance_of_falls([4, 6, 1, 3, 7, 9], 3) == pytest.approx(9)
+    assert variance_of_falls([9, 1], 5) == pytest.approx(64), "fewer values than batches"
     assert variance_of_falls([5.0]) == 0
     assert variance_of_falls([1, 2, 3]) == 0
 

@@ -274,14 +274,15 @@ def baseline_error(scores: Scores, alpha: float) -> float:
     """Error of the measured baseline at level ``alpha``: by the noisiest of its own windows, the head and the curve.
 
     The noise must not be taken from the first windows alone: five windows without a success do not vary, and are no
-    proof that there is nothing to vary.
+    proof that there is nothing to vary. Beyond them only falls count, because most curves rise there.
     """
     own, own_episodes = scores.head[:BASELINE_WINDOWS], scores.head_episodes[:BASELINE_WINDOWS]
     variance = max(
         long_run_variance(own, BASELINE_WINDOWS, own_episodes),
-        long_run_variance(scores.head, HEAD_BATCHES, scores.head_episodes),
-        # blocks as long as the baseline, from all of the curve: a quick rise within it weighs little there
-        long_run_variance(scores.values, max(2, len(scores) // BASELINE_WINDOWS), scores.episodes),
+        variance_of_falls(scores.head, None, scores.head_episodes),
+        variance_of_falls(scores.head, HEAD_BATCHES, scores.head_episodes),
+        # blocks as long as the baseline, from all of the curve
+        variance_of_falls(scores.values, max(2, len(scores) // BASELINE_WINDOWS), scores.episodes),
     )
     return student_t_quantile(1 - alpha, HEAD_BATCHES - 1) * math.sqrt(variance / own_episodes.sum())
 
@@ -294,7 +295,7 @@ def first_window_errors(scores: Scores, recent: float, alpha: float) -> tuple[fl
     """
     liberal = student_t_quantile(1 - alpha, NOISE_BATCHES - 2) * math.sqrt(recent)
     own, own_episodes = scores.head[:BASELINE_WINDOWS], scores.head_episodes[:BASELINE_WINDOWS]
-    falls = max(variance_of_falls(scores.head, scores.head_episodes), variance_of_falls(own, own_episodes))
+    falls = max(variance_of_falls(scores.head, None, scores.head_episodes), variance_of_falls(own, None, own_episodes))
     strict = max(FIRST_NOISE_FACTOR * liberal, student_t_quantile(1 - alpha, 1) * math.sqrt(falls))
     weight = math.sqrt(float(scores.head_episodes[0]))
     return liberal / weight, strict / weight

@@ -86,25 +86,28 @@ def long_run_variance(values: ArrayLike, num_batches: int = 20, weights: ArrayLi
     return float(np.mean(np.diff(batch_means(series, batches, w)) ** 2 / (share[1:] + share[:-1])))
 
 
-def variance_of_falls(values: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Estimate the variance of white noise on a series that may rise, however fast.
+def variance_of_falls(values: ArrayLike, num_batches: int | None = None, weights: ArrayLike | None = None) -> float:
+    """Estimate the variance of the noise on a series that may rise, however fast.
 
     The difference of two independent values of one distribution is symmetric, so the falls alone carry half of its
-    square: ``mean(min(d, 0)^2 * 2 / (1 / w_{i+1} + 1 / w_i))`` with differences d of neighbours. A rise adds nothing
-    to it, where it inflates the sample variance and, if it is quick, von Neumann's.
+    square: ``mean(min(d, 0)^2 * 2 / (1 / W_{i+1} + 1 / W_i))`` with differences d of neighbouring batch means of weight
+    W. A rise adds nothing to it, where it inflates the sample variance and, if it is quick, von Neumann's.
 
     Args:
         values: Series of shape ``[n]``.
+        num_batches: Batches, fewer where the series is shorter; None takes every value by itself.
         weights: Weight of each value, e.g. the episodes that it averages, shape ``[n]``, positive.
 
     Returns:
         Variance of one unit of weight, in squared score units; 0 for fewer than two values or a series without a fall.
     """
     series = np.asarray(values, dtype=np.float64)
-    if len(series) < 2:
+    batches = len(series) if num_batches is None else min(num_batches, len(series))
+    if batches < 2:
         return 0.0
-    share = 1.0 / (np.ones(len(series)) if weights is None else np.asarray(weights, dtype=np.float64))
-    falls = np.minimum(np.diff(series), 0.0)
+    w = np.ones(len(series)) if weights is None else np.asarray(weights, dtype=np.float64)
+    share = 1.0 / _in_batches(w, batches).sum(axis=1)
+    falls = np.minimum(np.diff(batch_means(series, batches, w)), 0.0)
     return float(np.mean(falls**2 * 2.0 / (share[1:] + share[:-1])))
 
 
