@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,24 +40,72 @@ class MissingExtraError(OptixError, ImportError):
     """An optional dependency that is not installed; the message names the command that installs it."""
 
 
-def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
+def whole_number(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
     """Return a number of things as an int; ``1e6`` is one.
 
     Args:
         name: of the setting.
         value: what was given.
         least: the smallest value allowed.
+        most: the largest value allowed.
 
     Raises:
-        ConfigError: it is no whole number, or too small.
+        ConfigError: it is no whole number, too small or too large.
     """
+    if isinstance(value, bool):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}.")
     try:
         number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
     except TypeError:
         raise ConfigError(f"{name} must be a whole number, got {value!r}.") from None
     if least is not None and number < least:
         raise ConfigError(f"{name} must be at least {least}, got {number}.")
+    if most is not None and number > most:
+        raise ConfigError(f"{name} must be at most {most:,}, got {number}.")
     return number
+
+
+def real_number(
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return a finite number as a float.
+
+    Args:
+        name: of the setting.
+        value: what was given.
+        least: the smallest value allowed.
+        most: the largest value allowed.
+        above: what the value must exceed.
+        below: what it must not reach.
+
+    Raises:
+        ConfigError: it is no finite number, or out of its range.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}.")
+    number = float(value)
+    if not (least <= number <= most and above < number < below):
+        limits = {"at least": least, "at most": most, "above": above, "below": below}
+        wanted = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
+        raise ConfigError(f"{name} must be {wanted}, got {value!r}.")
+    return number
+
+
+def true_or_false(name: str, value: Any) -> bool:
+    """Return a switch.
+
+    Raises:
+        ConfigError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}.")
+    return value
 
 
 def one_of(default: T, **given: T | None) -> T:

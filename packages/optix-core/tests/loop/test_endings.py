@@ -63,7 +63,7 @@ def test_an_evaluation_that_fails_leaves_the_result_and_the_best_policy(loop, sk
 @pytest.mark.parametrize("presses", [1, 2, 3])
 @pytest.mark.parametrize("moment", ["training", "keeping", "selection", "after"])
 def test_ctrl_c_at_any_moment_and_as_often_as_you_like_writes_the_result(loop, tmp_path, monkeypatch, presses, moment):
-    from optix_core.loop import ending, final, run
+    from optix_core.loop import final, keeping, saving
 
     def press(*_):
         for _ in range(presses):
@@ -79,11 +79,11 @@ def test_ctrl_c_at_any_moment_and_as_often_as_you_like_writes_the_result(loop, t
         monkeypatch.setattr(owner, name, wrapped)
 
     if moment == "keeping":
-        pressing(ending, "keep_last_policy")
+        pressing(keeping.PolicyKeeper, "keep_last")
     elif moment == "selection":
         pressing(final, "select")
     elif moment == "after":
-        pressing(run.Run, "settle_saves")
+        pressing(saving.StateSaver, "settle")
 
     class Presser(LoopCallback):
         def on_episode_end(self, episode_id, eval_metrics):

@@ -49,8 +49,8 @@ def loop(skill_env, skill_agent, tmp_path):
     def make(name, *, exact=True, **kwargs):
         agent = Exact() if exact else Inexact()
         pipeline = VectorBatchPipeline(lambda: skill_env(noise=0.2), agent, n_envs=10, window_size=3, seed=2)
-        kwargs.setdefault("max_env_steps", 30 * 120)
-        return RLOptimizer(agent, pipeline, checkpoint_dir=tmp_path / name, state_interval_s=0.0, **kwargs)
+        kwargs = {"max_env_steps": 30 * 120, "state_interval_s": 0.0, **kwargs}
+        return RLOptimizer(agent, pipeline, checkpoint_dir=tmp_path / name, **kwargs)
 
     return make
 
@@ -194,9 +194,7 @@ def test_the_same_policies_are_kept_whenever_states_were_saved(loop, tmp_path):
         with pytest.raises(Death):
             loop("torn", max_snapshots=3, callbacks=[DieAt(windows)], resume=attempt > 0).run()
     loop("torn", max_snapshots=3, resume=True).run()
-    rarely = loop("rarely", max_snapshots=3)
-    rarely.state_interval_s = 1e9
-    rarely.run()
+    loop("rarely", max_snapshots=3, state_interval_s=1e9).run()
     kept = []
     for name in ("whole", "torn", "rarely"):
         with RunDirectory.open(tmp_path / name) as run:

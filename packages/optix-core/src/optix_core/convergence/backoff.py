@@ -127,6 +127,11 @@ class BackoffScheduler:
         """Windows until the next evaluation is due."""
         return int(self._interval)
 
+    @property
+    def costs_evaluation(self) -> bool:
+        """True: every ``update`` is an evaluation, so that a validation waits ``interval`` windows."""
+        return True
+
     def update(self, score: float, env_steps: int, *, episodes: int = 1) -> Assessment:
         """Take in one evaluation.
 

@@ -110,6 +110,11 @@ class ConvergenceMonitor:
             return self.settings.min_windows - n
         return max(1, math.ceil((self._next_look - env_steps) * n / env_steps))
 
+    @property
+    def costs_evaluation(self) -> bool:
+        """False: every score is evidence, and a validation waits for nothing but its share of the steps."""
+        return False
+
     def update(self, score: float, env_steps: int, *, episodes: int = 1) -> Assessment:
         """Take in one window and say what the evidence is now.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
-from optix_core.errors import ConfigError, whole_number
+from optix_core.errors import real_number, whole_number
 
 LARGEST_SCORE = 1e150
 """Scores, margins and baselines beyond this are refused: their squares would leave double precision."""
@@ -74,24 +72,8 @@ class MonitorSettings:
         if self.baseline is not None:
             self._number("baseline", least=-LARGEST_SCORE, most=LARGEST_SCORE)
 
-    def _number(
-        self,
-        name: str,
-        *,
-        least: float = -math.inf,
-        most: float = math.inf,
-        above: float = -math.inf,
-        below: float = math.inf,
-    ) -> None:
-        given = getattr(self, name)
-        if not isinstance(given, Real) or isinstance(given, bool) or not math.isfinite(given):
-            raise ConfigError(f"{name} must be a finite number, got {given!r}.")
-        value = float(given)
-        if not (least <= value <= most and above < value < below):
-            limits = {"at least": least, "at most": most, "above": above, "below": below}
-            wanted = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if math.isfinite(limit))
-            raise ConfigError(f"{name} must be {wanted}, got {given!r}.")
-        self._set(name, value)
+    def _number(self, name: str, **limits: float) -> None:
+        self._set(name, real_number(name, vars(self)[name], **limits))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

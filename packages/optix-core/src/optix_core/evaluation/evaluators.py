@@ -25,6 +25,12 @@ class ReturnEvaluator(BaseEvaluator):
                 return EvalMetrics(primary_score=float(sharpe), metrics={"days": len(daily)})
     """
 
+    @property
+    def scores_returns(self) -> bool:
+        """Whether scores are mean returns of training; an evaluator that scores by another goal says no."""
+        kind = type(self)
+        return kind.score is ReturnEvaluator.score and kind.combine is ReturnEvaluator.combine
+
     def score(self, episode_data: EpisodeData, train_diagnostics: Mapping[str, float]) -> EvalMetrics | None:
         """Score a window by its finished episodes.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, real_number, whole_number
+from optix_core.loop.capabilities import JoinsUpdates
 
 EVALUATION_SHARE = 0.1
 """Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
@@ -34,17 +35,16 @@ class StopReason(StrEnum):
     """The environment, the agent or a callback raised."""
 
 
-def fit_updates(source: Any, env_steps: int, max_env_steps: int) -> None:
-    """Let a source that joins collections to windows (``updates_per_window``) join no more than the budget holds.
+def fit_updates(source: object, env_steps: int, max_env_steps: int) -> None:
+    """Let a source that joins collections to windows join no more than the budget holds.
 
     Args:
         source: a pipeline, or agents of many seeds; one that joins nothing is left alone.
         env_steps: of one collection.
         max_env_steps: budget of the run.
     """
-    updates = getattr(source, "updates_per_window", None)
-    if isinstance(updates, int):
-        source.updates_per_window = min(updates, max(1, max_env_steps // env_steps))
+    if isinstance(source, JoinsUpdates):
+        source.updates_per_window = min(source.updates_per_window, max(1, max_env_steps // env_steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,14 @@ class Budget:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_env_steps", "max_episodes", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
+        """Check every limit; whole numbers may come as floats or NumPy scalars and are stored as ints."""
+        for name, limit in (("max_env_steps", self.max_env_steps), ("max_episodes", self.max_episodes)):
+            if limit is not None:
+                object.__setattr__(self, name, whole_number(name, limit))
+        if self.max_seconds is not None and self.max_seconds != math.inf:
+            real_number("max_seconds", self.max_seconds)
+        for name, value in vars(self).items():
+            if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be positive or None, got {value}.")
 
     def exceeded(self, progress: Progress) -> StopReason | None:

@@ -1,10 +1,88 @@
-"""What the loop makes use of where an agent has it, beyond the capabilities of :mod:`optix_protocol`."""
+"""What the loop asks of the parts of a run, beyond the contracts and capabilities of :mod:`optix_protocol`.
+
+:class:`Scheduler` and :class:`Tuner` are whole contracts; :mod:`optix_core.loop.adapters` completes a part that was
+written for less. The others are capabilities, made use of where a part has them.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from optix_protocol import StateTree
+from optix_core.convergence import Assessment
+from optix_protocol import BaseAgent, BaseOptimizer, LoopState, StateTree
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """What judges the scores: :class:`ConvergenceMonitor`, :class:`BackoffScheduler`, or one of your own.
+
+    ``state``, ``interval`` and ``costs_evaluation`` may be left out: the state then follows from the verdict, every
+    window is looked at, and validation waits for nothing but its share of the steps.
+    """
+
+    def update(self, score: float, env_steps: int, *, episodes: int = 1) -> Assessment:
+        """Take in the score of a window that ended at ``env_steps``."""
+        ...
+
+    @property
+    def assessment(self) -> Assessment:
+        """The latest assessment."""
+        ...
+
+    @property
+    def state(self) -> LoopState:
+        """How closely the run is watched."""
+        ...
+
+    @property
+    def interval(self) -> int:
+        """Windows until the scheduler wants to look again, at least 1."""
+        ...
+
+    @property
+    def costs_evaluation(self) -> bool:
+        """Whether each look is an evaluation of its own: validation then waits ``interval`` windows."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state as JSON-able values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        ...
+
+
+@runtime_checkable
+class Tuner(BaseOptimizer, Protocol):
+    """What changes hyperparameters: a :class:`optix_protocol.BaseOptimizer` whose state is kept for an exact resume.
+
+    One without ``state_dict`` and ``load_state_dict`` begins anew when a run is resumed.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the exact state: mappings, lists, arrays, numbers, strings and None."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        ...
+
+
+@runtime_checkable
+class JudgesReturns(Protocol):
+    """An evaluator that knows whether its scores are returns of training episodes, and nothing of the user's own."""
+
+    @property
+    def scores_returns(self) -> bool:
+        """Whether they are: greedy episodes can then be compared with them."""
+        ...
 
 
 @runtime_checkable
@@ -27,4 +105,121 @@ class SupportsLearnedState(Protocol):
 
     def restore_learned_state(self, state: StateTree) -> None:
         """Be again as when :meth:`learned_state` returned this; nothing was learned in between."""
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """An agent that says how its algorithm is called."""
+
+    algorithm: str
+
+
+@runtime_checkable
+class FixedWindows(Protocol):
+    """A pipeline whose windows are ``window_size`` rows of ``num_envs`` environments."""
+
+    num_envs: int
+    window_size: int
+
+
+@runtime_checkable
+class JoinsUpdates(Protocol):
+    """A source whose windows join several collections, with an update of the policy between two."""
+
+    updates_per_window: int
+
+
+@runtime_checkable
+class TakesAgent(Protocol):
+    """A pipeline that may be made without the agent that acts in it."""
+
+    def take_agent(self, agent: BaseAgent) -> None:
+        """Act with this agent where there is none yet."""
+        ...
+
+
+@runtime_checkable
+class HasEnvSpec(Protocol):
+    """A pipeline that knows how its environments are made, or None."""
+
+    env_spec: Any
+
+
+@runtime_checkable
+class HasSpaces(Protocol):
+    """A pipeline that says what a single environment shows and takes."""
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """Of one environment."""
+        ...
+
+    @property
+    def action_space(self) -> gym.Space[Any]:
+        """Of one environment."""
+        ...
+
+
+@runtime_checkable
+class HasEnvironments(Protocol):
+    """A pipeline whose environments are objects of this process."""
+
+    def environments(self) -> list[Any]:
+        """Return them, without wrappers."""
+        ...
+
+
+@runtime_checkable
+class MakesEvalEnvs(Protocol):
+    """A pipeline that makes environments of its kind for evaluation."""
+
+    def make_eval_env(self, num_envs: int) -> VectorEnv | None:
+        """Return up to so many, or None where there is only the one that trains."""
+        ...
+
+
+@runtime_checkable
+class LendsEnvs(Protocol):
+    """A pipeline that lends its environments for evaluation."""
+
+    def lend(self) -> AbstractContextManager[VectorEnv]:
+        """Lend them for as long as a ``with`` block; afterwards they begin new episodes."""
+        ...
+
+
+@runtime_checkable
+class HasTimeLimit(Protocol):
+    """A pipeline that knows after how many steps its environments end an episode."""
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The limit, or None."""
+        ...
+
+
+@runtime_checkable
+class RemembersForWrappers(Protocol):
+    """A pipeline whose wrappers remember something that evaluation has to play with."""
+
+    def as_in_training(self, envs: VectorEnv) -> tuple[VectorEnv, list[str]]:
+        """Return environments that play with it, and what could not be taken over, in sentences."""
+        ...
+
+
+@runtime_checkable
+class TakesOverMemory(Protocol):
+    """A pipeline that can take over what the wrappers of another one remember."""
+
+    def take_over_memory(self, source: RemembersForWrappers) -> None:
+        """Take it over."""
+        ...
+
+
+@runtime_checkable
+class BeginsEpisodes(Protocol):
+    """A pipeline that can drop the episodes in hand."""
+
+    def begin_episodes(self) -> None:
+        """Let the next window begin with new episodes in every environment."""
         ...

@@ -6,10 +6,13 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-from optix_core.convergence import Assessment, BackoffScheduler, DegradationTest, Screen
+from optix_core.convergence import Assessment, DegradationTest, Screen
+from optix_core.loop.adapters import complete_scheduler
 from optix_core.loop.budget import Budget, Progress, StopReason
+from optix_core.loop.capabilities import JudgesReturns, Scheduler
+from optix_core.loop.counters import decode
 from optix_core.loop.decision import Evidence
 from optix_core.loop.diagnostics import DiagnosticsWatch, Symptom
 from optix_core.loop.scoring import ScoreHistory, ScoreJoiner, ScorePoint, ScoreSmoother, time_slices
@@ -22,25 +25,31 @@ MAX_ROLLBACKS = 10
 """A run that needs more than this is not going to get well by itself."""
 
 
-class Scheduler(Protocol):
-    """What judges the scores: :class:`ConvergenceMonitor` or :class:`BackoffScheduler`."""
+SCORE_WINDOW_ENV_STEPS = 2048
+"""Windows whose scores are returns are cut into pieces of about so many transitions for the scheduler."""
 
-    def update(self, score: float, env_steps: int, *, episodes: int = 1) -> Assessment:
-        """Take in the score of a window that ended at ``env_steps``."""
-        ...
 
-    @property
-    def assessment(self) -> Assessment:
-        """The latest assessment."""
-        ...
+@dataclass(kw_only=True)
+class ControllerCounters:
+    """What the controller counts, beside its scores.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the exact state as JSON-able values."""
-        ...
+    Attributes:
+        best_level: highest score of a kept policy.
+        rollbacks: returns to the best policy.
+        rollbacks_without_gain: the same since the latest new best.
+        learned_why: what showed that the greedy policy has learned what its scores hide, or "".
+        learned_until: environment steps until which that is believed.
+        next_snapshot: environment steps from which a policy may be kept again.
+        pool_floor: lowest score that the full pool of kept policies still takes.
+    """
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        ...
+    best_level: float = -math.inf
+    rollbacks: int = 0
+    rollbacks_without_gain: int = 0
+    learned_why: str = ""
+    learned_until: int = 0
+    next_snapshot: int = 0
+    pool_floor: float = -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,6 @@ class Observation:
 
     Attributes:
         metrics: its score, or None if no episode ended in it.
-        assessment: the scheduler's view after it.
         screen: the first stage of the degradation test, or None if it was not made.
         level: smoothed score.
         looked: the scheduler tested the evidence at this window.
@@ -57,7 +65,6 @@ class Observation:
     """
 
     metrics: EvalMetrics | None
-    assessment: Assessment
     screen: Screen | None
     level: float
     looked: bool
@@ -81,34 +88,31 @@ class LoopController:
     scheduler: Scheduler
     evaluator: BaseEvaluator
     budget: Budget
-    score_window_env_steps: int | None = 2048
+    score_window_env_steps: int | None = SCORE_WINDOW_ENV_STEPS
     joiner: ScoreJoiner = field(default_factory=ScoreJoiner)
     degradation: DegradationTest | None = None
     diagnostics: DiagnosticsWatch = field(default_factory=DiagnosticsWatch)
     progress: Progress = field(default_factory=Progress)
     history: ScoreHistory = field(default_factory=ScoreHistory)
-    best_level: float = -math.inf
-    rollbacks: int = 0
-    rollbacks_without_gain: int = 0
+    counters: ControllerCounters = field(default_factory=ControllerCounters)
     _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
     _warm_up: ScoreJoiner = field(default_factory=lambda: ScoreJoiner(sys.maxsize))
-    _learned_why: str = ""
-    _learned_until: int = 0
-    _next_snapshot: int = 0
-    _pool_floor: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self._judge = complete_scheduler(self.scheduler)
 
     @property
     def assessment(self) -> Assessment:
         """The scheduler's latest view, corrected where the policy is known to have learned what its scores hide."""
         found = self.scheduler.assessment
-        if not self._knows_better:
+        if not self._has_learned_greedily:
             return found
         return replace(
             found,
             verdict=Verdict.UNDECIDED,
             should_stop=False,
             reason="learned-greedily",
-            explanation=self._learned_why,
+            explanation=self.counters.learned_why,
         )
 
     @property
@@ -128,9 +132,9 @@ class LoopController:
         )
 
     @property
-    def _knows_better(self) -> bool:
+    def _has_learned_greedily(self) -> bool:
         no_signal = self.scheduler.assessment.verdict is Verdict.NO_SIGNAL
-        return no_signal and self.progress.num_env_steps < self._learned_until
+        return no_signal and self.progress.num_env_steps < self.counters.learned_until
 
     @property
     def level(self) -> float:
@@ -140,24 +144,24 @@ class LoopController:
     @property
     def state(self) -> LoopState:
         """How closely the run is watched."""
-        if self._knows_better:
+        if self._has_learned_greedily:
             return LoopState.ACTIVE
-        own = getattr(self.scheduler, "state", None)
-        if isinstance(own, LoopState):
-            return own
-        if self.assessment.should_stop:
-            return LoopState.DORMANT
-        return LoopState.COOLING if self.assessment.verdict is Verdict.CONVERGED else LoopState.ACTIVE
+        return self._judge.state
 
     @property
     def interval(self) -> int:
         """Windows until the scheduler wants to look again."""
-        return int(getattr(self.scheduler, "interval", 1))
+        return self._judge.interval
 
     @property
     def evaluation_interval(self) -> int:
         """Windows between evaluations that cost something: every score is evidence, unless the scheduler backs off."""
-        return self.interval if isinstance(self.scheduler, BackoffScheduler) else 1
+        return self._judge.interval if self._judge.costs_evaluation else 1
+
+    @property
+    def scores_returns(self) -> bool:
+        """Whether the evaluator's scores are returns, and nothing of the user's own."""
+        return scores_returns(self.evaluator)
 
     def observe(
         self,
@@ -233,9 +237,7 @@ class LoopController:
             if is_evidence and end > self.assessment.env_steps:
                 scores.append((end, score, episodes))
                 looked |= self.scheduler.update(score, end, episodes=episodes).looked
-        return Observation(
-            metrics=metrics, assessment=self.assessment, screen=screen, level=self.level, looked=looked, scores=scores
-        )
+        return Observation(metrics=metrics, screen=screen, level=self.level, looked=looked, scores=scores)
 
     def evidence(
         self,
@@ -262,8 +264,8 @@ class LoopController:
             degradation=degradation,
             can_roll_back=(
                 has_snapshot
-                and self.rollbacks < MAX_ROLLBACKS
-                and self.rollbacks_without_gain < MAX_ROLLBACKS_WITHOUT_GAIN
+                and self.counters.rollbacks < MAX_ROLLBACKS
+                and self.counters.rollbacks_without_gain < MAX_ROLLBACKS_WITHOUT_GAIN
             ),
             stop_request=stop_request,
         )
@@ -274,9 +276,9 @@ class LoopController:
         ends = assessment.should_stop or self.budget.exceeded(self.progress) is not None
         return ends and assessment.verdict is Verdict.NO_SIGNAL
 
-    def learned_greedily(self, why: str) -> None:
+    def note_greedy_learning(self, why: str) -> None:
         """Note that the greedy policy has learned; believed until the run is twice as long."""
-        self._learned_why, self._learned_until = why, 2 * self.progress.num_env_steps
+        self.counters.learned_why, self.counters.learned_until = why, 2 * self.progress.num_env_steps
 
     def snapshot_due(self) -> bool:
         """Whether the policy that collected the latest window may be among the best, and enough steps have passed.
@@ -286,25 +288,25 @@ class LoopController:
         """
         return (
             math.isfinite(self.level)
-            and self.progress.num_env_steps >= self._next_snapshot
-            and self.level >= self._pool_floor
+            and self.progress.num_env_steps >= self.counters.next_snapshot
+            and self.level >= self.counters.pool_floor
         )
 
     def snapshot_taken(self, score: float, *, pool_floor: float) -> bool:
         """Note a kept policy and the lowest score that the full pool still takes; return whether it is a new best."""
         steps = self.progress.num_env_steps
-        self._next_snapshot = steps + math.ceil(0.02 * max(self.budget.max_env_steps or 0, steps))
-        self._pool_floor = pool_floor
-        improved = score > self.best_level
+        self.counters.next_snapshot = steps + math.ceil(0.02 * max(self.budget.max_env_steps or 0, steps))
+        self.counters.pool_floor = pool_floor
+        improved = score > self.counters.best_level
         if improved:
-            self.best_level = score
-            self.rollbacks_without_gain = 0
+            self.counters.best_level = score
+            self.counters.rollbacks_without_gain = 0
         return improved
 
     def rolled_back(self) -> None:
         """Note a return to the best policy."""
-        self.rollbacks += 1
-        self.rollbacks_without_gain += 1
+        self.counters.rollbacks += 1
+        self.counters.rollbacks_without_gain += 1
 
     def symptoms(self, diagnostics: Mapping[str, float]) -> list[Symptom]:
         """Return what the diagnostics of the latest ``learn`` say about its health."""
@@ -312,7 +314,7 @@ class LoopController:
 
     def line(self, seen: Observation) -> str:
         """Return one line of verbose output."""
-        found = seen.assessment
+        found = self.assessment
         score = seen.metrics.primary_score if seen.metrics else math.nan
         bound = f"gain <= {found.upper_gain:.4g}" if math.isfinite(found.upper_gain) else "gain unknown"
         return (
@@ -336,13 +338,7 @@ class LoopController:
             "smoother": self._smoother.state_dict(),
             "joiner": self.joiner.state_dict(),
             "warm_up": self._warm_up.state_dict(),
-            "best_level": self.best_level,
-            "rollbacks": self.rollbacks,
-            "rollbacks_without_gain": self.rollbacks_without_gain,
-            "learned_why": self._learned_why,
-            "learned_until": self._learned_until,
-            "next_snapshot": self._next_snapshot,
-            "pool_floor": self._pool_floor,
+            **asdict(self.counters),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -351,20 +347,20 @@ class LoopController:
         if self.degradation is not None and state["degradation"] is not None:
             self.degradation.load_state_dict(state["degradation"])
         self.diagnostics.load_state_dict(state["diagnostics"])
-        self.progress = Progress(**state["progress"])
+        self.progress = decode(Progress, state["progress"])
         self.history.load_state_dict(state["history"])
         self._smoother.load_state_dict(state["smoother"])
         self.joiner.load_state_dict(state["joiner"])
         if "warm_up" in state:  # absent in states of release 0.1
             self._warm_up.load_state_dict(state["warm_up"])
-        self.best_level = float(state["best_level"])
-        self.rollbacks = int(state["rollbacks"])
-        self.rollbacks_without_gain = int(state["rollbacks_without_gain"])
-        self._learned_why = str(state.get("learned_why", ""))  # absent in states of release 0.1
-        self._learned_until = int(state.get("learned_until", 0))
-        self._next_snapshot = int(state["next_snapshot"])
-        self._pool_floor = float(state["pool_floor"])
+        parts = {"scheduler", "degradation", "diagnostics", "progress", "history", "smoother", "joiner", "warm_up"}
+        self.counters = decode(ControllerCounters, {k: v for k, v in state.items() if k not in parts})
 
     def _score(self, window: EpisodeData, diagnostics: Mapping[str, float]) -> EvalMetrics | None:
         metrics = self.evaluator.score(window, diagnostics)
         return None if metrics is None else replace(metrics, episode_id=self.progress.num_episodes)
+
+
+def scores_returns(evaluator: BaseEvaluator) -> bool:
+    """Whether an evaluator says that its scores are returns; one that says nothing has a goal of its own."""
+    return isinstance(evaluator, JudgesReturns) and evaluator.scores_returns

@@ -58,7 +58,7 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values; the clock is left out, because no decision depends on its reading."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "progress"}
+        values = {name: value for name, value in vars(self).items() if name != "progress"}
         progress = asdict(self.progress)
         del progress["elapsed_s"]
         return {**progress, **values}

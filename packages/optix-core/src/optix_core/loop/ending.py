@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from optix_core.errors import EnvError
 from optix_core.journal import events
 from optix_core.loop.budget import StopReason
 from optix_core.loop.final import FinalPolicy, choose_final_policy
-from optix_core.loop.greedy_gap import greedy_gap
+from optix_core.loop.greedy_gap import gap_sentence, greedy_gap
 from optix_core.loop.rationing import FinalBudget
+from optix_core.loop.result import RunResult, gain_bound, installed_versions
 from optix_core.loop.run import Run
 from optix_core.storage.documents import plain
 
 
 def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception | None]:
-    """Select and confirm the final policy and load it into the agent; also return what failed in doing so."""
+    """Select and confirm the final policy and load it into the agent; also return what failed in doing so.
+
+    To be called with interrupts ignored: the selection alone may be interrupted.
+    """
     if reason is not StopReason.DIVERGED and run.progress.num_windows:
-        keep_last_policy(run)
-    run.note_missing_ends()
+        run.keeper.keep_last()
+    run.recorder.note_missing_ends()
     choose = partial(
         choose_final_policy,
         run.registry,
@@ -28,26 +34,23 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
         history=run.controller.history,
         train_env_steps=run.progress.num_env_steps,
         seed=run.seed,
-        confirm_episodes=run.confirm_episodes,
+        confirm_episodes=run.settings.confirm_episodes,
         spent_env_steps=run.validation.num_env_steps,
         by_score=_has_scores_of_its_own(run),
         in_a_hurry=reason is StopReason.INTERRUPTED,
     )
     failure: Exception | None = None
     try:
-        run.interrupt.mode = "impatient"
-        final = choose(can_play=reason is not StopReason.ERROR)
-        run.interrupt.mode = "deaf"
+        with run.interrupt.impatient():
+            final = choose(can_play=reason is not StopReason.ERROR)
     except KeyboardInterrupt:
-        run.interrupt.mode = "deaf"
         final = choose(can_play=False)
     except Exception as error:
         # The evaluation failed: the best policy by training scores is still there, unconfirmed.
-        run.interrupt.mode = "deaf"
         final, failure = choose(can_play=False), error
         run.journal.append(events.Error(message=f"The final evaluation failed: {error}"))
     if final is not None:
-        run.best = final.snapshot
+        run.keeper.best = final.snapshot
         run.journal.append(
             events.Selection(rounds=plain(final.rounds), chosen=final.snapshot.snapshot_id, reason=final.reason)
         )
@@ -67,7 +70,7 @@ def _with_greedy_gap(run: Run, final: FinalPolicy) -> FinalPolicy:
     try:
         budget = FinalBudget(
             train_env_steps=run.progress.num_env_steps,
-            confirm_episodes=run.confirm_episodes,
+            confirm_episodes=run.settings.confirm_episodes,
             expected_length=run.arena.expected_length(),
         )
         gap = greedy_gap(
@@ -89,13 +92,67 @@ def _with_greedy_gap(run: Run, final: FinalPolicy) -> FinalPolicy:
 
 def _has_scores_of_its_own(run: Run) -> bool:
     """Whether the kept scores are the user's own goal or come from validation, and not training returns."""
-    return run.checkpoint_score_fn is not None or not run.judges_training_returns
+    return run.keeper.score_fn is not None or not run.judges_training_returns
 
 
-def keep_last_policy(run: Run) -> None:
-    """The newest policy is a candidate too, even if no window has scored it yet."""
-    if not math.isfinite(run.controller.level) and run.registry.list():
-        return
-    versions = {snapshot.policy_version for snapshot in run.registry.list()}
-    if run.policy_version not in versions:
-        run.keep_policy()
+def summarise_run(
+    run: Run,
+    described: Mapping[str, Any],
+    final: FinalPolicy | None,
+    *,
+    reason: StopReason,
+    why: str,
+    trained_s: float,
+    failure: Exception | None,
+    notes: Sequence[str],
+) -> RunResult:
+    """Return what a run reached.
+
+    Args:
+        run: the run.
+        described: what run this is: ``env_id``, ``backend`` and ``algorithm`` among it.
+        final: its final policy, or None where none was kept.
+        reason: why it ended.
+        why: the same in a sentence.
+        trained_s: seconds of training.
+        failure: what stopped it, or None.
+        notes: what one has to know about how the numbers came about, in sentences.
+    """
+    best = None
+    if final is not None:
+        best = {
+            "id": final.snapshot.snapshot_id,
+            "path": final.snapshot.weights,
+            "train_env_steps": final.snapshot.num_env_steps,
+            "score": score if math.isfinite(score := final.snapshot.eval_metrics.primary_score) else None,
+        }
+    return RunResult(
+        env_id=described["env_id"],
+        backend=described["backend"],
+        algorithm=described["algorithm"],
+        seed=run.seed,
+        verdict=run.controller.closing_assessment.verdict.value,
+        stop_reason=reason.value,
+        why=why if final is None or final.greedy_gap is None else f"{why} {gap_sentence(final.greedy_gap)}",
+        train_env_steps=run.progress.num_env_steps,
+        eval_env_steps=run.arena.num_env_steps + run.validation.num_env_steps,
+        wall_seconds=round(run.elapsed_s, 3),
+        env_steps_per_second=round(run.progress.num_env_steps / max(trained_s, 1e-9), 1),
+        confirmed_return=final.confirmed if final is not None else None,
+        gain_bound=gain_bound(run.controller.assessment),
+        best_snapshot=best,
+        greedy_gap=final.greedy_gap if final is not None else None,
+        budget=asdict(run.controller.budget),
+        error=None if failure is None else str(failure) or repr(failure),
+        notes=tuple(notes),
+        max_episode_steps=run.arena.limit,
+        versions=installed_versions(),
+    )
+
+
+def finished_event(result: RunResult) -> events.RunFinished:
+    """Return a result as the journal keeps it: without what differs between two equal runs."""
+    values = result.to_dict()
+    for name in ("wall_seconds", "env_steps_per_second", "versions"):
+        del values[name]
+    return events.RunFinished(**plain(values))

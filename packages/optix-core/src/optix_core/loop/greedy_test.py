@@ -8,19 +8,11 @@ the same fresh episodes, both greedily.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from optix_core.convergence.degradation import paired_p_value
-from optix_core.journal import events
-from optix_core.loop.budget import EVALUATION_SHARE
-from optix_core.seeding import derive_seed
-from optix_protocol import SupportsPolicy
-
-if TYPE_CHECKING:
-    from optix_core.loop.run import Run
 
 NUM_PAIRS = 20
 """Episodes of each policy, where they can be afforded."""
@@ -72,45 +64,3 @@ def compare_with_untrained(untrained: ArrayLike, present: ArrayLike) -> GreedyTe
             f"returns {now.mean():.4g} and the untrained one {before.mean():.4g} (p = {p_value:.2g}): {outcome}."
         ),
     )
-
-
-def can_ask_greedily(run: Run) -> bool:
-    """Whether greedy episodes measure what the scores of a run measure, without what exploring hides."""
-    return run.judges_training_returns and isinstance(run.agent, SupportsPolicy)
-
-
-def ask_greedily(run: Run, number: int) -> bool:
-    """Play the present and the untrained policy on the same fresh episodes, and tell the controller.
-
-    Args:
-        run: about to end without signal.
-        number: of this test in the run, from 1.
-
-    Returns:
-        Whether it was tried; it cannot be where nothing untrained was kept.
-    """
-    if not (can_ask_greedily(run) and run.run_dir.has_untrained):
-        return False
-    seed = derive_seed(run.seed, "greedy test", number)
-    try:
-        pairs = int(EVALUATION_SHARE * run.progress.num_env_steps) // (2 * run.arena.expected_length())
-        pairs = min(NUM_PAIRS, max(LEAST_PAIRS, pairs))
-        played = run.arena.paired_returns(pairs, seed, lambda: run.run_dir.load_untrained(run.agent))
-    except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
-        run.journal.append(events.Error(message=f"The policy could not be compared with the untrained one: {error}"))
-        return True
-    if played is None:
-        return True
-    present, untrained = played
-    found = compare_with_untrained(untrained, present)
-    run.journal.append(
-        events.GreedyTest(
-            gain=events.number(found.gain),
-            p_value=events.number(found.p_value),
-            learned=found.learned,
-            message=found.explanation,
-        )
-    )
-    if found.learned:
-        run.controller.learned_greedily(found.explanation)
-    return True

@@ -6,31 +6,57 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from types import FrameType
-from typing import Literal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Patience(Enum):
+    """How many signals it takes to raise ``KeyboardInterrupt``."""
+
+    SECOND = auto()
+    FIRST = auto()
+    NEVER = auto()
 
 
 class Interrupt:
     """Whether somebody wants the run to end.
 
+    The first signal only sets ``requested``, a second one raises ``KeyboardInterrupt``. Blocks of :meth:`impatient` and
+    :meth:`ignored` change that for as long as they last.
+
     Attributes:
         requested: a signal has arrived.
-        mode: what a signal does. ``"patient"``: the first only sets ``requested``, a second raises
-            ``KeyboardInterrupt``. ``"impatient"``: every one raises. ``"deaf"``: none does, while files are written.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self.mode: Literal["patient", "impatient", "deaf"] = "patient"
+        self._patience = _Patience.SECOND
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         del number, frame
         again, self.requested = self.requested, True
-        if self.mode == "impatient" or (self.mode == "patient" and again):
+        if self._patience is _Patience.FIRST or (self._patience is _Patience.SECOND and again):
             raise KeyboardInterrupt
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Raise ``KeyboardInterrupt`` at every signal inside the block: for work that may be left out."""
+        yield from self._with(_Patience.FIRST)
+
+    @contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Raise nothing inside the block: for files that have to be written."""
+        yield from self._with(_Patience.NEVER)
+
+    def _with(self, patience: _Patience) -> Iterator[None]:
+        before, self._patience = self._patience, patience
+        try:
+            yield
+        finally:
+            self._patience = before
 
 
 @contextmanager

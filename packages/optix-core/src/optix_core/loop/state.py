@@ -1,16 +1,22 @@
-"""The exact state of a run: what has to be kept so that it can go on as if nothing had happened."""
+"""The exact state of a run: what has to be kept so that it resumes as if nothing had happened."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from optix_protocol import StateTree, SupportsPipelineState, SupportsTrainingState
-
-if TYPE_CHECKING:
-    from optix_core.loop.run import Run
+from optix_core.loop.arena import Arena
+from optix_core.loop.capabilities import Tuner
+from optix_core.loop.controller import LoopController
+from optix_core.loop.counters import RunCounters, SavedCounters, overwrite
+from optix_core.loop.keeping import PolicyKeeper
+from optix_core.loop.rationing import EpisodeLengths
+from optix_core.loop.validation import Validation
+from optix_protocol import BaseAgent, BasePipeline, StateTree, SupportsPipelineState, SupportsTrainingState
 
 
 def branch(state: StateTree) -> dict[str, Any]:
@@ -43,45 +49,114 @@ def _copy(value: Any) -> Any:
     raise TypeError(f"a training state holds arrays, numbers, strings and None, but not a {type(value).__name__}")
 
 
-def can_resume_exactly(run: Run) -> bool:
-    """Whether agent and pipelines give their state away."""
-    pipelines = (run.pipeline, run.validation.pipeline)
-    return isinstance(run.agent, SupportsTrainingState) and all(
-        pipeline is None or isinstance(pipeline, SupportsPipelineState) for pipeline in pipelines
-    )
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """The parts of a run that its future depends on.
 
-
-def run_state(run: Run) -> StateTree:
-    """Return everything that the future of a run depends on, between two windows."""
-    state: dict[str, Any] = {"controller": run.controller.state_dict(), "counters": run.counters()}
-    assert isinstance(run.agent, SupportsTrainingState)
-    state["agent"] = run.agent.training_state()
-    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.validation.pipeline)):
-        if isinstance(pipeline, SupportsPipelineState):
-            state[name] = pipeline.pipeline_state()
-    if run.optimizer is not None and hasattr(run.optimizer, "state_dict"):
-        state["optimizer"] = run.optimizer.state_dict()
-    state["safe_state"] = run.safe_state
-    return state
-
-
-def restore_run_state(run: Run, state: StateTree) -> list[str]:
-    """Bring a freshly made run to a saved state.
-
-    Returns:
-        What could not be brought back exactly, in sentences; empty if everything was.
+    Attributes:
+        agent: who learns.
+        pipelines: by the name of their part of the state; None where there is none.
+        optimizer: the tuner, or None.
+        controller: counts, scores and judges.
+        counters: what the run counts itself.
+        keeper: knows the best policy.
+        validation: its counters.
+        arena: what tests by play have cost, and how long episodes are.
+        clock: how long the run has taken.
     """
-    run.controller.load_state_dict(state["controller"])
-    run.restore_counters(state["counters"])
-    assert isinstance(run.agent, SupportsTrainingState)
-    run.agent.restore_training_state(state["agent"])
-    run.safe_state = state["safe_state"]
-    if run.optimizer is not None and "optimizer" in state:
-        run.optimizer.load_state_dict(state["optimizer"])  # type: ignore[attr-defined]
-    notes: list[str] = []
-    for name, pipeline in (("pipeline", run.pipeline), ("val_pipeline", run.validation.pipeline)):
-        if isinstance(pipeline, SupportsPipelineState):
-            note = pipeline.restore_pipeline_state(state[name])
-            if note is not None:
-                notes.append(note)
-    return notes
+
+    agent: BaseAgent
+    pipelines: Mapping[str, BasePipeline | None]
+    optimizer: Tuner | None
+    controller: LoopController
+    counters: RunCounters
+    keeper: PolicyKeeper
+    validation: Validation
+    arena: Arena
+    clock: Clock
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether agent and pipelines expose their state, so that a resumed run is the same run."""
+        return isinstance(self.agent, SupportsTrainingState) and all(
+            pipeline is None or isinstance(pipeline, SupportsPipelineState) for pipeline in self.pipelines.values()
+        )
+
+    def capture(self) -> StateTree:
+        """Return everything that the future of the run depends on, between two windows."""
+        assert isinstance(self.agent, SupportsTrainingState)
+        best = self.keeper.best
+        counters = SavedCounters(
+            **vars(self.counters),
+            **vars(self.validation.counters),
+            best=None if best is None else best.snapshot_id,
+            eval_env_steps=self.arena.num_env_steps,
+            episode_lengths=self.arena.lengths.recent,
+            elapsed_s=self.clock.elapsed_s,
+            budget=asdict(self.controller.budget),
+        )
+        state = {
+            "controller": self.controller.state_dict(),
+            "counters": asdict(counters),
+            "agent": self.agent.training_state(),
+            "safe_state": self.keeper.safe_state,
+        }
+        for name, pipeline in self.pipelines.items():
+            if isinstance(pipeline, SupportsPipelineState):
+                state[name] = pipeline.pipeline_state()
+        if self.optimizer is not None:
+            state["optimizer"] = self.optimizer.state_dict()
+        return state
+
+    def restore(self, state: StateTree) -> list[str]:
+        """Bring a run that was freshly made to a saved state.
+
+        Returns:
+            What could not be brought back exactly, in sentences; empty if everything was.
+
+        Raises:
+            KeyError: a part is missing.
+            ValueError: the counters do not fit.
+        """
+        assert isinstance(self.agent, SupportsTrainingState)
+        self.controller.load_state_dict(state["controller"])
+        self._restore_counters(SavedCounters.of_state(state["counters"]))
+        self.agent.restore_training_state(state["agent"])
+        self.keeper.safe_state = state["safe_state"]
+        if self.optimizer is not None and "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
+        notes: list[str] = []
+        for name, pipeline in self.pipelines.items():
+            if isinstance(pipeline, SupportsPipelineState):
+                note = pipeline.restore_pipeline_state(state[name])
+                if note is not None:
+                    notes.append(note)
+        return notes
+
+    def _restore_counters(self, saved: SavedCounters) -> None:
+        if saved.budget != asdict(self.controller.budget):
+            saved.outcome = None  # with another budget, the run may go on
+        overwrite(self.counters, saved)
+        overwrite(self.validation.counters, saved)
+        kept = {snapshot.snapshot_id: snapshot for snapshot in self.keeper.run_dir.registry.list()}
+        self.keeper.best = None if saved.best is None else kept.get(saved.best)
+        self.arena.num_env_steps = saved.eval_env_steps
+        self.arena.lengths = EpisodeLengths(saved.episode_lengths)
+        self.clock.earlier_s = saved.elapsed_s
+
+
+class Clock:
+    """How long a run has taken.
+
+    Attributes:
+        earlier_s: seconds of earlier sittings.
+    """
+
+    def __init__(self) -> None:
+        self.earlier_s = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of this run, earlier sittings included."""
+        return self.earlier_s + time.monotonic() - self._started

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from optix_core.loop.budget import EVALUATION_SHARE
-from optix_protocol import BaseEvaluator, BasePipeline, EpisodeData, EvalMetrics
-
-
-@runtime_checkable
-class BeginsEpisodes(Protocol):
-    """A pipeline that can drop the episodes in hand."""
-
-    def begin_episodes(self) -> None:
-        """Let the next window begin with new episodes in every environment."""
-        ...
-
+from optix_core.loop.capabilities import BeginsEpisodes, RemembersForWrappers, TakesOverMemory
+from optix_core.loop.counters import ValidationCounters
+from optix_protocol import Array, BaseEvaluator, BasePipeline, EpisodeData, EvalMetrics
 
 MAX_VALIDATION_WINDOWS = 50
 """A validation that has seen no end of an episode after so many windows is given up."""
@@ -33,14 +24,17 @@ class Validation:
     Attributes:
         pipeline: where the windows come from, or None for no validation.
         training: the pipeline of training; its wrappers' memory goes to those of validation, where both can do that.
-        num_env_steps: environment steps that validation has taken so far.
+        counters: what it has cost so far, and when it is due again.
     """
 
     pipeline: BasePipeline | None
-    training: Any = None
-    num_env_steps: int = 0
-    _windows_since: int = 0
-    _cost: int = 0
+    training: BasePipeline | None = None
+    counters: ValidationCounters = field(default_factory=ValidationCounters)
+
+    @property
+    def num_env_steps(self) -> int:
+        """Environment steps that validation has taken so far."""
+        return self.counters.validation_steps
 
     def measure(
         self,
@@ -64,12 +58,13 @@ class Validation:
         """
         if self.pipeline is None:
             return None
-        self._windows_since += 1
-        affordable = self.num_env_steps + self._cost <= EVALUATION_SHARE * trained_env_steps
-        if self._windows_since < interval or not affordable:
+        counters = self.counters
+        counters.windows_since_validation += 1
+        affordable = counters.validation_steps + counters.validation_cost <= EVALUATION_SHARE * trained_env_steps
+        if counters.windows_since_validation < interval or not affordable:
             return None
-        before = self.num_env_steps
-        if hasattr(self.pipeline, "take_over_memory") and hasattr(self.training, "as_in_training"):
+        before = counters.validation_steps
+        if isinstance(self.pipeline, TakesOverMemory) and isinstance(self.training, RemembersForWrappers):
             self.pipeline.take_over_memory(self.training)
         if isinstance(self.pipeline, BeginsEpisodes):
             self.pipeline.begin_episodes()
@@ -78,14 +73,14 @@ class Validation:
             metrics = next((found for window in self._windows() if (found := evaluator.score(window, {}))), None)
         if metrics is None:
             on_failure(f"No episode ended in {MAX_VALIDATION_WINDOWS} windows of validation: make its windows longer.")
-        self._windows_since = 0
-        self._cost = self.num_env_steps - before
+        counters.windows_since_validation = 0
+        counters.validation_cost = counters.validation_steps - before
         return metrics
 
     def _windows(self) -> Iterator[EpisodeData]:
         assert self.pipeline is not None
         for window in islice(self.pipeline.windows(), MAX_VALIDATION_WINDOWS):
-            self.num_env_steps += window.num_env_steps
+            self.counters.validation_steps += window.num_env_steps
             yield window
 
     def _score_first_episodes(self, evaluator: BaseEvaluator) -> EvalMetrics | None:
@@ -101,20 +96,6 @@ class Validation:
                 return metrics
         return evaluator.score(first_episodes(taken), {}) if taken else None
 
-    def counters(self) -> dict[str, Any]:
-        """Return what the future depends on, the pipeline apart."""
-        return {
-            "validation_steps": self.num_env_steps,
-            "windows_since_validation": self._windows_since,
-            "validation_cost": self._cost,
-        }
-
-    def restore_counters(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`counters` returned."""
-        self.num_env_steps = int(state["validation_steps"])
-        self._windows_since = int(state["windows_since_validation"])
-        self._cost = int(state["validation_cost"])
-
 
 def first_episodes(windows: Sequence[EpisodeData]) -> EpisodeData:
     """Join successive windows to one, in which nothing after the first episode of each environment is valid."""
@@ -124,8 +105,8 @@ def first_episodes(windows: Sequence[EpisodeData]) -> EpisodeData:
     ends = np.argwhere(done)
     first = kept[ends[:, 0], ends[:, 1]]
 
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(window, name) for window in windows])
+    def join(name: str) -> Array:
+        return np.concatenate([vars(window)[name] for window in windows])
 
     return replace(
         windows[0],

@@ -135,10 +135,14 @@ class VectorBatchPipeline:
             agent.meet_spaces(self._envs.single_observation_space, self._envs.single_action_space)
         self._agent = agent
 
-    @property
-    def has_agent(self) -> bool:
-        """Whether somebody acts."""
-        return self._agent is not None
+    def take_agent(self, agent: BaseAgent) -> None:
+        """Act with this agent where there is none yet; a run gives its own to a pipeline that was made without one.
+
+        Raises:
+            ConfigError: it cannot act in these environments.
+        """
+        if self._agent is None:
+            self.agent = agent
 
     def windows(self) -> Iterator[EpisodeData]:
         """Yield windows without end; a later call goes on where the last one stopped."""
