@@ -10,7 +10,9 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorEnv
 from gymnasium.envs.registration import EnvSpec as EnvSpecification
 
-from optix_core.training import TrainConfig, TrainPlan
+from optix_core.errors import ConfigError
+from optix_core.training import EnvOptions, TrainConfig, TrainPlan
+from optix_core.training.seeds import train_seeds
 from optix_jax.classic_control import CartPole
 from optix_jax.environments import pure_environment, register_with_gymnasium
 
@@ -111,6 +113,22 @@ def test_an_id_registered_anew_is_trained_in_as_it_is(kind, monkeypatch):
     assert pure_environment("somewhere:CartPole-v1") is None
     if kind == "subclass":
         assert TrainPlan.of(TrainConfig(env_id="CartPole-v1", backend="jax")).loop.fused is False
+
+
+def test_arguments_wrappers_and_options_are_trained_in_on_the_host(tmp_path):
+    changed = {
+        "args": {"sutton_barto_reward": True},
+        "wrappers": ("gymnasium.wrappers:ClipReward(-1, 0.5)",),
+        "reset_options": {"low": -0.1, "high": 0.1},
+        "frame_stack": 2,
+        "async_envs": True,
+    }
+    for name, value in changed.items():
+        config = TrainConfig(env_id="CartPole-v1", backend="jax", environment=EnvOptions(**{name: value}))
+        plan = TrainPlan.of(config)
+        assert plan.loop.fused is False, name
+        with pytest.raises(ConfigError, match="many seeds"):
+            train_seeds(plan, 2, tmp_path / name)
 
 
 def test_another_time_limit_is_kept_and_another_class_in_its_place_seen(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from optix_core.environments import EnvSpec, foreign
-from optix_core.environments.spec import make_registered
+from optix_core.environments.registered import make_registered
 from optix_core.errors import EnvError
 from optix_core.training import TrainPlan, load_policy
 
@@ -128,7 +128,7 @@ def test_a_module_may_do_anything_at_import(run, tmp_path, monkeypatch, body):
 def test_what_a_run_directory_names_is_not_called_unasked(run, tmp_path):
     assert run("CartPole-v1").code == 0
     stored = json.loads((tmp_path / "here" / "run.json").read_text())
-    assert "environment" not in stored
+    assert "environment" not in stored and "monitor" not in stored["loop"]  # as in runs of earlier releases
     for options in ({"wrappers": ["os:system('touch owned')"]}, {"imports": ["os:abort"]}):
         with pytest.raises(ValueError, match="--allow-import os"):
             TrainPlan.from_dict({**stored, "environment": options})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,22 +17,22 @@ from optix_core.agents.backends import (
     default_backend,
     excluded_by,
     load_backend,
-    our_name_of,
 )
-from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.convergence import ConvergenceMonitor
-from optix_core.data.capacity import check_capacity, fitting_capacity, row_bytes
-from optix_core.environments import EnvSpec, resolve_id
-from optix_core.environments.foreign import callable_modules, named_modules, parse_wrapper, register
-from optix_core.errors import ConfigError, suggest, whole_number
+from optix_core.data.capacity import check_capacity, row_bytes
+from optix_core.environments import EnvSpec
+from optix_core.environments.foreign import callable_modules, named_modules
+from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_core.training.defaults import recipe, usual_algorithm
-from optix_core.training.settings import loop_settings, monitor_settings
+from optix_core.training.environment import EnvOptions
+from optix_core.training.loop_settings import LoopSettings, checked_loop_settings
+from optix_core.training.memory import has_replay, usual_capacity
+from optix_core.training.overrides import sorted_overrides
 from optix_protocol import (
-    AlgorithmInfo,
     BaseAgent,
     BasePipeline,
     LoopCallback,
@@ -47,72 +45,8 @@ from optix_protocol import (
 MAX_ENVS = 65_536
 """More environments side by side than this are taken for a mistake."""
 
-MAX_SETTING = 10**9
-"""The same for steps of a window, policies kept and episodes of a confirmation."""
-
-
 MAX_VAL_ENVS = 8
 """Most environments side by side for ``--val-env``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvOptions:
-    """What a run needs of its environment beyond the id.
-
-    Attributes:
-        imports: modules to import, or functions ``"module:function"`` to call, before the id is known.
-        args: arguments of ``gymnasium.make``.
-        wrappers: ``"module:Class"`` or ``"module:Class(1, key='value')"``, the first one innermost.
-        reset_options: passed with every reset.
-        frame_stack: how many of the latest observations are shown as one.
-        async_envs: step each environment in a process of its own.
-        val_env: id of an environment with the same spaces whose episodes, played greedily, drive score and snapshots.
-    """
-
-    imports: tuple[str, ...] = ()
-    args: Mapping[str, Any] = field(default_factory=dict)
-    wrappers: tuple[str, ...] = ()
-    reset_options: Mapping[str, Any] = field(default_factory=dict)
-    frame_stack: int = 1
-    async_envs: bool = False
-    val_env: str | None = None
-
-    @classmethod
-    def of(cls, values: Any) -> EnvOptions:
-        """Rebuild options from a ``run.json``, checked.
-
-        Raises:
-            ConfigError: an unknown option, or a value of the wrong type.
-        """
-        try:
-            options = cls(**{**values, **{k: tuple(values[k]) for k in ("imports", "wrappers") if k in values}})
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"run.json is damaged: environment is {values!r}.") from error
-        texts = (*options.imports, *options.wrappers, *([] if options.val_env is None else [options.val_env]))
-        good = all(isinstance(text, str) for text in texts) and isinstance(options.async_envs, bool)
-        if not good or not all(isinstance(named, Mapping) for named in (options.args, options.reset_options)):
-            raise ConfigError(f"run.json is damaged: environment is {values!r}.")
-        whole_number("frame_stack", options.frame_stack, least=1)
-        for text in options.wrappers:
-            parse_wrapper(text)
-        return options
-
-    @property
-    def changes_episodes(self) -> bool:
-        """Whether an environment made with them is another than that of the id alone."""
-        return bool(self.args or self.wrappers or self.reset_options) or self.frame_stack > 1
-
-    def spec(self, env_id: str) -> EnvSpec:
-        """Return how to make the environment of an id with these options; its id is looked up, and completed."""
-        register(self.imports)
-        return EnvSpec(
-            env_id=resolve_id(env_id),
-            kwargs=self.args,
-            imports=self.imports,
-            wrappers=self.wrappers,
-            reset_options=self.reset_options,
-            frame_stack=self.frame_stack,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,49 +77,6 @@ class TrainConfig:
     device: str = "cpu"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     environment: EnvOptions = field(default_factory=EnvOptions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """Settings of the loop that ``--set`` can change.
-
-    Attributes:
-        window_size: steps of each environment per window.
-        max_snapshots: policies kept.
-        confirm_episodes: fresh episodes that measure the final policy. None: 100, or fewer (at least 10) where all
-            evaluation together would cost more than a fifth of the training steps.
-        max_episode_steps: evaluation cuts an episode after so many steps. None: after the environment's own time limit;
-            where it has none, after four times the longest recent training episode, at least 1,000.
-        max_eval_envs: environments that evaluation opens at once; None: no more than training uses.
-        rollback_on_degradation: return to the best policy when a loss is confirmed.
-        state_interval_s: seconds between two saved states, from which ``optix resume`` goes on.
-        margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
-        margin_fraction: the same as a fraction of the range of scores seen.
-        alpha: probability of a false stop.
-        early_plateau_fraction: a plateau that begins within this share of the budget is not believed before most of the
-            budget is used. None: 0.075 where the user named the budget, 0 where it is only our cap.
-        fused: collect and learn on the device, where the agent can and the environment has such a form
-            (:class:`optix_protocol.SupportsFusedTraining`); None: wherever that is possible.
-        clip_rewards: learn from rewards clipped to -1..1; scores and results stay raw.
-        episodic_life: while training, a lost life of an Atari game ends the episode; training scores are then per life.
-        monitor: further settings of the monitor that differ from its defaults, by name; ``--set`` takes each by itself.
-    """
-
-    window_size: int = 256
-    max_snapshots: int = 16
-    confirm_episodes: int | None = None
-    max_episode_steps: int | None = None
-    max_eval_envs: int | None = None
-    rollback_on_degradation: bool = True
-    state_interval_s: float = 10.0
-    margin: float | None = None
-    margin_fraction: float = 0.05
-    alpha: float = 0.05
-    early_plateau_fraction: float | None = None
-    fused: bool | None = None
-    clip_rewards: bool = False
-    episodic_life: bool = False
-    monitor: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +131,7 @@ class TrainPlan:
             algorithm = str(usual) if known else choose_algorithm(backend, spec.action_space)
         info = algorithm_info(backend, algorithm, kind)
         family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
-        loop, asked = _sorted_overrides(config.overrides, info)
+        loop, asked = sorted_overrides(config.overrides, info)
         hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams and k not in asked}
         for name in asked:
             hyperparams.pop(excluded_by(info.name, name), None)
@@ -251,10 +142,10 @@ class TrainPlan:
         if config.n_envs is not None:
             n_envs = whole_number("n_envs", config.n_envs, least=1)
         n_envs = min(n_envs, budget)
-        settings = _loop_settings({"window_size": family.window_size, **family.loop, **loop})
+        settings = checked_loop_settings({"window_size": family.window_size, **family.loop, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
-        if _has_replay(info) and "capacity" not in asked:
-            hyperparams["capacity"] = _capacity(info, hyperparams, spec, budget, n_envs * settings.window_size)
+        if has_replay(info) and "capacity" not in asked:
+            hyperparams["capacity"] = usual_capacity(info, hyperparams, spec, budget, n_envs * settings.window_size)
         if settings.early_plateau_fraction is None:
             # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
             settings = replace(settings, early_plateau_fraction=0.075 if config.max_env_steps else 0.0)
@@ -303,7 +194,7 @@ class TrainPlan:
         if not 1 <= known["n_envs"] <= MAX_ENVS:
             raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
         environment = EnvOptions.of(values.get("environment", {}))  # absent where nothing was asked for
-        plan = cls(**{**known, "loop": _loop_settings(known["loop"]), "environment": environment})
+        plan = cls(**{**known, "loop": checked_loop_settings(known["loop"]), "environment": environment})
         plan._ask_for_trust({allow_import} if isinstance(allow_import, str) else set(allow_import or ()))
         return plan
 
@@ -424,7 +315,7 @@ class TrainPlan:
         """Refuse a replay memory that this machine cannot hold, before anything is written."""
         info = load_backend(self.backend).algorithms().get(self.algorithm)
         capacity = self.hyperparams.get("capacity")
-        if info is None or not _has_replay(info) or not isinstance(capacity, int | float):
+        if info is None or not has_replay(info) or not isinstance(capacity, int | float):
             return
         row = row_bytes(
             self.env_spec.observation_space,
@@ -461,75 +352,6 @@ class TrainPlan:
             config=self.to_dict(),
             **kwargs,
         )
-
-
-def _has_replay(info: AlgorithmInfo) -> bool:
-    """Whether an algorithm learns from a replay memory whose size is a hyperparameter."""
-    return not info.on_policy and isinstance(info.default_hyperparams.get("capacity"), int)
-
-
-def _capacity(info: AlgorithmInfo, hyperparams: Mapping[str, Any], spec: EnvSpec, budget: int, window: int) -> int:
-    """Choose the size of the replay memory: the usual one, as far as the budget fills it and this machine holds it.
-
-    Args:
-        info: the algorithm.
-        hyperparams: what was chosen so far.
-        spec: the environment.
-        budget: environment steps of the run.
-        window: environment steps of a window; a few of them must fit.
-    """
-    chosen = {**info.default_hyperparams, **hyperparams}
-    numbers = {name: value for name, value in chosen.items() if isinstance(value, int | float)}
-    stack = int(numbers.get("frame_stack", 1))
-    least = max(int(numbers.get("learning_starts", 0)) + 1, (3 + stack) * window + 64 * int(numbers.get("n_step", 1)))
-    wanted = int(chosen["capacity"])
-    if least >= wanted:  # the agent says what contradicts what
-        return wanted
-    row = row_bytes(spec.observation_space, spec.action_space, frame_stack=stack)
-    return fitting_capacity(wanted, row=row, budget=budget, least=least)
-
-
-def _sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of the loop and the hyperparameters among overrides, by our names.
-
-    Raises:
-        ConfigError: an unknown key, or two names of one thing with two values.
-    """
-    loop_names = set(loop_settings())
-    names = our_name_of(info)
-    of_monitor = monitor_settings().keys() - loop_names
-    if info.on_policy:
-        names = {**dict.fromkeys(WINDOW, "window_size"), **names}
-    loop: dict[str, Any] = {}
-    hyperparams: dict[str, Any] = {}
-    monitor: dict[str, Any] = {}
-    for given, value in overrides.items():
-        group, dot, name = given.rpartition(".")
-        if dot and group not in ("loop", info.name):
-            raise ConfigError(f"'{given}' is in no group of settings: say loop.{name} or {info.name}.{name}.")
-        of_loop = name in loop_names | of_monitor and group != info.name
-        ours = names.get(name) if group != "loop" else None
-        if of_loop and ours is not None:
-            both = f"loop.{name} or {info.name}.{name}"
-            raise ConfigError(f"'{name}' is a setting of the loop and one of {info.name}: say {both}.")
-        if of_loop:
-            kept, ours = (monitor if name in of_monitor else loop), name
-        elif ours is None:
-            raise _unknown_key(name, info, loop_names | of_monitor | set(names))
-        else:
-            kept = loop if ours == "window_size" else hyperparams
-        if ours in kept and kept[ours] != value:
-            raise ConfigError(f"{name}={value} is given as {ours}={kept[ours]}, too: they are one, give one of them.")
-        kept[ours] = value
-    return ({**loop, "monitor": monitor} if monitor else loop), hyperparams
-
-
-def _unknown_key(name: str, info: AlgorithmInfo, known: Iterable[str]) -> ConfigError:
-    if name in ADVICE:
-        return ConfigError(f"'{name}' {ADVICE[name]}")
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Known are those of `optix settings {info.name}`."
-    return ConfigError(f"Unknown key '{name}'. {hint}")
 
 
 def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:
@@ -573,21 +395,6 @@ def load_policy(
     return agent.make_policy(mode, num_envs=num_envs, seed=seed)
 
 
-def parse_value(text: str) -> Any:
-    """Read the value of a ``key=value`` override: a number, true, false, null, a list, or else a string."""
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "env_id": str,
     "backend": str,
@@ -601,46 +408,3 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "loop": dict,
     "defaults_from": str,
 }
-
-
-def _loop_settings(values: Mapping[str, Any]) -> LoopSettings:
-    known = {f.name for f in fields(LoopSettings)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(f"Unknown setting of the loop '{unknown[0]}'. Known: {', '.join(sorted(known))}.")
-    settings = LoopSettings(**values)
-    wrong = [
-        name
-        for name in ("window_size", "max_snapshots", "confirm_episodes", "max_episode_steps", "max_eval_envs")
-        if not ((value := getattr(settings, name)) is None and name not in ("window_size", "max_snapshots"))
-        and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SETTING)
-    ]
-    if wrong:
-        got = f"got {getattr(settings, wrong[0])!r}"
-        raise ConfigError(f"{wrong[0]} must be a positive whole number of at most {MAX_SETTING:,}, {got}.")
-    if not (isinstance(settings.state_interval_s, int | float) and settings.state_interval_s >= 0):
-        raise ConfigError(f"state_interval_s must be a number of seconds, got {settings.state_interval_s!r}.")
-    for name in ("margin", "margin_fraction", "alpha", "early_plateau_fraction"):
-        value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
-    if settings.fused is not None and not isinstance(settings.fused, bool):
-        raise ConfigError(f"fused must be true or false, got {settings.fused!r}.")
-    _check_monitor(settings.monitor)
-    for name in ("rollback_on_degradation", "clip_rewards", "episodic_life"):
-        if not isinstance(getattr(settings, name), bool):
-            raise ConfigError(f"{name} must be true or false, got {getattr(settings, name)!r}.")
-    return settings
-
-
-def _check_monitor(values: Any) -> None:
-    """Refuse what is no setting of the monitor or no number; the monitor itself checks ranges."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"monitor must hold settings by name, got {values!r}.")
-    known = monitor_settings()
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"The monitor has no setting '{name}'.{suggest(name, known)} See `optix settings`.")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number and not (value is None and known[name].default is None):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}.")

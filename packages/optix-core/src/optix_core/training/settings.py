@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from optix_core import convergence
+from optix_core.training.loop_settings import LoopSettings
 
 if TYPE_CHECKING:
     from optix_protocol import AlgorithmInfo
@@ -41,8 +42,6 @@ class Setting:
 @cache
 def loop_settings() -> Mapping[str, Setting]:
     """Return the settings of the loop by name, without those that the monitor declares for itself."""
-    from optix_core.training.plan import LoopSettings
-
     told = described(LoopSettings)
     return {
         field.name: Setting(name=field.name, default=field.default, meaning=told.get(field.name, ""))
