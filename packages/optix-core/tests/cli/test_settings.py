@@ -24,7 +24,7 @@ def test_every_setting_of_the_monitor_can_be_set(train, optix, tmp_path, name):
     outcome = train(*args, "--set", f"{name}={value}", "--set", "confirm_episodes=2")
     assert outcome.code == 0, outcome.err
     loop = json.loads((tmp_path / "here" / "run.json").read_text())["loop"]
-    assert {**loop, **loop["monitor"]}[name] == value
+    assert {**loop, **loop.get("monitor", {})}[name] == value
     assert optix("resume", "here", "--max-env-steps", 600, "--quiet").code == 0
 
 
