@@ -32,7 +32,7 @@ def test_every_setting_of_the_monitor_can_be_set(train, optix, tmp_path, name):
     ("override", "words"),
     [
         ("stall_fracton=1", "Did you mean 'stall_fraction'?"),
-        ("min_windows=few", "min_windows must be a finite number"),
+        ("min_windows=few", "min_windows must be a whole number"),
         ("stall_windows=-1", "stall_"),
         ("monitr.alpha=1", "say loop.alpha"),
         ("loop.learning_rate=1", "Unknown key 'learning_rate'"),

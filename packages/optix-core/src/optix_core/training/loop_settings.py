@@ -1,32 +1,28 @@
-"""The settings of the loop that ``--set`` can change, and their checks."""
+"""The settings of the loop that ``--set`` can change: those of a run, of its collection and of its monitor."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from optix_core.errors import ConfigError, suggest
+from optix_core.convergence import MonitorSettings
+from optix_core.errors import ConfigError, suggest, true_or_false
+from optix_core.loop.settings import RunSettings
 
-MAX_SETTING = 10**9
-"""More steps of a window, policies kept and episodes of a confirmation than this are taken for a mistake."""
+MONITOR_SETTINGS = tuple(known.name for known in fields(MonitorSettings) if known.name != "budget_env_steps")
+"""What the monitor can be told; the budget it is told by the run itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """Settings of the loop that ``--set`` can change.
+class LoopSettings(RunSettings):
+    """Settings of the loop, checked when they are made; those of :class:`~optix_core.loop.settings.RunSettings`, too.
 
     Attributes:
         window_size: steps of each environment per window.
-        max_snapshots: policies kept.
-        confirm_episodes: fresh episodes that measure the final policy. None: 100, or fewer (at least 10) where all
-            evaluation together would cost more than a fifth of the training steps.
-        max_episode_steps: evaluation cuts an episode after so many steps. None: after the environment's own time limit;
-            where it has none, after four times the longest recent training episode, at least 1,000.
         max_eval_envs: environments that evaluation opens at once; None: no more than training uses.
-        rollback_on_degradation: return to the best policy when a loss is confirmed.
-        state_interval_s: seconds between two saved states, from which ``optix resume`` goes on.
+        rollback_on_degradation: return to the best policy when a loss is confirmed; unlike in a loop that is put
+            together by hand, usual.
         margin: gain that the user would not wait for, in units of the return; None leaves it to ``margin_fraction``.
         margin_fraction: the same as a fraction of the range of scores seen.
         alpha: probability of a false stop.
@@ -40,67 +36,54 @@ class LoopSettings:
     """
 
     window_size: int = 256
-    max_snapshots: int = 16
-    confirm_episodes: int | None = None
-    max_episode_steps: int | None = None
     max_eval_envs: int | None = None
     rollback_on_degradation: bool = True
-    state_interval_s: float = 10.0
-    margin: float | None = None
-    margin_fraction: float = 0.05
-    alpha: float = 0.05
+    margin: float | None = MonitorSettings.margin
+    margin_fraction: float = MonitorSettings.margin_fraction
+    alpha: float = MonitorSettings.alpha
     early_plateau_fraction: float | None = None
     fused: bool | None = None
     clip_rewards: bool = False
     episodic_life: bool = False
     monitor: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check every value; those of the monitor are checked where they are declared."""
+        super().__post_init__()
+        self._whole("window_size", least=1)
+        self._whole("max_eval_envs", least=1, optional=True)
+        if self.fused is not None:
+            true_or_false("fused", self.fused)
+        true_or_false("clip_rewards", self.clip_rewards)
+        true_or_false("episodic_life", self.episodic_life)
+        if not isinstance(self.monitor, Mapping):
+            raise ConfigError(f"monitor must hold settings by name, got {self.monitor!r}.")
+        for name in self.monitor:
+            if name not in MONITOR_SETTINGS:
+                hint = suggest(name, MONITOR_SETTINGS)
+                raise ConfigError(f"The monitor has no setting '{name}'.{hint} See `optix settings`.")
+        self.monitor_settings(None)
 
-def checked_loop_settings(values: Mapping[str, Any]) -> LoopSettings:
-    """Return settings from values by name.
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LoopSettings:
+        """Return the settings of this name, from overrides or a ``run.json``.
 
-    Raises:
-        ConfigError: an unknown name, or a value of the wrong type or out of range.
-    """
-    known = {f.name for f in fields(LoopSettings)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(f"Unknown setting of the loop '{unknown[0]}'. Known: {', '.join(sorted(known))}.")
-    settings = LoopSettings(**values)
-    wrong = [
-        name
-        for name in ("window_size", "max_snapshots", "confirm_episodes", "max_episode_steps", "max_eval_envs")
-        if not ((value := getattr(settings, name)) is None and name not in ("window_size", "max_snapshots"))
-        and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SETTING)
-    ]
-    if wrong:
-        got = f"got {getattr(settings, wrong[0])!r}"
-        raise ConfigError(f"{wrong[0]} must be a positive whole number of at most {MAX_SETTING:,}, {got}.")
-    if not (isinstance(settings.state_interval_s, int | float) and settings.state_interval_s >= 0):
-        raise ConfigError(f"state_interval_s must be a number of seconds, got {settings.state_interval_s!r}.")
-    for name in ("margin", "margin_fraction", "alpha", "early_plateau_fraction"):
-        value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
-    if settings.fused is not None and not isinstance(settings.fused, bool):
-        raise ConfigError(f"fused must be true or false, got {settings.fused!r}.")
-    _check_monitor(settings.monitor)
-    for name in ("rollback_on_degradation", "clip_rewards", "episodic_life"):
-        if not isinstance(getattr(settings, name), bool):
-            raise ConfigError(f"{name} must be true or false, got {getattr(settings, name)!r}.")
-    return settings
+        Raises:
+            ConfigError: a setting that does not exist, or a value of the wrong type or out of its range.
+        """
+        known = {setting.name for setting in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"Unknown setting of the loop '{unknown[0]}'. Known: {', '.join(sorted(known))}.")
+        return cls(**values)
 
+    def monitor_settings(self, budget_env_steps: int | None) -> MonitorSettings:
+        """Return what the monitor is told, with the budget of the run."""
+        own = {name: value for name, value in vars(self).items() if name in MONITOR_SETTINGS}
+        if self.early_plateau_fraction is None:
+            own["early_plateau_fraction"] = 0.0
+        return MonitorSettings(budget_env_steps=budget_env_steps, **{**own, **self.monitor})
 
-def _check_monitor(values: Any) -> None:
-    """Refuse what is no setting of the monitor or no number; the monitor itself checks ranges."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"monitor must hold settings by name, got {values!r}.")
-    from optix_core.training.settings import monitor_settings
-
-    known = monitor_settings()
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"The monitor has no setting '{name}'.{suggest(name, known)} See `optix settings`.")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number and not (value is None and known[name].default is None):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}.")
+    def for_run(self) -> dict[str, Any]:
+        """Return the settings that :class:`~optix_core.loop.rl_optimizer.RLOptimizer` takes, by name."""
+        return {setting.name: vars(self)[setting.name] for setting in fields(RunSettings)}

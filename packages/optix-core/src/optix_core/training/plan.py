@@ -18,7 +18,7 @@ from optix_core.agents.backends import (
     excluded_by,
     load_backend,
 )
-from optix_core.convergence import ConvergenceMonitor
+from optix_core.convergence import ConvergenceMonitor, MonitorSettings
 from optix_core.data.capacity import check_capacity, row_bytes
 from optix_core.environments import EnvSpec
 from optix_core.environments.foreign import callable_modules, named_modules
@@ -29,7 +29,7 @@ from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_core.training.defaults import recipe, usual_algorithm
 from optix_core.training.environment import EnvOptions
-from optix_core.training.loop_settings import LoopSettings, checked_loop_settings
+from optix_core.training.loop_settings import LoopSettings
 from optix_core.training.memory import has_replay, usual_capacity
 from optix_core.training.overrides import sorted_overrides
 from optix_protocol import (
@@ -142,13 +142,16 @@ class TrainPlan:
         if config.n_envs is not None:
             n_envs = whole_number("n_envs", config.n_envs, least=1)
         n_envs = min(n_envs, budget)
-        settings = checked_loop_settings({"window_size": family.window_size, **family.loop, **loop})
+        settings = LoopSettings.of({"window_size": family.window_size, **family.loop, **loop})
         settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
         if has_replay(info) and "capacity" not in asked:
             hyperparams["capacity"] = usual_capacity(info, hyperparams, spec, budget, n_envs * settings.window_size)
         if settings.early_plateau_fraction is None:
             # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
-            settings = replace(settings, early_plateau_fraction=0.075 if config.max_env_steps else 0.0)
+            settings = replace(
+                settings,
+                early_plateau_fraction=MonitorSettings.early_plateau_fraction if config.max_env_steps else 0.0,
+            )
         plan = cls(
             env_id=str(spec.env_id),
             backend=backend.name,
@@ -194,7 +197,7 @@ class TrainPlan:
         if not 1 <= known["n_envs"] <= MAX_ENVS:
             raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
         environment = EnvOptions.of(values.get("environment", {}))  # absent where nothing was asked for
-        plan = cls(**{**known, "loop": checked_loop_settings(known["loop"]), "environment": environment})
+        plan = cls(**{**known, "loop": LoopSettings.of(known["loop"]), "environment": environment})
         plan._ask_for_trust({allow_import} if isinstance(allow_import, str) else set(allow_import or ()))
         return plan
 
@@ -299,17 +302,7 @@ class TrainPlan:
 
     def make_scheduler(self) -> ConvergenceMonitor:
         """Build the monitor."""
-        try:
-            return ConvergenceMonitor(
-                budget_env_steps=self.max_env_steps,
-                margin=self.loop.margin,
-                margin_fraction=self.loop.margin_fraction,
-                alpha=self.loop.alpha,
-                early_plateau_fraction=self.loop.early_plateau_fraction or 0.0,
-                **self.loop.monitor,
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from error
+        return ConvergenceMonitor(self.loop.monitor_settings(self.max_env_steps))
 
     def _check_memory(self) -> None:
         """Refuse a replay memory that this machine cannot hold, before anything is written."""
@@ -340,11 +333,7 @@ class TrainPlan:
             val_pipeline=self._val_pipeline(agent),
             scheduler=self.make_scheduler(),
             checkpoint_dir=out,
-            max_snapshots=self.loop.max_snapshots,
-            confirm_episodes=self.loop.confirm_episodes,
-            max_episode_steps=self.loop.max_episode_steps,
-            rollback_on_degradation=self.loop.rollback_on_degradation,
-            state_interval_s=self.loop.state_interval_s,
+            **self.loop.for_run(),
             callbacks=callbacks,
             max_env_steps=self.max_env_steps,
             max_seconds=self.max_seconds,

@@ -1,7 +1,7 @@
 """Every setting that ``--set`` knows, with its default and what it means: one table, read from where they are declared.
 
-The loop's are the fields of :class:`~optix_core.training.LoopSettings`, the monitor's those that
-:class:`~optix_core.convergence.ConvergenceMonitor` takes, hyperparameters those that a backend declares. A setting that
+The loop's are the fields of :class:`~optix_core.training.LoopSettings`, the monitor's those of
+:class:`~optix_core.convergence.MonitorSettings`, hyperparameters those that a backend declares. A setting that
 is added there is known here.
 """
 
@@ -14,14 +14,12 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from optix_core import convergence
-from optix_core.training.loop_settings import LoopSettings
+from optix_core.convergence import MonitorSettings
+from optix_core.loop.settings import RunSettings
+from optix_core.training.loop_settings import MONITOR_SETTINGS, LoopSettings
 
 if TYPE_CHECKING:
     from optix_protocol import AlgorithmInfo
-
-_OF_THE_RUN = frozenset({"budget_env_steps"})
-"""What the monitor is told by the run itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +40,22 @@ class Setting:
 @cache
 def loop_settings() -> Mapping[str, Setting]:
     """Return the settings of the loop by name, without those that the monitor declares for itself."""
-    told = described(LoopSettings)
+    told = {**described(RunSettings), **described(LoopSettings)}
     return {
-        field.name: Setting(name=field.name, default=field.default, meaning=told.get(field.name, ""))
-        for field in fields(LoopSettings)
-        if field.default is not MISSING
+        known.name: Setting(name=known.name, default=known.default, meaning=told.get(known.name, ""))
+        for known in fields(LoopSettings)
+        if known.default is not MISSING
     }
 
 
 @cache
 def monitor_settings() -> Mapping[str, Setting]:
     """Return the settings of the monitor by name, without those that the run gives it."""
-    source = getattr(convergence, "MonitorSettings", convergence.ConvergenceMonitor)
-    told = described(source)
+    told = described(MonitorSettings)
     return {
-        parameter.name: Setting(name=parameter.name, default=parameter.default, meaning=told.get(parameter.name, ""))
-        for parameter in inspect.signature(source).parameters.values()
-        if parameter.name not in _OF_THE_RUN
+        known.name: Setting(name=known.name, default=known.default, meaning=told.get(known.name, ""))
+        for known in fields(MonitorSettings)
+        if known.name in MONITOR_SETTINGS
     }
 
 
