@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -31,7 +31,7 @@ def decode(kind: type[Counters], values: Mapping[str, Any]) -> Counters:
     if unknown:
         raise ValueError(f"unknown field {min(unknown)!r}")
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return msgspec.convert(plain, kind)
+    return replace(msgspec.convert(plain, kind))  # msgspec leaves defaults to the class; every counter is its own
 
 
 def overwrite(counters: Counters, saved: Any) -> None:
