@@ -82,5 +82,30 @@ class TupleActions(Toy):
     action_space = gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Discrete(2)))
 
 
-for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions):
+class Double(Toy):
+    """Pays twice as much, and runs into its time limit."""
+
+    def step(self, action):
+        seen, reward, _, _, info = super().step(action)
+        return seen, 2 * reward, False, self.t >= 20, info
+
+
+class Wide(Toy):
+    """Shows more."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+
+class Change(Toy):
+    """Looks always the same, and pays for an action that is not the last one."""
+
+    last = 0
+
+    def step(self, action):
+        _, _, *rest = super().step(action)
+        reward, self.last = float(action != self.last), action
+        return np.ones(2, np.float32), reward, *rest
+
+
+for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions, Double, Wide, Change):
     gym.register(id=f"Cli{env.__name__}-v0", entry_point=env, max_episode_steps=50)

@@ -69,6 +69,8 @@ def test_queue_plays_exactly_the_seeded_episodes_in_order_whatever_their_lengths
     assert played.num_env_steps == sum(played.lengths)
     # Every action was right: the recurrent state was reset exactly where an episode ended.
     np.testing.assert_array_equal(played.returns, played.lengths)
+    assert played.seeds == tuple(derive_seed(5, i) for i in range(40))
+    assert played.endings == tuple("truncated" if length % 2 else "terminated" for length in played.lengths)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -82,6 +84,8 @@ def test_rounds_count_only_the_first_episode_of_each_environment_under_every_aut
         first, _ = env.reset(seed=derive_seed(5, "round", round_number))
         reference += first[:, 0].astype(int).tolist()
     assert played.lengths.tolist() == reference[:15]
+    assert played.seeds == tuple(derive_seed(5, "round", i // 6) for i in range(15))
+    assert played.endings == tuple("truncated" if length % 2 else "terminated" for length in played.lengths)
 
 
 def test_native_cartpole_agrees_with_a_plain_loop():
@@ -149,6 +153,7 @@ def test_an_episode_without_end_is_cut_and_counted(vector_class):
     assert (played.num_cut, played.lengths.tolist(), played.returns.tolist()) == (3, [50] * 3, [50.0] * 3)
     just_in_time = rollout(CountingPolicy, vector_class([Ten] * 2), episodes=3, seed=0, max_episode_steps=10)
     assert (just_in_time.num_cut, just_in_time.lengths.tolist()) == (0, [10] * 3)
+    assert (played.endings, just_in_time.endings) == (("cut",) * 3, ("terminated",) * 3)
 
 
 @pytest.mark.parametrize("vector_class", [SyncVectorEnv, Rounds])

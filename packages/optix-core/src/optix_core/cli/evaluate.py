@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,12 @@ from optix_core.cli.console import AllowImport
 
 if TYPE_CHECKING:
     from optix_core.checkpoints import RunDirectory
+    from optix_core.environments import EnvSpec
+    from optix_core.evaluation import Rollouts
+    from optix_core.training import TrainPlan
+
+
+_ENDINGS = ("terminated", "truncated", "cut")
 
 
 def evaluate(
@@ -22,13 +28,18 @@ def evaluate(
     max_episode_steps: Annotated[
         int | None, typer.Option(min=1, help="Cut episodes after so many steps; by default as the run did.")
     ] = None,
+    mode: Annotated[
+        Literal["greedy", "sample"], typer.Option(help="Take the best action, or draw actions as in training.")
+    ] = "greedy",
+    env: Annotated[
+        str | None, typer.Option(metavar="ENV_ID", help="Play in this environment, of the same spaces.")
+    ] = None,
     allow_import: AllowImport = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with a row for each episode.")] = False,
 ) -> None:
-    """Play fresh episodes with the best policy of a run, greedily."""
+    """Play fresh episodes with the best policy of a run."""
     import secrets
-
-    import numpy as np
+    import shlex
 
     from optix_core.checkpoints import RunDirectory
     from optix_core.cli.console import facts, make_console, print_json, shown_path
@@ -43,6 +54,7 @@ def evaluate(
     seed = secrets.randbits(31) if seed is None else seed
     with RunDirectory.open(find_run(run)) as directory:
         plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
+        spec = plan.eval_spec if env is None else _other_environment(plan, env)
         agent = plan.make_agent()
         snapshot_id, reported = best_snapshot(directory)
         directory.registry.load(agent, snapshot_id)
@@ -50,27 +62,22 @@ def evaluate(
         limit = max_episode_steps or (directory.read_result() or {}).get("max_episode_steps")
     outcome = play(
         agent,
-        plan.eval_spec,
+        spec,
         episodes=episodes,
         seed=derive_seed(seed, "eval"),
+        mode=mode,
         max_envs=plan.loop.max_eval_envs or plan.n_envs,
         max_episode_steps=limit or plan.loop.max_episode_steps,
     )
     summary = summarise(outcome.returns)
     if json:
-        spread = {
-            "std": float(np.std(outcome.returns, ddof=1)) if episodes > 1 else 0.0,
-            "min": float(outcome.returns.min()),
-            "max": float(outcome.returns.max()),
-            "mean_episode_length": float(outcome.lengths.mean()),
-        }
-        about = {"env_id": plan.env_id, "run": shown_path(directory.path), "snapshot": snapshot_id, "seed": seed}
-        cost = {"eval_env_steps": outcome.num_env_steps, "cut_episodes": outcome.num_cut}
-        odd = {"forgotten": list(outcome.forgotten)}
-        print_json({**about, **summary, **spread, **cost, **odd, "reported": reported})
+        about = {"env_id": spec.env_id, "mode": mode, "run": shown_path(directory.path), "snapshot": snapshot_id}
+        print_json({**about, "seed": seed, **summary, **_played(outcome), "reported": reported})
         return
     from rich.text import Text
 
+    choices = (("mode", mode, "greedy"), ("env", env, None), ("max-episode-steps", max_episode_steps, None))
+    chosen = [f"--{name} {shlex.quote(str(value))}" for name, value, usual in choices if value != usual]
     lines: dict[str, str | Text] = {
         "mean return": Text.assemble((number(summary["mean"]), "bold"), f"  ({certainty(summary)})"),
         "IQM": number(summary["iqm"]),
@@ -78,10 +85,14 @@ def evaluate(
         "episodes": f"{episodes}, {number(float(outcome.lengths.mean()))} steps each on average",
         "run reported": "nothing yet",
         "policy": f"snapshot {snapshot_id} of {shown_path(directory.path)}",
-        "repeat with": f"--seed {seed} --episodes {episodes}",
+        "repeat with": " ".join([f"--seed {seed} --episodes {episodes}", *chosen]),
     }
     if reported:
-        agreement = _agreement(summary, outcome.returns.tolist(), reported, earlier)
+        agreement = (
+            _agreement(summary, outcome.returns.tolist(), reported, earlier)
+            if (mode, env) == ("greedy", None)
+            else f"acting greedily in {plan.eval_spec.env_id}"
+        )
         lines["run reported"] = f"{number(reported['mean'])}  ({agreement})"
     if outcome.num_cut:
         lines["note"] = f"{outcome.num_cut} episodes had not ended after {outcome.lengths.max()} steps and were cut"
@@ -91,6 +102,46 @@ def evaluate(
             "they remembered in training"
         )
     make_console().print(facts(lines))
+
+
+def _other_environment(plan: TrainPlan, env_id: str) -> EnvSpec:
+    """Return an environment that the user named, made with the options of the run.
+
+    Raises:
+        ConfigError: the policy of the run cannot act there.
+        EnvError: it cannot be made.
+    """
+    from optix_core.errors import ConfigError, in_one_line
+
+    spec = plan.environment.spec(env_id)
+    for kind in ("observation", "action"):
+        ours, theirs = (getattr(each, f"{kind}_space") for each in (plan.env_spec, spec))
+        if ours != theirs:
+            raise ConfigError(
+                f"The policy of this run cannot play {spec.env_id}: its {kind} space is {in_one_line(theirs)}, that of "
+                f"{plan.env_id} {in_one_line(ours)}."
+            )
+    return spec
+
+
+def _played(outcome: Rollouts) -> dict[str, Any]:
+    """Return what was played, in JSON types: the spread of the returns, what it cost, and each episode."""
+    import numpy as np
+
+    episodes = zip(outcome.returns.tolist(), outcome.lengths.tolist(), outcome.endings, outcome.seeds, strict=True)
+    return {
+        "std": float(np.std(outcome.returns, ddof=1)) if outcome.episodes > 1 else 0.0,
+        "min": float(outcome.returns.min()),
+        "max": float(outcome.returns.max()),
+        "mean_episode_length": float(outcome.lengths.mean()),
+        "eval_env_steps": outcome.num_env_steps,
+        "cut_episodes": outcome.num_cut,
+        "forgotten": list(outcome.forgotten),
+        "rows": [
+            {"return": total, "length": length, **{name: ending == name for name in _ENDINGS}, "seed": seed}
+            for total, length, ending, seed in episodes
+        ],
+    }
 
 
 def best_snapshot(directory: RunDirectory) -> tuple[int, dict[str, Any] | None]:

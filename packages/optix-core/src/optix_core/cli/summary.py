@@ -31,7 +31,8 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     lines["verdict"] = Text(result.verdict, style=f"bold {VERDICT_STYLES.get(result.verdict, '')}")
     lines["stopped"] = plain_reason(result.why)
     if result.greedy_gap is not None:
-        lines["hint"] = Text("its policy needs its randomness: acting greedily it earns less", style="yellow")
+        hint = "its policy needs its randomness: acting greedily it earns less; play it with optix eval --mode sample"
+        lines["hint"] = Text(hint, style="yellow")
     if result.verdict == "NO_SIGNAL":
         lines["advice"] = Text(advice(plan), style="yellow")
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
@@ -43,7 +44,9 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     lines["time"] = f"{duration(result.wall_seconds)}, {steps(result.env_steps_per_second)} steps/s"
     policy = f", policy in {result.best_snapshot['path']}" if result.best_snapshot else ""
     lines["run"] = f"{directory}{policy}"
-    commands = (next_command(command, directory, plan) for command in ("explain", "eval"))
+    commands = [next_command(command, directory, plan) for command in ("explain", "eval")]
+    if result.greedy_gap is not None:
+        commands[-1] += " --mode sample"
     lines["next"] = Text("\n".join(commands), style="cyan")
     title = f"{result.env_id}, {result.algorithm} ({result.backend}), seed {result.seed}"
     good = result.stop_reason == StopReason.CONVERGED

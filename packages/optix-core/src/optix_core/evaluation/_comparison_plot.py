@@ -1,15 +1,14 @@
-"""The picture of a comparison. Imports matplotlib, so it is imported only to draw."""
+"""The picture of a comparison."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-if TYPE_CHECKING:
-    from optix_core.evaluation.compare import Comparison
+from optix_core.errors import MissingExtraError
+from optix_core.evaluation._comparison_row import ComparisonRow
+from optix_core.evaluation.statistics import Profile
 
 _COLOURS = ("#2f5d8c", "#c2562d", "#4c8055", "#7d5ba6", "#b0852a", "#3f8c95", "#a34a72", "#6e6259")
 _INK, _PALE, _GRID = "#333333", "#9a9a9a", "#e8e8e8"
@@ -17,19 +16,37 @@ _MAX_BANDS = 4
 """More confidence bands than this cover each other and hide the lines."""
 
 
-def draw(comparison: Comparison, path: str | os.PathLike[str], *, unit: str) -> None:
-    """Left: interquartile means with intervals. Right: performance profiles. The coloured names serve both."""
-    colours = {row.name: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(comparison.rows)}
+def draw(
+    rows: Sequence[ComparisonRow],
+    profiles: Mapping[str, Profile],
+    path: str | os.PathLike[str],
+    *,
+    baseline: str,
+    confidence: float,
+    unit: str,
+) -> None:
+    """Left: interquartile means with intervals. Right: performance profiles. The coloured names serve both.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise MissingExtraError('Pictures need matplotlib: pip install "optix-core[plot]".') from error
+    colours = {row.name: _COLOURS[index % len(_COLOURS)] for index, row in enumerate(rows)}
     figure = Figure(figsize=(11, max(3.2, 1.5 + 0.42 * len(colours))), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_intervals(left, comparison, colours, unit)
-    _draw_profiles(right, comparison, colours, unit)
+    _tidy(left, f"Interquartile mean with {confidence:.0%} interval; the tick is the mean", unit)
+    _draw_intervals(left, rows, colours, baseline)
+    _tidy(right, f"Share of scores above each {unit}", unit)
+    _draw_profiles(right, profiles, colours)
     figure.savefig(path, dpi=160)
 
 
-def _draw_intervals(axes: Any, comparison: Comparison, colours: dict[str, str], unit: str) -> None:
-    rows = comparison.rows
-    _tidy(axes, f"Interquartile mean with {comparison.confidence:.0%} interval; the tick is the mean", unit)
+def _draw_intervals(axes: Any, rows: Sequence[ComparisonRow], colours: dict[str, str], baseline: str) -> None:
     for height, row in enumerate(rows):
         colour = colours[row.name]
         if row.iqm.low is not None:
@@ -43,7 +60,7 @@ def _draw_intervals(axes: Any, comparison: Comparison, colours: dict[str, str], 
             _note(axes, 1.16, height, f"{better.estimate:.0%}{bounds}", _INK)
     _heading(axes, 1.03, "IQM")
     if len(rows) > 1:
-        _heading(axes, 1.16, f"better than {comparison.baseline}")
+        _heading(axes, 1.16, f"better than {baseline}")
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontweight="bold")
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_color(colours[row.name])
@@ -52,9 +69,8 @@ def _draw_intervals(axes: Any, comparison: Comparison, colours: dict[str, str], 
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
 
 
-def _draw_profiles(axes: Any, comparison: Comparison, colours: dict[str, str], unit: str) -> None:
-    _tidy(axes, f"Share of scores above each {unit}", unit)
-    for name, profile in comparison.profiles.items():
+def _draw_profiles(axes: Any, profiles: Mapping[str, Profile], colours: dict[str, str]) -> None:
+    for name, profile in profiles.items():
         colour, taus = colours[name], profile.thresholds
         if len(colours) <= _MAX_BANDS:
             axes.fill_between(taus, profile.low, profile.high, step="post", color=colour, alpha=0.13, linewidth=0)
@@ -78,6 +94,8 @@ def _heading(axes: Any, x: float, text: str) -> None:
 
 
 def _tidy(axes: Any, title: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, loc="left", fontsize=9.5, color=_INK, pad=20)
     axes.set_xlabel(label, fontsize=9, color=_INK)
     axes.tick_params(length=0, labelsize=9, labelcolor=_INK)

@@ -9,31 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.errors import ConfigError, MissingExtraError
+from optix_core.errors import ConfigError
+from optix_core.evaluation._comparison_plot import draw
+from optix_core.evaluation._comparison_row import ComparisonRow
 from optix_core.evaluation._scores import Scores, as_tasks, iqm, mean
-from optix_core.evaluation.intervals import Interval, stratified_bootstrap
+from optix_core.evaluation.intervals import stratified_bootstrap
 from optix_core.evaluation.statistics import Profile, performance_profile, probability_of_improvement
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
-    """One run or algorithm.
-
-    Attributes:
-        name: as given.
-        scores: how many scores it has, over all tasks.
-        tasks: number of tasks.
-        mean: with its interval.
-        iqm: interquartile mean, with its interval.
-        improvement: probability that one of its scores beats one of the baseline's; None for the baseline itself.
-    """
-
-    name: str
-    scores: int
-    tasks: int
-    mean: Interval
-    iqm: Interval
-    improvement: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +55,7 @@ class Comparison:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            from optix_core.evaluation._comparison_plot import draw
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "matplotlib":
-                raise
-            raise MissingExtraError('Pictures need matplotlib: pip install "optix-core[plot]".') from error
-        draw(self, path, unit=unit)
+        draw(self.rows, self.profiles, path, baseline=self.baseline, confidence=self.confidence, unit=unit)
 
 
 def compare_runs(

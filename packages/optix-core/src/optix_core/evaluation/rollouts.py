@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from optix_core.environments import EnvSpec
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
+
+Ending: TypeAlias = Literal["terminated", "truncated", "cut"]
+"""How an episode ended: by itself, by a time limit of the environment's, or since evaluation had seen enough of it."""
 
 DEFAULT_MAX_EPISODE_STEPS = 10_000
 """An episode longer than this is taken to be one that never ends, where the environment has no time limit."""
@@ -54,21 +57,28 @@ class Rollouts:
     Attributes:
         returns: ``[E]`` float64, undiscounted sum of the raw rewards of each episode.
         lengths: ``[E]`` int64, environment steps of each episode.
-        num_cut: how many of them were still running after the most steps that an episode may have. Their returns are
-            those up to there.
+        endings: ``[E]`` how each ended; the return of one that was cut is that up to there. Empty if nobody noted it.
+        seeds: ``[E]`` what ``reset(seed=...)`` was given for each; rows of a native vector environment share the one of
+            their round. Empty if nobody noted it.
         forgotten: classes of wrappers that remembered something while these were played, and began afresh: what they
             may have learned in training is not in these returns.
     """
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
-    num_cut: int = 0
+    endings: tuple[Ending, ...] = ()
+    seeds: tuple[int, ...] = ()
     forgotten: tuple[str, ...] = ()
 
     @property
     def episodes(self) -> int:
         """Number of episodes ``E``."""
         return len(self.returns)
+
+    @property
+    def num_cut(self) -> int:
+        """How many episodes were still running after the most steps that an episode may have."""
+        return self.endings.count("cut")
 
     @property
     def num_env_steps(self) -> int:
@@ -179,11 +189,12 @@ def rollout(
         policy = make_policy(num_envs=vector_env.num_envs, seed=policy_seed)
         play = functools.partial(_play_rounds, policy, vector_env, check)
     limit = max_episode_steps or time_limit(vector_env) or DEFAULT_MAX_EPISODE_STEPS
-    returns, lengths, num_cut = play(act, episodes, seed, limit)
-    if not np.isfinite(returns).all():
-        broken = int(np.flatnonzero(~np.isfinite(returns))[0])
-        raise EnvError(f"The return of evaluation episode {broken} is {returns[broken]}: a reward was NaN or infinite.")
-    return Rollouts(returns=returns, lengths=lengths, num_cut=num_cut)
+    played: Rollouts = play(act, episodes, seed, limit)
+    broken = np.flatnonzero(~np.isfinite(played.returns))
+    if len(broken):
+        value = played.returns[broken[0]]
+        raise EnvError(f"The return of evaluation episode {broken[0]} is {value}: a reward was NaN or infinite.")
+    return played
 
 
 def policy_factory(agent: BaseAgent, mode: PolicyMode = "greedy", *, batched_act: bool = False) -> PolicyFactory:
@@ -226,15 +237,17 @@ def _play_queue(
     episodes: int,
     seed: int,
     max_episode_steps: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+) -> Rollouts:
     """Play from a queue of seeded episodes; environment ``i`` starts with episode ``i``."""
     observations = np.zeros((len(envs), *(observation_space.shape or ())), dtype=observation_space.dtype)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    endings: list[Ending] = ["cut"] * episodes
+    seeds = tuple(derive_seed(seed, episode) for episode in range(episodes))
     playing = dict(enumerate(range(len(envs))))  # environment -> episode
     for slot, env in enumerate(envs):
         with blaming_environment("in reset() of an evaluation episode"):
-            observations[slot], _ = env.reset(seed=derive_seed(seed, slot))
-    next_episode, num_cut = len(envs), 0
+            observations[slot], _ = env.reset(seed=seeds[slot])
+    next_episode = len(envs)
     finished = np.zeros(len(envs), dtype=np.bool_)
     policy.reset()
     while playing:
@@ -246,13 +259,13 @@ def _play_queue(
             except BaseException as error:
                 raise environment_failed(error, _when(lengths[episode])) from error
             lengths[episode] += 1
-            is_cut = not (terminated or truncated) and lengths[episode] >= max_episode_steps
-            if terminated or truncated or is_cut:
-                num_cut += is_cut
+            if terminated or truncated:
+                endings[episode] = _ending(terminated)
+            if terminated or truncated or lengths[episode] >= max_episode_steps:
                 finished[slot] = True
                 if next_episode < episodes:
                     with blaming_environment("in reset() of an evaluation episode"):
-                        observations[slot], _ = envs[slot].reset(seed=derive_seed(seed, next_episode))
+                        observations[slot], _ = envs[slot].reset(seed=seeds[next_episode])
                     playing[slot] = next_episode
                     next_episode += 1
                 else:
@@ -262,7 +275,7 @@ def _play_queue(
         if finished.any():
             policy.reset(finished)
             finished = np.zeros_like(finished)
-    return returns, lengths, int(num_cut)
+    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=seeds)
 
 
 def _play_rounds(
@@ -273,18 +286,22 @@ def _play_rounds(
     episodes: int,
     seed: int,
     max_episode_steps: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+) -> Rollouts:
     """Play rounds of one episode per environment; all environments of a round share one seed."""
     from gymnasium.vector import AutoresetMode
 
     num_envs = vector_env.num_envs
     resets_by_hand = vector_env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
-    all_returns, all_lengths, num_cut = [], [], 0
+    all_returns, all_lengths = [], []
+    endings: list[Ending] = ["cut"] * episodes
+    seeds: list[int] = []
     for first in range(0, episodes, num_envs):
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         playing = np.arange(first, first + num_envs) < episodes
+        round_seed = derive_seed(seed, "round", first // num_envs)
+        seeds += [round_seed] * int(playing.sum())
         with blaming_environment("in reset() of an evaluation episode"):
-            observations, _ = vector_env.reset(seed=derive_seed(seed, "round", first // num_envs))
+            observations, _ = vector_env.reset(seed=round_seed)
         policy.reset()
         harmless = np.array(observations)  # for what is seen after an episode, of which nothing depends
         for _ in range(max_episode_steps):
@@ -294,21 +311,28 @@ def _play_rounds(
             np.add(returns, rewards_of(rewards, num_envs), out=returns, where=playing)
             lengths += playing
             ended = np.logical_or(terminated, truncated)
+            for row in np.flatnonzero(playing & ended):
+                endings[first + int(row)] = _ending(terminated[row])
             playing &= ~ended
             if not playing.any():
                 break
             observations = check.mended(np.asarray(observations), ~playing, harmless)
             if resets_by_hand and ended.any():
                 observations, _ = vector_env.reset(options={"reset_mask": ended})
-        num_cut += int(playing.sum())
         all_returns.append(returns)
         all_lengths.append(lengths)
-    return np.concatenate(all_returns)[:episodes], np.concatenate(all_lengths)[:episodes], num_cut
+    returns, lengths = (np.concatenate(parts)[:episodes] for parts in (all_returns, all_lengths))
+    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=tuple(seeds))
 
 
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
     """Return each environment once: an instance that cannot be made twice may stand in several places."""
     return list({id(env.unwrapped): env for env in envs}.values())
+
+
+def _ending(terminated: Any) -> Ending:
+    """Name the end of an episode that the environment ended; termination counts where both are said."""
+    return "terminated" if terminated else "truncated"
 
 
 def _when(step: int) -> str:
