@@ -112,3 +112,85 @@ def test_bad_input_is_refused():
         BackoffScheduler(plateau_threshold=30)
     with pytest.raises(ValueError, match="diverged"):
         BackoffScheduler().update(float("nan"), 1)
+
+
+ALLOWED = [
+    {"base_interval": 1, "max_interval_episodes": 1}, {"base_interval": 5, "max_interval_episodes": 5},
+    {"backoff_factor": 1.0}, {"plateau_threshold": 1}, {"plateau_threshold": 20}, {"score_smoothing": 1},
+    {"score_smoothing": 20}, {"improvement_margin": 0.0}, {"noise_k": 0.0}, {"degradation_threshold": 1.0},
+    {"degradation_threshold": 1e-9},
+]  # fmt: skip
+REFUSED = [
+    {"base_interval": 0}, {"base_interval": 5, "max_interval_episodes": 4}, {"backoff_factor": 0.99},
+    {"plateau_threshold": 0}, {"plateau_threshold": 21}, {"score_smoothing": 0}, {"score_smoothing": 21},
+    {"improvement_margin": -1e-9}, {"noise_k": -1e-9}, {"degradation_threshold": 1.01}, {"degradation_threshold": 0.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", ALLOWED, ids=str)
+def test_settings_at_their_limits_are_taken(settings):
+    scheduler = BackoffScheduler(**settings)
+    assert {name: getattr(scheduler, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("settings", REFUSED, ids=str)
+def test_settings_beyond_their_limits_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        BackoffScheduler(**settings)
+
+
+def test_every_evaluation_against_the_rule_told_slowly():
+    """Interval, state, verdict and numbers, on curves that rise, rest, break and recover."""
+    rng = np.random.default_rng(5)
+    rises = (np.minimum(np.arange(90), 20), np.r_[np.arange(15), np.full(45, 15), np.full(10, 4), np.arange(20) + 15.0])
+    met = set()
+    for rise, noise, settings in (
+        (rises[0], 0.3, {"dormant_threshold": 12}),
+        (rises[1], 0.2, {"plateau_threshold": 3, "dormant_threshold": 8, "score_smoothing": 3, "noise_k": 1.0}),
+        (rises[1], 0.2, {"dormant_threshold": 6, "min_episodes_before_dormant": 40, "improvement_margin": 0.5}),
+        (-rises[0], 0.3, {"min_episodes_before_degradation": 9, "dormant_threshold": 12}),
+    ):
+        scheduler = BackoffScheduler(**settings)
+        p = {name: getattr(scheduler, name) for name in inspect.signature(BackoffScheduler).parameters}
+        scores, best, stale, interval, state, first = [], -np.inf, 0, 1.0, "ACTIVE", None
+        for count, score in enumerate((50 + rise + noise * rng.standard_normal(len(rise))).tolist(), start=1):
+            found = scheduler.update(score, 10 * count)
+            scores = [*scores, score][-p["score_window"] :]
+            level = float(np.mean(scores[-p["score_smoothing"] :]))
+            first = level if first is None else first
+            margin = max(p["improvement_margin"], p["noise_k"] * float(np.std(scores)))
+            better = level > best + margin
+            worse = not better and level < best * p["degradation_threshold"]
+            worse = worse and count > p["min_episodes_before_degradation"]
+            if better:
+                best, stale, interval = level, 0, 1.0
+            else:
+                stale, interval = stale + 1, min(2 * interval, 100.0)
+            if better:
+                state = "ACTIVE"
+            elif state in ("DORMANT", "WATCHDOG"):
+                state = "ACTIVE" if worse else "WATCHDOG"
+                stale, interval = (0, 1.0) if worse else (stale, interval)
+            elif stale >= p["dormant_threshold"] and count >= p["min_episodes_before_dormant"]:
+                state = "DORMANT"
+            else:
+                state = "COOLING" if stale >= p["plateau_threshold"] else "ACTIVE"
+            quiet = state in ("DORMANT", "WATCHDOG")
+            verdict = "IMPROVING" if better else "DEGRADING" if worse and not quiet else "UNDECIDED"
+            if quiet and not better:
+                verdict = "CONVERGED" if best - first > margin else "NO_SIGNAL"
+            assert (found.verdict.value, found.should_stop) == (verdict, state == "DORMANT"), count
+            assert (scheduler.state.value, scheduler.interval) == (state, int(interval)), count
+            assert (found.n_windows, found.env_steps, found.looked) == (count, 10 * count, True)
+            numbers = (found.margin, found.level, found.baseline, found.score_range)
+            assert numbers == pytest.approx((margin, level, first, max(0.0, best - first)))
+            met |= {verdict, state}
+    assert met >= {"IMPROVING", "DEGRADING", "UNDECIDED", "CONVERGED", "NO_SIGNAL", "COOLING", "DORMANT", "WATCHDOG"}
+
+
+def test_evaluations_without_an_episode_and_steps_that_stand_still():
+    scheduler = BackoffScheduler()
+    scheduler.update(1.0, 10)
+    assert scheduler.update(5.0, 20, episodes=0).n_windows == 1
+    with pytest.raises(ValueError, match="must increase"):
+        scheduler.update(1.0, 10)

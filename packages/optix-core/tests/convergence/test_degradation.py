@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from optix_core.convergence import DegradationTest
 from optix_core.convergence.degradation import drop_p_value, paired_p_value
@@ -127,3 +128,91 @@ def test_noise_before_anything_was_gained_is_no_collapse():
     runs = [rollback_at(rng, np.zeros(100), 10.0) for _ in range(100)]
     assert all(window is None for window, _ in runs)
     assert np.mean([suspicions for _, suspicions in runs]) < 1.5
+
+
+ALLOWED = [
+    {"recent_windows": 2}, {"reference_windows": 2}, {"num_pairs": 2}, {"screen_alpha": 0.499}, {"confirm_alpha": 1e-9},
+    {"collapse_fraction": 1.0}, {"collapse_fraction": 1e-9}, {"margin_fraction": 0.0}, {"margin": 0.0},
+]  # fmt: skip
+REFUSED = [
+    {"recent_windows": 1}, {"reference_windows": 1}, {"num_pairs": 1}, {"screen_alpha": 0.5}, {"screen_alpha": 0.0},
+    {"confirm_alpha": 0.5}, {"confirm_alpha": 0.0}, {"collapse_fraction": 0.0}, {"collapse_fraction": 1.01},
+    {"margin_fraction": -1e-9}, {"margin": -1e-9},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", ALLOWED, ids=str)
+def test_settings_at_their_limits_are_taken(settings):
+    test = DegradationTest(**settings)
+    assert {name: getattr(test, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("settings", REFUSED, ids=str)
+def test_settings_beyond_their_limits_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        DegradationTest(**settings)
+
+
+def test_p_values_are_those_of_scipy():
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal(12), rng.standard_normal(12) - 0.4
+    assert paired_p_value(a, b) == pytest.approx(stats.ttest_rel(a, b, alternative="greater").pvalue)
+    drop = a.mean() - b[:4].mean()
+    error = a.std(ddof=1) * np.sqrt(1 / 12 + 1 / 4)
+    assert drop_p_value(a, b[:4]) == pytest.approx(stats.t.sf(drop / error, 11))
+    assert (paired_p_value([3.0, 4.0], [1.0, 2.0]), paired_p_value([1.0, 2.0], [3.0, 4.0])) == (0.0, 1.0)
+    assert (drop_p_value([3.0, 3.0], [1.0]), drop_p_value([3.0, 3.0], [3.0])) == (0.0, 1.0)
+
+
+def test_every_screen_against_the_rule_told_slowly():
+    rng = np.random.default_rng(7)
+    levels = np.concatenate([np.linspace(0, 100, 30), np.full(60, 100.0), np.full(15, 92.0), np.full(15, 30.0)])
+    suspicions = 0
+    for sigma in (0.0, 1.0, 4.0):
+        test, scores = DegradationTest(), []
+        reference, margin, peak = None, 0.0, -np.inf
+        for score in (levels + sigma * rng.standard_normal(len(levels))).tolist():
+            screen = test.update(score)
+            scores.append(score)
+            older = scores[:-5]
+            if older and len(older) % 20 == 0:
+                block = older[-20:]
+                if reference is None or np.mean(block) > np.mean(reference):
+                    reference, margin = block, 0.05 * max(0.0, np.mean(block) - scores[0])
+            if len(scores) < 5:
+                assert not screen.suspicious
+                continue
+            level = np.mean(scores[-5:])
+            peak = max(peak, level)
+            drop, p_value = 0.0, 1.0
+            if peak - level > 0.5 * (peak - scores[0]) and peak - level > margin:
+                drop, past = peak - level, older[-20:]
+                if len(past) >= 5:
+                    variance = np.mean(np.diff(past) ** 2) / 2
+                    p_value = stats.t.sf(drop / np.sqrt(2 * variance / 5), len(past) - 1) if variance > 1e-20 else 0.0
+            elif reference is not None:
+                drop, p_value = np.mean(reference) - level, drop_p_value(reference, scores[-5:])
+            assert screen.drop == pytest.approx(drop)
+            assert screen.margin == pytest.approx(margin)
+            assert screen.p_value == pytest.approx(p_value)
+            assert screen.suspicious == (p_value < 0.002 and drop > margin)
+            suspicions += screen.suspicious
+    assert suspicions > 20
+
+
+def test_levels_tighten_with_each_suspicion_and_a_refuted_one_mutes_the_screen():
+    test = DegradationTest()
+    healthy = np.array([100.0, 101.0, 99.0])
+    for number in (1, 2, 3):
+        found = test.confirm(healthy, healthy[::-1])
+        assert found.alpha == pytest.approx(0.01 / number)
+        assert not found.replicate
+    for score in [*range(0, 500, 50), *[500.0] * 60, *[100.0] * 5]:
+        last = test.update(score)
+    assert last.suspicious
+    test.confirm(healthy, healthy[::-1])
+    assert [test.update(100.0).suspicious for _ in range(6)] == [False] * 4 + [True] * 2
+    worse = test.confirm(healthy, healthy - 90)
+    assert worse.replicate
+    assert test.confirm(healthy, healthy - 90).alpha == worse.alpha, "a repetition is no new suspicion"
+    assert test.confirm(healthy, healthy).alpha == pytest.approx(0.01), "after a rollback the count begins anew"

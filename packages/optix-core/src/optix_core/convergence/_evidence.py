@@ -259,8 +259,7 @@ def regression_windows(scores: Scores, variance: float, *, horizon: float, margi
     if margin > 0:
         quantile = student_t_quantile(1 - alpha, NOISE_BATCHES - 2)
         slot_variance = variance * n / float(scores.episodes.sum())
-        horizon_slots = horizon * n / float(scores.time[-1])
-        wanted = (12 * slot_variance * (quantile * horizon_slots / margin) ** 2) ** (1 / 3)
+        wanted = (12 * slot_variance * (quantile * horizon * n / margin) ** 2) ** (1 / 3)
     return max(MIN_REGRESSION_WINDOWS, math.ceil(min(max(wanted, n / 3), 2 * n / 3)))
 
 
