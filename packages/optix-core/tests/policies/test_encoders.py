@@ -7,7 +7,7 @@ from gymnasium import spaces
 from optix_core.data import ObsNormalizer
 from optix_core.errors import EnvError
 from optix_core.policies import Bits, Flatten, OneHot, encoder_for
-from optix_core.policies.encoders import encoded, encoder_from_tree
+from optix_core.policies.encoders import encoded, encoder_from_tree, example_observations
 
 
 @pytest.mark.parametrize("start", [0, -3])
@@ -17,6 +17,21 @@ def test_whole_numbers_outside_of_their_space_are_refused(start):
     for wrong in ([5, 0], [0, -1], [-1, 2], [0, 3]):
         with pytest.raises(EnvError, match=r"^The environment returned the observation \[.*not in its MultiDiscrete"):
             encoder(np.array([[0, 0], wrong]) + start)
+
+
+WHOLE = [
+    spaces.Discrete(5, start=2),
+    spaces.Discrete(10**6, start=-2),
+    spaces.MultiDiscrete([[3, 4]], start=[[1, -1]]),
+]
+
+
+@pytest.mark.parametrize("space", [*WHOLE, spaces.Box(-1, 1, (2, 3)), spaces.MultiBinary(3)])
+def test_there_are_observations_to_try_networks_on(space):
+    encoder = encoder_for(space)
+    examples = example_observations(encoder, 3)
+    assert all(space.contains(np.asarray(example, space.dtype)) for example in examples)
+    assert encoder(examples).shape == (3, *encoder.encoded_shape)
 
 
 def test_a_million_values_are_twenty_numbers():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
@@ -17,6 +16,7 @@ from optix_core.agents.synonyms import LEARNING_RATE
 from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_core.policies.encoders import example_observations
 from optix_torch._arrays import as_tensor
 from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate
@@ -147,7 +147,7 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
         ConfigError: it does not take such observations, or gives no tensor.
     """
     like = next(module.parameters(), torch.empty(0))
-    rows = as_tensor(encoder(np.zeros((2, *encoder.shape), encoder.dtype)), like.device)
+    rows = as_tensor(encoder(example_observations(encoder, 2)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows
     try:
         with in_eval_mode(module):

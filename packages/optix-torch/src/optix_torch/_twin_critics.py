@@ -16,6 +16,7 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
 from optix_core.errors import ConfigError
 from optix_core.policies import Keep
+from optix_core.policies.encoders import example_observations
 from optix_core.seeding import derive_seed
 from optix_protocol import StateTree
 from optix_torch._arrays import as_tensor, resolve_device
@@ -226,7 +227,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
     def _check_networks(self, observation_space: Any) -> None:
         """Run the networks once, so that a module that does not fit is refused at once."""
         dtype = np.float32 if observation_space is None else observation_space.dtype
-        observations = as_tensor(self._rows(np.zeros((2, *self._encoder.shape), dtype)), self.device)
+        observations = as_tensor(self._rows(example_observations(self._encoder, 2, dtype)), self.device)
         outputs = self._actor_net.infer(observations)
         wanted = (1, 2, self._num_outputs(len(self._low)))
         if outputs.shape != wanted:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from optix_core.errors import ConfigError, EnvError, in_one_line
 from optix_protocol import Array, StateTree
@@ -91,7 +92,9 @@ class _WholeNumbers:
         if outside.any():
             row = int(np.argwhere(outside)[0][0])
             wrong = (choices[row] + np.array(self.start)).reshape(self.shape)
-            space = f"MultiDiscrete({list(self.nvec)})" if self.shape else f"Discrete({self.nvec[0]})"
+            sizes, start = (self.nvec, self.start) if self.shape else (self.nvec[0], self.start[0])
+            begins = f", start={start}" if any(self.start) else ""
+            space = f"{'MultiDiscrete' if self.shape else 'Discrete'}({sizes}{begins})"
             raise EnvError(
                 f"The environment returned the observation {in_one_line(wrong)}, which is not in its "
                 f"{in_one_line(space)}. Mend the environment, or its observation_space."
@@ -222,6 +225,20 @@ def unrounded(encoder: Encoder, observations: Array) -> Array:
 def encoded(encoder: Encoder, normalizer: ObsNormalizer | None, observations: Array) -> Array:
     """Return observations ``[N, *obs]`` as networks take them: encoded, and normalised where that is wanted."""
     return encoder(observations) if normalizer is None else normalizer(unrounded(encoder, observations))
+
+
+def example_observations(encoder: Encoder, size: int, dtype: npt.DTypeLike | None = None) -> Array:
+    """Return observations ``[size, *shape]`` that an encoder takes, to try networks on: zeros where these are any.
+
+    Args:
+        encoder: what takes them.
+        size: how many.
+        dtype: what they are, where the encoder does not say it.
+    """
+    if isinstance(encoder, OneHot | Bits):
+        smallest = np.array(encoder.start, np.int64).reshape(encoder.shape)
+        return np.broadcast_to(smallest, (size, *encoder.shape)).copy()
+    return np.zeros((size, *encoder.shape), encoder.dtype if dtype is None else dtype)
 
 
 def parts_of(encoder: Encoder) -> tuple[tuple[str, int], ...]:

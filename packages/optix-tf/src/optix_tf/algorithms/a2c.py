@@ -16,6 +16,7 @@ from optix_core.agents.synonyms import LEARNING_RATE
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
 from optix_core.policies import DiagonalGaussian, Head
+from optix_core.policies.encoders import example_observations
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
@@ -312,7 +313,8 @@ def one_kind(optimizer: Any, **own: Any) -> None:
 
 def input_dtype(encoder: Any, observation_space: Any) -> Any:
     """Return the type of encoded observations: bytes stay bytes, everything else becomes float32."""
-    rows = encoder(np.zeros((1, *encoder.shape), np.float32 if observation_space is None else observation_space.dtype))
+    dtype = np.float32 if observation_space is None else observation_space.dtype
+    rows = encoder(example_observations(encoder, 1, dtype))
     return rows.dtype if rows.dtype.kind != "f" else np.dtype(np.float32)
 
 
