@@ -78,7 +78,7 @@ def test_validation_on_another_environment(run, tmp_path):
     [
         (["CliRoom-v0"], ["Unknown environment 'CliRoom-v0'", "package:CliRoom-v0"]),
         (["optix_cli_people:CliRoom-v0"], ["--import optix_cli_people:FUNCTION"]),
-        (["CliRoom-v0", "--import", "optix_cli_people:register_rooms"], ["pay"]),
+        (["CliRoom-v0", "--import", "optix_cli_people:register_rooms"], ["'pay'", "--env-arg KEY=VALUE"]),
         (["CartPole-v1", "--import", "optix_cli_people:fail"], ["could not be called: RuntimeError: no licence"]),
         (["CartPole-v1", "--import", "optix_cli_people:leave"], ["SystemExit: goodbye"]),
         (["CartPole-v1", "--import", "optix_cli_people:nothing"], ["has no function 'nothing'"]),

@@ -23,7 +23,7 @@ _NAMESPACES: Mapping[str, str] = {
 # Extras of optix-core, by what the error of a missing dependency mentions.
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "box2d": ("box2d",),
-    "mujoco": ("mujoco",),
+    "mujoco": ("mujoco", "imageio"),
     "atari": ("ale_py", "atari", "opencv"),
 }
 
@@ -48,7 +48,8 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
     except gym.error.Error as error:
         raise EnvError(f"Environment '{env_id}' cannot be made: {_one_line(error)}") from error
     except TypeError as error:
-        raise EnvError(f"Environment '{env_id}' does not take these arguments: {_one_line(error)}") from error
+        hint = " Give them: --env-arg KEY=VALUE." if "missing" in str(error) else ""
+        raise EnvError(f"Environment '{env_id}' does not take these arguments: {_one_line(error)}.{hint}") from error
     except BaseException as error:
         failed = environment_failed(error, "")
         raise (
