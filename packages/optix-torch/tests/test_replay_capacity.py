@@ -1,11 +1,14 @@
 """The replay memory of a run is as large as its budget can fill and the machine can hold."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from optix_core import make_agent
+from optix_core.cli import main
 from optix_core.data import capacity
 from optix_core.errors import ConfigError
 from optix_core.training import TrainConfig, TrainPlan
@@ -59,3 +62,21 @@ def test_pictures_get_convolutions_in_every_algorithm():
         agent = plan(max_env_steps=500, algorithm=algorithm, hidden_sizes=[16]).make_agent()
         shapes = [array.ndim for array in agent.networks.weights().values()]
         assert shapes.count(4) >= 3, algorithm
+
+
+def test_a_run_that_goes_on_keeps_its_capacity(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["train", "CartPole-v1", "--algorithm", "dqn", "--set", "confirm_episodes=2", "--quiet", "--out", "run"]
+
+    def capacity_after(*more):
+        with pytest.raises(SystemExit) as stop:
+            main([*args, *more])
+        assert not stop.value.code
+        return json.loads((tmp_path / "run" / "run.json").read_text())["hyperparams"]["capacity"]
+
+    first = capacity_after("--max-env-steps", "1300")
+    assert first == 1300
+    assert capacity_after("--max-env-steps", "1500", "--resume") == first
+    with pytest.raises(SystemExit) as stop:
+        main([*args, "--max-env-steps", "1600", "--resume", "--set", "buffer_size=1400"])
+    assert stop.value.code == 2  # another memory is another run
