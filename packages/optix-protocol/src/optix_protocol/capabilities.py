@@ -24,6 +24,7 @@ __all__ = [
     "PolicyMode",
     "SeedGroup",
     "SupportsActionDistribution",
+    "SupportsActionMasks",
     "SupportsExport",
     "SupportsFusedTraining",
     "SupportsHostPolicy",
@@ -100,6 +101,36 @@ class SupportsRecurrentState(Protocol):
 
         Returns:
             Actions ``[N, *act]``, as ``act`` gives them, and what is remembered now, in new arrays.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsActionMasks(Protocol):
+    """Acting where not every action is allowed at every time, for agents and for the policies that they make.
+
+    A pipeline whose environments say what is allowed calls :meth:`act_masked` in the place of ``act``, and puts what it
+    handed in into ``EpisodeData.action_mask``. ``learn`` takes the policy to be the one that never does what is not
+    allowed: its log-probabilities, entropies and divergences are those of the allowed actions, and the value of what
+    comes next is that of an allowed action (``EpisodeData.next_action_mask``). The model of ``export_onnx`` has a
+    second input ``action_mask`` (bool ``[N, A]``) once the agent has acted or learned with masks.
+
+    Protocol 1.1. A class whose base has the method and that cannot do this sets ``act_masked = None``.
+    """
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Choose actions among those that are allowed, exploring (or greedily) as ``act`` does.
+
+        Args:
+            observations: ``[N, *obs]``.
+            mask: bool ``[N, A]``, True where an action is allowed. ``A`` is the number of discrete actions, or
+                ``sum(nvec)`` of a multi-discrete space, whose parts stand side by side.
+
+        Returns:
+            Actions ``[N, *act]``, as ``act`` gives them.
+
+        Raises:
+            ValueError: a mask of another shape, or a row in which nothing is allowed; nothing was drawn then.
         """
         ...
 
@@ -287,6 +318,7 @@ CAPABILITIES: Mapping[str, type] = {
     "training_state": SupportsTrainingState,
     "param_bounds": SupportsParamBounds,
     "action_distribution": SupportsActionDistribution,
+    "action_masks": SupportsActionMasks,
     "host_policy": SupportsHostPolicy,
     "export": SupportsExport,
     "fused_training": SupportsFusedTraining,

@@ -99,6 +99,13 @@ class EpisodeData:
         infos: what the environment said of each transition in its ``info``, numbers and arrays of numbers by name,
             ``[T, N, ...]``; ``"_name"`` (bool ``[T, N]``) says of which transitions it said ``"name"``. None where
             nobody asked for them.
+        episode_infos: what the environment said in its ``info`` when each of the ``E`` episodes ended: single numbers
+            by name, float ``[E]``, NaN where it said nothing; True is 1 and False 0 (``is_success``).
+        action_mask: ``[T, N, A]`` bool, which actions were allowed before each row; None where the environment does
+            not say. ``A`` is the number of discrete actions, or ``sum(nvec)`` of a multi-discrete space, whose parts
+            stand side by side. Rows that are not valid may allow everything.
+        last_action_mask: ``[N, A]``, which are allowed after :attr:`last_observation`, or None.
+        final_action_masks: ``[E, A]``, which were allowed after each of :attr:`final_observations`, or None.
     """
 
     observations: Array
@@ -118,6 +125,10 @@ class EpisodeData:
     intrinsic_rewards: Array | None = None
     episode_id: int = 0
     infos: Mapping[str, Array] | None = None
+    episode_infos: Mapping[str, Array] = field(default_factory=dict)
+    action_mask: Array | None = None
+    last_action_mask: Array | None = None
+    final_action_masks: Array | None = None
 
     @property
     def num_steps(self) -> int:
@@ -163,6 +174,21 @@ class EpisodeData:
             successors[self.ends[:, 0], self.ends[:, 1]] = self.final_observations
         return successors
 
+    @cached_property
+    def next_action_mask(self) -> Array | None:
+        """``[T, N, A]`` what is allowed after :attr:`next_observations`; everything where that is not known.
+
+        None where there is no :attr:`action_mask`.
+        """
+        if self.action_mask is None:
+            return None
+        last = np.ones_like(self.action_mask[0]) if self.last_action_mask is None else self.last_action_mask
+        successors = np.concatenate([self.action_mask[1:], last[None]])
+        if len(self.ends):
+            known = self.final_action_masks
+            successors[self.ends[:, 0], self.ends[:, 1]] = True if known is None else known
+        return successors
+
     def flat(self, array: Array) -> Array:
         """Return the valid rows of a ``[T, N, ...]`` array as ``[num_env_steps, ...]``, time-major."""
         return array[self.valid]
@@ -192,6 +218,10 @@ class EpisodeData:
             optional = getattr(self, name)
             if optional is not None and optional.shape != shape:
                 raise ValueError(f"{name} must be [T, N] = {shape} or None, got {optional.shape}.")
+        self._check_masks()
+        for name, values in self.episode_infos.items():
+            if values.shape != (len(self.ends),):
+                raise ValueError(f"episode_infos[{name!r}] must be [E] = ({len(self.ends)},), got {values.shape}.")
         for name, column in (self.infos or {}).items():
             if column.shape[:2] != shape:
                 raise ValueError(f"infos[{name!r}] must start with [T, N] = {shape}, got {column.shape}.")
@@ -209,6 +239,20 @@ class EpisodeData:
                 raise ValueError(
                     f"{name} needs one entry per episode end ({episodes}), got {len(getattr(self, name))}."
                 )
+
+    def _check_masks(self) -> None:
+        if self.action_mask is None:
+            return
+        num_actions = self.action_mask.shape[-1:]
+        expected = {
+            "action_mask": self.rewards.shape + num_actions,
+            "last_action_mask": self.rewards.shape[1:] + num_actions,
+            "final_action_masks": (len(self.ends), *num_actions),
+        }
+        for name, shape in expected.items():
+            mask = getattr(self, name)
+            if mask is not None and (mask.shape != shape or mask.dtype != np.bool_):
+                raise ValueError(f"{name} must be a bool array of shape {shape}, got {mask.dtype} {mask.shape}.")
 
 
 @dataclass(frozen=True, kw_only=True)

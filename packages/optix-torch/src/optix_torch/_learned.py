@@ -43,6 +43,7 @@ class Transitions(NamedTuple):
         next_observations: encoded.
         discounts: ``[B]``, 0 where the episode terminated.
         weights: ``[B]`` importance weights.
+        next_masks: ``[B, A]`` bool, what is allowed after ``next_observations``; ``[B, 0]`` where everything is.
     """
 
     observations: Tensor
@@ -51,6 +52,7 @@ class Transitions(NamedTuple):
     next_observations: Tensor
     discounts: Tensor
     weights: Tensor
+    next_masks: Any = None
 
 
 class TorchModules:
@@ -272,6 +274,7 @@ class TorchNetworks(TorchModules):
             next_observations=as_tensor(encode(batch.next_observations), self.device),
             discounts=as_tensor(batch.discounts, self.device),
             weights=as_tensor(batch.weights, self.device),
+            next_masks=torch.from_numpy(batch.next_masks).to(self.device),
         )
 
     def to_host(self, errors: Tensor) -> Array:

@@ -15,6 +15,18 @@ from torch import Tensor, nn
 _LOG_2PI = math.log(2 * math.pi)
 
 
+FORBIDDEN = -1e8
+"""Logit of what is not allowed: its probability is exactly 0, its term of the entropy finite, its gradient 0."""
+
+
+def only_allowed(outputs: Tensor, masks: Tensor | None) -> Tensor:
+    """Return logits or values ``[B, A]`` with :data:`FORBIDDEN` where bool masks ``[B, A]`` are False.
+
+    Masks ``[B, 0]``, and None, allow everything.
+    """
+    return outputs if masks is None or not masks.shape[1] else outputs.masked_fill(~masks, FORBIDDEN)
+
+
 class Evaluation(NamedTuple):
     """Actions judged by a policy.
 

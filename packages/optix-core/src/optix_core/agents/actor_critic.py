@@ -151,6 +151,7 @@ class ActorCriticAgent(NetworkAgent):
             "rng": rng_state(self._rng),
             "num_updates": self._num_updates,
             "hyperparams": dict(self.hyperparams.to_set().params),
+            "masked": self._acts_masked,
         }
         if self._reward_normalizer is not None:
             state["reward_normalizer"] = self._reward_normalizer.state()
@@ -163,6 +164,7 @@ class ActorCriticAgent(NetworkAgent):
         self.networks.restore(state["networks"])
         restore_rng(self._rng, state["rng"])
         self._num_updates = int(state["num_updates"])
+        self._acts_masked = bool(state.get("masked", False))  # absent in states of release 0.1
         if self._reward_normalizer is not None:
             self._reward_normalizer.restore(state["reward_normalizer"])
 

@@ -11,13 +11,31 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkab
 
 import numpy as np
 
-from optix_core.agents.files import load_weights, other_order, save_weights
+from optix_core.agents.files import acted_masked, load_weights, other_order, save_weights
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import ConfigError
-from optix_core.policies import MLP, Encoder, Head, NetworkPolicy, RecurrentPolicy, encoder_for, policy_tree
+from optix_core.policies import (
+    MLP,
+    Encoder,
+    Head,
+    MaskablePolicy,
+    NetworkPolicy,
+    RecurrentPolicy,
+    encoder_for,
+    network_policy,
+    policy_tree,
+)
 from optix_core.policies.encoders import encoded, parts_of
-from optix_protocol import Array, EpisodeData, HyperparamSet, ParamBound, PolicyMode, StateTree
+from optix_protocol import (
+    Array,
+    EpisodeData,
+    HyperparamSet,
+    ParamBound,
+    PolicyMode,
+    StateTree,
+    SupportsActionMasks,
+)
 
 if TYPE_CHECKING:
     from optix_core.policies.onnx_export import PolicyGraph
@@ -127,6 +145,8 @@ class NetworkAgent(ABC):
     specs: ClassVar[Mapping[str, Hyperparam]]
     _knows_actions = True
     """False in an agent that was built without an action space, until :meth:`meet_spaces`."""
+    _acts_masked = False
+    """Whether it has ever acted or learned with masks: then models for deployment take one, too."""
 
     def __init__(
         self,
@@ -225,7 +245,8 @@ class NetworkAgent(ABC):
         seed: int,
     ) -> NetworkPolicy | RecurrentPolicy:
         """Return a frozen copy of the policy with random numbers of its own."""
-        return NetworkPolicy(
+        make = network_policy if isinstance(self, SupportsActionMasks) else NetworkPolicy
+        return make(
             encoder=self._encoder,
             network=self.networks.frozen_act(),
             head=self._frozen_head(),
@@ -295,7 +316,8 @@ class NetworkAgent(ABC):
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write networks and observation statistics to this path as safetensors."""
-        save_weights(path, self._weights(), kind=self._kind, parts=parts_of(self._encoder))
+        parts = parts_of(self._encoder)
+        save_weights(path, self._weights(), kind=self._kind, parts=parts, masked=self._acts_masked)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Act as the agent did that wrote this file; slow copies start anew from its networks.
@@ -305,6 +327,7 @@ class NetworkAgent(ABC):
             ValueError: the file is damaged, or belongs to another algorithm or network.
         """
         self._load(load_weights(path, kind=self._kind, like=self._weights(), parts=parts_of(self._encoder)))
+        self._acts_masked = acted_masked(path)
         self.networks.align()
 
     def export_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -313,7 +336,8 @@ class NetworkAgent(ABC):
         Its input ``observation`` ``[N, *obs]`` is as the environment gives it (flat, where that is a Dict or Tuple):
         encoding and normalisation are in the model. Outputs are ``action`` ``[N, *act]`` and, by the kind of action,
         ``log_probs``, ``values`` (of DQN and Rainbow) or ``mean`` and ``std``. A policy with a memory has it as further
-        inputs ``h`` (and ``c``), zero when an episode begins, and as outputs ``next_h`` (and ``next_c``).
+        inputs ``h`` (and ``c``), zero when an episode begins, and as outputs ``next_h`` (and ``next_c``). One that has
+        acted or learned with masks takes the further input ``action_mask`` (bool ``[N, A]``).
 
         Raises:
             ConfigError: (a ``ValueError``) onnx is not installed, or the network is of a kind that cannot be written.
@@ -321,7 +345,7 @@ class NetworkAgent(ABC):
         from optix_core.policies.onnx_export import PolicyGraph
 
         graph = PolicyGraph(self._encoder, self._obs_normalizer)
-        graph.act(self._frozen_head(), self._write_network(graph))
+        graph.act(self._frozen_head(), self._write_network(graph), masked=self._acts_masked)
         graph.save(path, kind=self._kind)
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
@@ -352,9 +376,16 @@ class NetworkAgent(ABC):
         """Return observations ``[B, *obs]`` as the networks take them."""
         return encoded(self._encoder, self._obs_normalizer, observations)
 
+    def _masks(self, window: EpisodeData) -> Array:
+        """Return what was allowed ``[T N, A]``; ``[T N, 0]`` where everything was, or the agent cannot heed it."""
+        if window.action_mask is None or not isinstance(self, SupportsActionMasks):
+            return np.empty((window.valid.size, 0), np.bool_)
+        self._acts_masked = True
+        return window.action_mask.reshape(window.valid.size, -1)
+
     def _refresh_policy(self) -> None:
         """Make ``act`` follow a changed head; changed parameters it sees by itself."""
-        self._behaviour: NetworkPolicy | RecurrentPolicy = NetworkPolicy(
+        self._behaviour: NetworkPolicy | RecurrentPolicy = network_policy(
             encoder=self._encoder,
             network=self.networks.act,
             head=self._live_head(),
@@ -385,6 +416,29 @@ class NetworkAgent(ABC):
             )
         self.networks.load({name: array for name, array in weights.items() if not name.startswith(prefix)})
         self._refresh_policy()
+
+
+class MasksActions:
+    """Acts and learns where not every action is allowed; a base that stands before the agent's class.
+
+    See :class:`optix_protocol.SupportsActionMasks`. What an algorithm does with masks in ``learn`` is its own part.
+    """
+
+    _behaviour: NetworkPolicy | RecurrentPolicy
+    _acts_masked: bool
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Draw actions ``[N, *act]`` for observations ``[N, *obs]``, of those that the mask (bool ``[N, A]``) allows.
+
+        Raises:
+            ConfigError: (a ``ValueError``) a mask of another shape, or a row that allows nothing, or a policy whose
+                actions are not discrete.
+        """
+        if not isinstance(self._behaviour, MaskablePolicy):
+            raise ConfigError("Action masks are for discrete actions; this policy has others.")
+        actions = self._behaviour.act_masked(np.asarray(observations), mask)
+        self._acts_masked = True
+        return actions
 
 
 def spaces_of(env: Any) -> tuple[Any, Any]:

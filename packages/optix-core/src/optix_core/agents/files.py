@@ -17,7 +17,12 @@ _METADATA_KEY = "optix"
 
 
 def save_weights(
-    path: str | os.PathLike[str], arrays: Mapping[str, Array], *, kind: str, parts: Sequence[tuple[str, int]] = ()
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Array],
+    *,
+    kind: str,
+    parts: Sequence[tuple[str, int]] = (),
+    masked: bool = False,
 ) -> None:
     """Write named arrays as one safetensors file, replacing the old file only when the new one is complete.
 
@@ -26,8 +31,13 @@ def save_weights(
         arrays: what acting needs.
         kind: what wrote it, such as ``"torch/ppo"``; :func:`load_weights` insists on the same.
         parts: names and sizes of the parts of observations, in the order in which the networks take them.
+        masked: whether the policy acts among allowed actions.
     """
-    known = {"kind": kind, "parts": parts} if parts else {"kind": kind}
+    known: dict[str, Any] = {
+        "kind": kind,
+        **({"parts": parts} if parts else {}),
+        **({"masked": True} if masked else {}),
+    }
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     write_arrays(partial, arrays, metadata={_METADATA_KEY: json.dumps(known)})
@@ -74,6 +84,14 @@ def load_weights(
                 f"{path} belongs to another network: {name} is {array.shape} there, {like[name].shape} here."
             )
     return arrays
+
+
+def acted_masked(path: str | os.PathLike[str]) -> bool:
+    """Return what :func:`save_weights` was told as ``masked``."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return bool(json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}")).get("masked", False))
 
 
 def other_order(there: Sequence[tuple[str, int]], here: Sequence[tuple[str, int]]) -> str | None:

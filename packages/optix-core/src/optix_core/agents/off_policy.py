@@ -31,6 +31,7 @@ class Transitions(NamedTuple):
         next_observations: encoded.
         discounts: ``[B]``, 0 where the episode terminated.
         weights: ``[B]`` importance weights.
+        next_masks: ``[B, A]`` bool, what is allowed after ``next_observations``; ``[B, 0]`` where everything is.
         noise: standard normal numbers that the update needs, drawn on the host.
     """
 
@@ -40,6 +41,7 @@ class Transitions(NamedTuple):
     next_observations: Any
     discounts: Any
     weights: Any
+    next_masks: Any = None
     noise: Any = None
 
 
@@ -227,6 +229,7 @@ class OffPolicyAgent(NetworkAgent):
             "num_updates": self._num_updates,
             "updates_owed": self._updates_owed,
             "diagnostics": dict(self._diagnostics),
+            "masked": self._acts_masked,
         }
 
     def restore_training_state(self, state: StateTree) -> None:
@@ -235,6 +238,7 @@ class OffPolicyAgent(NetworkAgent):
         self._num_env_steps, self._num_updates = int(state["num_env_steps"]), int(state["num_updates"])
         self._updates_owed = float(state["updates_owed"])
         self._diagnostics = dict(state["diagnostics"])
+        self._acts_masked = bool(state.get("masked", False))  # absent in states of release 0.1
         self.replay.restore(state["replay"])
         self.restore_learned_state(state)
 

@@ -27,6 +27,8 @@ class ReplayBatch(NamedTuple):
         discounts: ``[B]`` float32, ``gamma^k``; 0 where the episode terminated (not where it was truncated).
         weights: ``[B]`` float32, importance weights; 1 under uniform sampling.
         indices: ``[B]``, where they lie in the memory.
+        next_masks: ``[B, A]`` bool, which actions are allowed after ``next_observations``; ``[B, 0]`` where no window
+            has said.
     """
 
     observations: Array
@@ -36,6 +38,7 @@ class ReplayBatch(NamedTuple):
     discounts: Array
     weights: Array
     indices: Array
+    next_masks: Array
 
 
 class ReplayBuffer:
@@ -102,6 +105,7 @@ class ReplayBuffer:
         self._steps = np.zeros(capacity, np.int32)  # steps to the successor, 0 where the episode terminated on the way
         self._successors = np.zeros(capacity, np.int64)
         self._ready = np.zeros(capacity, bool)
+        self._masks = np.ones((capacity, 0), bool)  # of each row's observation, once a window has masks
         self._num_ready = 0
         self._num_written = 0
         self._num_upcoming = 0  # rows after those written that hold the observations the next window begins with
@@ -164,6 +168,10 @@ class ReplayBuffer:
         columns = self._columns()
         if state["capacity"] != self.capacity:
             raise ValueError(f"The state is of a memory of {state['capacity']} rows, this one has {self.capacity}.")
+        masks = state.get("masks", self._masks[:0, :0])  # absent in states of release 0.1
+        self._masks = np.ones((self.capacity, masks.shape[1]), bool)
+        columns["masks"] = self._masks
+        state = {**state, "masks": masks}
         for name, array in columns.items():
             if state[name].shape[1:] != array.shape[1:] or state[name].dtype != array.dtype:
                 raise ValueError(f"The state belongs to another environment: its {name} have another shape or type.")
@@ -207,6 +215,7 @@ class ReplayBuffer:
             discounts=self._discounts().take(self._steps.take(indices)),
             weights=weights,
             indices=indices,
+            next_masks=self._masks.take(self._successors.take(indices), axis=0),
         )
 
     def _discounts(self) -> Array:
@@ -233,6 +242,7 @@ class ReplayBuffer:
             "steps": self._steps,
             "successors": self._successors,
             "ready": self._ready,
+            "masks": self._masks,
         }
 
     def _continues(self, window: EpisodeData) -> Array:
@@ -264,6 +274,7 @@ class ReplayBuffer:
         extra, upcoming = slots[num_rows + num_finals : -N], slots[-N:]
         self._observations.write(window, np.concatenate([rows, finals, upcoming]), new, extra)
         self._actions[rows] = window.actions.reshape(num_rows, *window.actions.shape[2:])
+        self._write_masks(window, rows, finals, upcoming)
         self._written(window, rows)
         self._num_written += num_rows + num_finals + num_extra
         self._num_upcoming = N
@@ -282,6 +293,17 @@ class ReplayBuffer:
             slots=grid,
             successors=successors,
         )
+
+    def _write_masks(self, window: EpisodeData, rows: Array, finals: Array, upcoming: Array) -> None:
+        """Write what was allowed at each observation; where that is not known, or nothing was, everything is."""
+        masks = window.action_mask
+        if masks is not None and not self._masks.shape[1]:
+            self._masks = np.ones((self.capacity, masks.shape[2]), bool)
+        if not self._masks.shape[1]:
+            return
+        known = (None if masks is None else masks.reshape(len(rows), -1), window.final_action_masks)
+        for slots, mask in zip((rows, finals, upcoming), (*known, window.last_action_mask), strict=True):
+            self._masks[slots] = True if mask is None else mask | ~mask.any(axis=1, keepdims=True)
 
     def _forget(self, slots: Array) -> None:
         lost = slots[self._ready[slots]]

@@ -151,6 +151,18 @@ def layers(env: Any) -> list[Any]:
     return found
 
 
+def autoreset_mode(vector_env: Any) -> Any:
+    """Return when a vector environment begins the next episode, as its own object knows it.
+
+    Its metadata may not: Gymnasium's vector environments write into the metadata of the environment's class, which all
+    that are made of it share, so that the latest one decides for all.
+    """
+    from gymnasium.vector import AutoresetMode
+
+    own = getattr(layers(vector_env)[-1], "autoreset_mode", None)
+    return own if own is not None else vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+
+
 def time_limit(vector_env: Any) -> int | None:
     """Return after how many steps the environments end an episode themselves, as far as their wrappers tell."""
     from gymnasium.wrappers import TimeLimit

@@ -156,12 +156,13 @@ class EnvSpec:
                 factories[1:] = [self.factory.copies()] * (num_envs - 1)
         if self.native_vector(num_envs) and not asynchronous:
             from optix_core.environments.flattening import flat_vector
+            from optix_core.environments.mask_wrappers import vector_with_masks
 
             with blaming_environment("when made side by side"):
                 native = gym.make_vec(
                     str(self.env_id), num_envs=num_envs, vectorization_mode="vector_entry_point", **dict(self.kwargs)
                 )
-            return flat_vector(native)
+            return flat_vector(vector_with_masks(native))
         return make_vector(factories, asynchronous=asynchronous, wrapper=wrapper, copy=copy, at_least=at_least)
 
     def make_eval_vector(self, num_envs: int, most: int) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -287,11 +288,12 @@ class _Given:
 
 
 def _presented(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Return an environment as agents see it: observations of several parts flattened."""
+    """Return an environment as agents see it: masks in its infos, observations of several parts flattened."""
     from optix_core.environments.flattening import flat_env
+    from optix_core.environments.mask_wrappers import with_masks
 
     try:
-        return flat_env(env)
+        return flat_env(with_masks(env))
     except BaseException as error:
         raise environment_failed(error, "when asked for its observation_space") from error
 

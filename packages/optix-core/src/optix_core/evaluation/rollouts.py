@@ -9,20 +9,28 @@ by episode.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, time_limit
+from optix_core.environments.endings import columns_of, final_info_of, info_of
+from optix_core.environments.making import (
+    autoreset_mode,
+    blaming_environment,
+    close_quietly,
+    environment_failed,
+    time_limit,
+)
+from optix_core.environments.masks import LatestMasks, MaskReader
 from optix_core.environments.outcomes import ObservationCheck, reward_of, rewards_of
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
 from optix_core.pipelines.actor import Actor
 from optix_core.seeding import derive_seed
-from optix_protocol import Array, BaseAgent, Policy, PolicyMode, SupportsPolicy
+from optix_protocol import Array, BaseAgent, Policy, PolicyMode, SupportsActionMasks, SupportsPolicy
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -60,6 +68,8 @@ class Rollouts:
         endings: ``[E]`` how each ended; the return of one that was cut is that up to there. Empty if nobody noted it.
         seeds: ``[E]`` what ``reset(seed=...)`` was given for each; rows of a native vector environment share the one of
             their round. Empty if nobody noted it.
+        infos: ``[E]`` float64 by name, the numbers in the environment's ``info`` at the end of each episode, NaN where
+            there was none; True is 1 and False 0.
         forgotten: classes of wrappers that remembered something while these were played, and began afresh: what they
             may have learned in training is not in these returns.
     """
@@ -68,6 +78,7 @@ class Rollouts:
     lengths: NDArray[np.int64]
     endings: tuple[Ending, ...] = ()
     seeds: tuple[int, ...] = ()
+    infos: Mapping[str, Array] = field(default_factory=dict)
     forgotten: tuple[str, ...] = ()
 
     @property
@@ -177,10 +188,6 @@ def rollout(
     encode = action_encoder(vector_env.single_action_space)
     check = ObservationCheck(vector_env.single_observation_space)
 
-    def act(policy: Policy, observations: Array) -> Array:
-        check.require(observations)
-        return encode(np.asarray(policy.act(observations)))
-
     if step_in_turn(vector_env):
         envs = _distinct(vector_env.envs)[:episodes]
         policy = make_policy(num_envs=len(envs), seed=policy_seed)
@@ -188,6 +195,15 @@ def rollout(
     else:
         policy = make_policy(num_envs=vector_env.num_envs, seed=policy_seed)
         play = functools.partial(_play_rounds, policy, vector_env, check)
+    heeds_masks = isinstance(policy, SupportsActionMasks)
+
+    def act(observations: Array, mask: Array | None) -> Array:
+        check.require(observations)
+        if mask is None or not heeds_masks:
+            return encode(np.asarray(policy.act(observations)))
+        assert isinstance(policy, SupportsActionMasks)
+        return encode(np.asarray(policy.act_masked(observations, mask)))
+
     limit = max_episode_steps or time_limit(vector_env) or DEFAULT_MAX_EPISODE_STEPS
     played: Rollouts = play(act, episodes, seed, limit)
     broken = np.flatnonzero(~np.isfinite(played.returns))
@@ -207,7 +223,8 @@ def policy_factory(agent: BaseAgent, mode: PolicyMode = "greedy", *, batched_act
     """
     if isinstance(agent, SupportsPolicy):
         return functools.partial(agent.make_policy, mode)
-    return functools.partial(_ActingAgent, agent, batched_act)
+    kind = _MaskedActingAgent if isinstance(agent, SupportsActionMasks) else _ActingAgent
+    return functools.partial(kind, agent, batched_act)
 
 
 class _ActingAgent:
@@ -229,6 +246,14 @@ class _ActingAgent:
         self._actor.forget(np.ones(self._num_envs, np.bool_) if done is None else done)
 
 
+class _MaskedActingAgent(_ActingAgent):
+    """One that heeds masks."""
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        assert self._actor.act_masked is not None
+        return np.asarray(self._actor.act_masked(observations, mask))
+
+
 def _play_queue(
     policy: Policy,
     envs: Sequence[gym.Env[Any, Any]],
@@ -244,17 +269,19 @@ def _play_queue(
     endings: list[Ending] = ["cut"] * episodes
     seeds = tuple(derive_seed(seed, episode) for episode in range(episodes))
     playing = dict(enumerate(range(len(envs))))  # environment -> episode
+    masks, last_infos = LatestMasks(envs[0].action_space, len(envs)), [dict[str, Any]()] * episodes
     for slot, env in enumerate(envs):
         with blaming_environment("in reset() of an evaluation episode"):
-            observations[slot], _ = env.reset(seed=seeds[slot])
+            observations[slot], info = env.reset(seed=seeds[slot])
+        masks.take(slot, info)
     next_episode = len(envs)
     finished = np.zeros(len(envs), dtype=np.bool_)
     policy.reset()
     while playing:
-        actions = act(policy, observations)
+        actions = act(observations, masks.now)
         for slot, episode in list(playing.items()):
             try:
-                shown, reward, terminated, truncated, _ = envs[slot].step(actions[slot])
+                shown, reward, terminated, truncated, info = envs[slot].step(actions[slot])
                 returns[episode] += reward_of(reward)
             except BaseException as error:
                 raise environment_failed(error, _when(lengths[episode])) from error
@@ -263,19 +290,22 @@ def _play_queue(
                 endings[episode] = _ending(terminated)
             if terminated or truncated or lengths[episode] >= max_episode_steps:
                 finished[slot] = True
+                last_infos[episode], info = info, {}
                 if next_episode < episodes:
                     with blaming_environment("in reset() of an evaluation episode"):
-                        observations[slot], _ = envs[slot].reset(seed=seeds[next_episode])
+                        observations[slot], info = envs[slot].reset(seed=seeds[next_episode])
                     playing[slot] = next_episode
                     next_episode += 1
                 else:
                     del playing[slot]
             else:
                 observations[slot] = shown
+            masks.take(slot, info)
         if finished.any():
             policy.reset(finished)
             finished = np.zeros_like(finished)
-    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=seeds)
+    infos = columns_of(last_infos)
+    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=seeds, infos=infos)
 
 
 def _play_rounds(
@@ -291,8 +321,11 @@ def _play_rounds(
     from gymnasium.vector import AutoresetMode
 
     num_envs = vector_env.num_envs
-    resets_by_hand = vector_env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
+    resets_by_hand = autoreset_mode(vector_env) == AutoresetMode.DISABLED
+    resets_at_once = autoreset_mode(vector_env) == AutoresetMode.SAME_STEP
+    read_masks = MaskReader(vector_env.single_action_space, num_envs)
     all_returns, all_lengths = [], []
+    last_infos: list[Mapping[str, Any]] = []
     endings: list[Ending] = ["cut"] * episodes
     seeds: list[int] = []
     for first in range(0, episodes, num_envs):
@@ -301,28 +334,36 @@ def _play_rounds(
         round_seed = derive_seed(seed, "round", first // num_envs)
         seeds += [round_seed] * int(playing.sum())
         with blaming_environment("in reset() of an evaluation episode"):
-            observations, _ = vector_env.reset(seed=round_seed)
+            observations, info = vector_env.reset(seed=round_seed)
         policy.reset()
+        mask, last = read_masks(info), [dict[str, Any]()] * num_envs
         harmless = np.array(observations)  # for what is seen after an episode, of which nothing depends
         for _ in range(max_episode_steps):
-            actions = act(policy, observations)
+            actions = act(observations, mask)
             with blaming_environment(_when(lengths.max())):
-                observations, rewards, terminated, truncated, _ = vector_env.step(actions)
+                observations, rewards, terminated, truncated, info = vector_env.step(actions)
             np.add(returns, rewards_of(rewards, num_envs), out=returns, where=playing)
             lengths += playing
             ended = np.logical_or(terminated, truncated)
-            for row in np.flatnonzero(playing & ended):
-                endings[first + int(row)] = _ending(terminated[row])
+            said = final_info_of(info, num_envs) if resets_at_once else info
+            for row in np.flatnonzero(playing & ended).tolist():
+                endings[first + row] = _ending(terminated[row])
+                last[row] = info_of(said, row)
             playing &= ~ended
+            mask = read_masks(info, ~playing)
             if not playing.any():
                 break
             observations = check.mended(np.asarray(observations), ~playing, harmless)
             if resets_by_hand and ended.any():
                 observations, _ = vector_env.reset(options={"reset_mask": ended})
+        for row in np.flatnonzero(playing).tolist():
+            last[row] = info_of(info, row)
+        last_infos += last
         all_returns.append(returns)
         all_lengths.append(lengths)
     returns, lengths = (np.concatenate(parts)[:episodes] for parts in (all_returns, all_lengths))
-    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=tuple(seeds))
+    infos = columns_of(last_infos[:episodes])
+    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=tuple(seeds), infos=infos)
 
 
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:

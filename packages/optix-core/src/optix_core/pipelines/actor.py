@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Protocol, cast, runtime_checkable
 
 from optix_core.policies.recurrent import begin_anew
-from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsRecurrentState
+from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsActionMasks, SupportsRecurrentState
 
 
 @runtime_checkable
@@ -30,6 +30,7 @@ class Actor:
 
     Attributes:
         act: from observations ``[N, *obs]`` to actions ``[N, *act]``.
+        act_masked: from observations and what is allowed, bool ``[N, A]``, to actions; None if masks are not heeded.
         state: what is remembered, or None where nothing is.
         forgetful: nothing is remembered anywhere, so that :meth:`forget` need not be called.
     """
@@ -38,6 +39,9 @@ class Actor:
         source = agent if policy is None else policy
         self.act: Callable[[Array], Any] = source.act
         self.state: RecurrentState | None = None
+        self.act_masked: Callable[[Array, Array], Any] | None = None
+        if _heeds_masks(type(source)):
+            self.act_masked = cast(SupportsActionMasks, source).act_masked
         self._policy = policy
         if _remembers(type(source)):
             self._source = cast(SupportsRecurrentState, source)
@@ -57,6 +61,12 @@ class Actor:
         assert self.state is not None
         actions, self.state = self._source.act_with_state(observations, self.state)
         return actions
+
+
+@lru_cache
+def _heeds_masks(kind: type) -> bool:
+    """Whether agents or policies of this class act among allowed actions."""
+    return issubclass(kind, SupportsActionMasks)
 
 
 @lru_cache

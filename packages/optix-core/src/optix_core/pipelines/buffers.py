@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from optix_core.data.goal_functions import InfoWindow
+from optix_core.environments.endings import EndingInfos
 from optix_core.environments.outcomes import rewards_of
 from optix_protocol import Array, EpisodeData
 
@@ -27,6 +28,8 @@ class WindowBuffers:
         terminated: ``[T, N]``, bool.
         truncated: ``[T, N]``, bool.
         valid: ``[T, N]``, bool: False in the reset rows of environments with next-step auto-reset.
+        masks: ``[T, N, A]`` bool, what is allowed, once an environment has said so; else None.
+        episode_infos: what environments say when episodes end.
     """
 
     def __init__(self, num_steps: int, observation: Array, *, keep_infos: bool) -> None:
@@ -37,7 +40,10 @@ class WindowBuffers:
         self.terminated = np.empty((T, N), dtype=bool)
         self.truncated = np.empty((T, N), dtype=bool)
         self.valid = np.ones((T, N), dtype=bool)
+        self.masks: Array | None = None
+        self.episode_infos = EndingInfos()
         self._finals: list[Array] = []
+        self._final_masks: list[Array | None] = []
         self._infos = InfoWindow(T, N) if keep_infos else None
 
     def write_action(self, t: int, action: Array) -> None:
@@ -45,6 +51,12 @@ class WindowBuffers:
         if t == 0:
             self.actions = np.empty((len(self.rewards), *action.shape), action.dtype)
         self.actions[t] = action
+
+    def write_mask(self, t: int, mask: Array) -> None:
+        """Write what is allowed ``[N, A]`` before step ``t``; where nothing was said before, everything was."""
+        if self.masks is None:
+            self.masks = np.ones((len(self.rewards), *mask.shape), np.bool_)
+        self.masks[t] = mask
 
     def write_outcome(self, t: int, reward: Any, info: Mapping[str, Any]) -> Array:
         """Write what the environments answered in step ``t`` beside the two flags; return where an episode ended.
@@ -58,9 +70,15 @@ class WindowBuffers:
         ended: Array = self.terminated[t] | self.truncated[t]
         return ended
 
-    def write_finals(self, observations: Array) -> None:
-        """Write the last observations ``[E, *obs]`` of the episodes that ended in this step."""
+    def write_finals(self, observations: Array, masks: Array | None) -> None:
+        """Write the last observations ``[E, *obs]`` of the episodes that ended in this step.
+
+        Args:
+            observations: in order of environment.
+            masks: what was allowed there, ``[E, A]``, or None where that was not said.
+        """
         self._finals.append(observations)
+        self._final_masks.append(masks)
 
     @property
     def done(self) -> Array:
@@ -72,11 +90,21 @@ class WindowBuffers:
         """Return the last observations ``[E, *obs]`` of all episodes, in order of time, then environment."""
         return np.concatenate(self._finals) if self._finals else self.observations[0, :0].copy()
 
-    def pack(self, *, clip_rewards: bool, **fields: Any) -> EpisodeData:
+    def final_masks(self) -> Array | None:
+        """Return what was allowed ``[E, A]`` at the last observations, everything where that was not said."""
+        if self.masks is None:
+            return None
+        num_actions = self.masks.shape[2]
+        known = zip(self._finals, self._final_masks, strict=True)
+        rows = [np.ones((len(last), num_actions), np.bool_) if mask is None else mask for last, mask in known]
+        return np.concatenate(rows) if rows else np.empty((0, num_actions), np.bool_)
+
+    def pack(self, *, clip_rewards: bool, last_mask: Array | None, **fields: Any) -> EpisodeData:
         """Return the window.
 
         Args:
             clip_rewards: add what turns the rewards into rewards clipped to -1..1, as intrinsic rewards.
+            last_mask: what is allowed after the last row, ``[N, A]``, or None.
             fields: of :class:`optix_protocol.EpisodeData` that are not kept here.
         """
         clipping = (np.clip(self.rewards, -1.0, 1.0) - self.rewards).astype(np.float32) if clip_rewards else None
@@ -89,6 +117,10 @@ class WindowBuffers:
             valid=self.valid,
             intrinsic_rewards=clipping,
             infos=None if self._infos is None else self._infos.columns,
+            episode_infos=self.episode_infos.columns(),
+            action_mask=self.masks,
+            last_action_mask=None if self.masks is None else last_mask,
+            final_action_masks=self.final_masks(),
             **fields,
         )
 

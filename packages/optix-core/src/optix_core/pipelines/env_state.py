@@ -91,7 +91,7 @@ _FORGETFUL = frozenset(
         "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
     }
 )  # fmt: skip
-_OURS = ("optix_core.environments.atari", "optix_core.environments.flattening", "optix_core.environments.own_arrays")
+_OURS = tuple(f"optix_core.environments.{name}" for name in ("atari", "flattening", "mask_wrappers", "own_arrays"))
 
 
 def _generator_state(env: gym.Env[Any, Any]) -> Mapping[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -9,9 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from optix_core.environments import EnvSpec, make_vector
-from optix_core.environments.making import blaming_environment, close_quietly, environment_failed, layers, time_limit
+from optix_core.environments.endings import final_info_of
+from optix_core.environments.making import (
+    autoreset_mode,
+    blaming_environment,
+    close_quietly,
+    environment_failed,
+    layers,
+    time_limit,
+)
+from optix_core.environments.masks import MaskReader
 from optix_core.environments.outcomes import ObservationCheck, require_rewards
-from optix_core.errors import ConfigError, EnvError, one_of, whole_number
+from optix_core.errors import ConfigError, EnvError, OptixWarning, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces
 from optix_core.pipelines.arguments import the_environment
@@ -87,12 +97,13 @@ class VectorBatchPipeline:
         self.env_spec, self._envs = _open(env, n_envs, async_envs, episodic_life)
         try:
             self.num_envs: int = self._envs.num_envs
-            autoreset = self._envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+            autoreset = autoreset_mode(self._envs)
             if autoreset == AutoresetMode.DISABLED:
                 raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
             self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
             self._encode = action_encoder(self._envs.single_action_space)
             self._check = ObservationCheck(self._envs.single_observation_space)
+            self._read_masks = MaskReader(self._envs.single_action_space, self.num_envs)
             self._mode = mode
             self._agent: BaseAgent | None = None
             if agent is not None:
@@ -105,12 +116,14 @@ class VectorBatchPipeline:
         self._versions = (0, 0)
         self._policy: Policy | None = None
         self._observation: Array | None = None
+        self._mask: Array | None = None
         self._memory: RecurrentState | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running = RunningEpisodes(self.num_envs)
         self._num_env_steps = self._num_episodes = 0
         self._closed = False
         self._broken = False
+        self._has_warned = False
 
     @property
     def agent(self) -> BaseAgent:
@@ -165,30 +178,37 @@ class VectorBatchPipeline:
         if self._closed:
             raise EnvError(_CLOSED)
         observation = self._begin_anew() if self._observation is None else self._observation
-        actor, ended = self._actor(), self._ended
+        actor, ended, mask = self._actor(), self._ended, self._mask
         initial_state = actor.state
         window = WindowBuffers(self.window_size, observation, keep_infos=getattr(self.agent, "wants_infos", False))
         for t in range(self.window_size):
-            action = self._act(actor, window, t, observation)
+            action = self._act(actor, window, t, observation, mask)
             if self._resets_on_next_step:
                 np.logical_not(ended, out=window.valid[t])
             observation, reward, info = self._step(action, window, t)
             ended = window.write_outcome(t, reward, info)
+            mask = self._read_masks(info, ended)
             if ended.any():
-                observation = self._end_episodes(window, t, observation, ended, info)
+                observation = self._end_episodes(window, t, observation, ended, info, mask)
             if not actor.forgetful:
                 # After a reset row, too: what it shows still belongs to the episode before.
                 begins_anew = ended | ~window.valid[t]
                 if begins_anew.any():
                     actor.forget(begins_anew)
-        self._observation, self._ended, self._memory = observation, ended, actor.state
+        self._observation, self._mask, self._ended, self._memory = observation, mask, ended, actor.state
         return self._finish(window, initial_state)
 
-    def _act(self, actor: Actor, window: WindowBuffers, t: int, observation: Array) -> Array:
+    def _act(self, actor: Actor, window: WindowBuffers, t: int, observation: Array, mask: Array | None) -> Array:
         """Write what the environments show and what the agent does in it; return the environments' actions."""
         window.observations[t] = observation  # the environments may write the next ones into the same array
+        if mask is not None:
+            window.write_mask(t, mask)
+            self._warn_of_overlooked_masks(actor)
         try:
-            action = np.asarray(actor.act(window.observations[t]))
+            if mask is None or actor.act_masked is None:
+                action = np.asarray(actor.act(window.observations[t]))
+            else:
+                action = np.asarray(actor.act_masked(window.observations[t], mask))
             if t == 0:
                 check_actions(action, self._envs.single_action_space, self.num_envs)
             window.write_action(t, action)
@@ -208,16 +228,40 @@ class VectorBatchPipeline:
         return observation, reward, info
 
     def _end_episodes(
-        self, window: WindowBuffers, t: int, observation: Array, ended: Array, info: Mapping[str, Any]
+        self,
+        window: WindowBuffers,
+        t: int,
+        observation: Array,
+        ended: Array,
+        info: Mapping[str, Any],
+        mask: Array | None,
     ) -> Array:
-        """Write the last observations of the episodes that ended; return what the environments show now."""
+        """Write how the episodes ended; return what the environments show now."""
         if self._resets_on_next_step:
             observation = self._check.mended(observation, window.terminated[t], window.observations[t])
-            window.write_finals(observation[ended])
-        else:
-            last = np.stack(list(info["final_obs"][ended])).astype(observation.dtype, copy=False)
-            window.write_finals(self._check.mended(last, window.terminated[t][ended], window.observations[t][ended]))
+            window.write_finals(observation[ended], None if mask is None else mask[ended])
+            window.episode_infos.take(info, ended)
+            return observation
+        last = np.stack(list(info["final_obs"][ended])).astype(observation.dtype, copy=False)
+        last_info = final_info_of(info, self.num_envs)
+        masks = self._read_masks(last_info, ended)
+        window.write_finals(
+            self._check.mended(last, window.terminated[t][ended], window.observations[t][ended]),
+            None if masks is None else masks[ended],
+        )
+        window.episode_infos.take(last_info, ended)
         return observation
+
+    def _warn_of_overlooked_masks(self, actor: Actor) -> None:
+        """Say once that the environment has masks and the agent cannot heed them."""
+        if actor.act_masked is None and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"The environment says which actions it allows, and {type(self.agent).__name__} takes no notice: it "
+                "lacks act_masked() (optix_protocol.SupportsActionMasks); PPO and DQN have it.",
+                OptixWarning,
+                stacklevel=2,
+            )
 
     def _finish(self, window: WindowBuffers, initial_state: RecurrentState | None) -> EpisodeData:
         """Check what no step looked at, and pack the window."""
@@ -230,6 +274,7 @@ class VectorBatchPipeline:
         returns, lengths = self._running.take(window.rewards, window.valid, done)
         packed = window.pack(
             clip_rewards=self._clip_rewards,
+            last_mask=self._mask,
             last_observation=self._observation.copy(),
             final_observations=finals,
             episode_returns=returns,
@@ -252,6 +297,7 @@ class VectorBatchPipeline:
             "started": started,
             "environments": capture(self._envs) if started else None,
             "observation": self._observation.copy() if self._observation is not None else None,
+            "action_mask": None if self._mask is None else self._mask.copy(),
             "ended": self._ended.copy(),
             "memory": _copied(self._memory),
             "running_return": self._running.returns.copy(),
@@ -276,6 +322,8 @@ class VectorBatchPipeline:
         observation = np.array(state["observation"])
         if state["environments"] is not None and restore(self._envs, state["environments"], observation):
             self._observation = observation
+            mask = state.get("action_mask")  # absent in states of release 0.1
+            self._mask = None if mask is None else np.array(mask)
             self._ended = np.array(state["ended"])
             self._memory = _copied(state.get("memory"))
             self._running.returns = np.array(state["running_return"])
@@ -391,8 +439,9 @@ class VectorBatchPipeline:
         if self._num_env_steps:
             stream = (*stream, "anew", self._num_env_steps)
         with blaming_environment("in reset()"):
-            observation = np.asarray(self._envs.reset(seed=derive_seed(self._seed, *stream))[0])
-        self._observation, self._memory = observation, None
+            shown, info = self._envs.reset(seed=derive_seed(self._seed, *stream))
+            observation = np.asarray(shown)
+        self._observation, self._mask, self._memory = observation, self._read_masks(info), None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running = RunningEpisodes(self.num_envs)
         return observation
@@ -429,6 +478,7 @@ def _open(
     import gymnasium as gym
 
     from optix_core.environments.flattening import flat_vector
+    from optix_core.environments.mask_wrappers import vector_with_masks
     from optix_core.pipelines.env_state import EpisodeRecorder
 
     if episodic_life and (async_envs or isinstance(env, gym.vector.VectorEnv)):
@@ -437,7 +487,7 @@ def _open(
         from optix_core.environments.workers import give_deadlines
 
         give_deadlines(layers(env)[-1])
-        return None, flat_vector(env)
+        return None, flat_vector(vector_with_masks(env))
     wrapper = _record_lives if episodic_life else EpisodeRecorder
     if isinstance(env, Sequence) and not isinstance(env, str):
         specs = [EnvSpec.of(source) for source in env]

@@ -11,7 +11,7 @@ from optix_core.policies.heads import (
     SquashedGaussian,
 )
 from optix_core.policies.mlp import ACTIVATIONS, MLP
-from optix_core.policies.network import NetworkPolicy, policy_from_tree, policy_tree
+from optix_core.policies.network import MaskablePolicy, NetworkPolicy, network_policy, policy_from_tree, policy_tree
 from optix_core.policies.recurrent import GRU, LSTM, RecurrentNetwork, RecurrentPolicy, StateNetwork
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Flatten",
     "Head",
     "Keep",
+    "MaskablePolicy",
     "MultiCategorical",
     "NetworkPolicy",
     "OneHot",
@@ -37,6 +38,7 @@ __all__ = [
     "StateNetwork",
     "encoder_for",
     "is_image_space",
+    "network_policy",
     "policy_from_tree",
     "policy_tree",
 ]

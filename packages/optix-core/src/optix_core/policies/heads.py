@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from optix_core.policies.masks import choose_uniformly, only
 from optix_core.policies.ranges import fitted, range_map, reach
 from optix_protocol import ActionDistribution, Array, StateTree
 
@@ -22,19 +23,23 @@ class Categorical:
 
     start: int = 0
 
-    def greedy(self, logits: Array) -> Array:
-        """Return the most probable action ``[N]`` for logits ``[N, A]``."""
-        actions: Array = logits.argmax(axis=1)
+    def parts(self, logits: Array) -> tuple[int, ...]:
+        """Return how many choices a mask for these logits stands for."""
+        return (logits.shape[1],)
+
+    def greedy(self, logits: Array, mask: Array | None = None) -> Array:
+        """Return the most probable action ``[N]`` for logits ``[N, A]``, of those that a mask ``[N, A]`` allows."""
+        actions: Array = (logits if mask is None else only(logits, mask)).argmax(axis=1)
         return actions + self.start if self.start else actions
 
-    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+    def sample(self, logits: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:
         """Draw actions ``[N]`` for logits ``[N, A]`` by the exponential race (the Gumbel-max trick, one log less)."""
         noise = _log_exponential(logits.shape, rng)
-        return self.greedy(np.subtract(logits, noise, out=noise))
+        return self.greedy(np.subtract(logits, noise, out=noise), mask)
 
-    def distribution(self, logits: Array) -> ActionDistribution:
-        """Return log-probabilities ``[N, A]``."""
-        return ActionDistribution(log_probs=_log_softmax(logits))
+    def distribution(self, logits: Array, mask: Array | None = None) -> ActionDistribution:
+        """Return log-probabilities ``[N, A]``, minus infinity where an action is not allowed."""
+        return ActionDistribution(log_probs=_log_softmax(logits if mask is None else only(logits, mask)))
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
@@ -65,14 +70,19 @@ class EpsilonGreedy:
         expected: Array = weights @ self.support / weights.sum(axis=2)
         return expected
 
-    def greedy(self, outputs: Array) -> Array:
-        """Return the most valuable action ``[N]``."""
-        actions: Array = self.values(outputs).argmax(axis=1)
+    def parts(self, outputs: Array) -> tuple[int, ...]:
+        """Return how many choices a mask for these outputs stands for."""
+        return (outputs.shape[1] if self.support is None else outputs.shape[1] // len(self.support),)
+
+    def greedy(self, outputs: Array, mask: Array | None = None) -> Array:
+        """Return the most valuable action ``[N]``, of those that a mask ``[N, A]`` allows."""
+        values = self.values(outputs)
+        actions: Array = (values if mask is None else only(values, mask)).argmax(axis=1)
         return actions + self.start if self.start else actions
 
-    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
-        """Draw actions ``[N]``."""
-        greedy = self.greedy(outputs)
+    def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:
+        """Draw actions ``[N]``, of those that a mask ``[N, A]`` allows."""
+        greedy = self.greedy(outputs, mask)
         if self.epsilon <= 0.0:
             return greedy
         # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
@@ -80,14 +90,20 @@ class EpsilonGreedy:
         explores = draws < self.epsilon
         if not explores.any():
             return greedy
-        num_actions = outputs.shape[1] if self.support is None else outputs.shape[1] // len(self.support)
-        random = (draws * (num_actions / self.epsilon)).astype(np.int64) + self.start
+        (num_actions,) = self.parts(outputs)
+        if mask is None:
+            random = (draws * (num_actions / self.epsilon)).astype(np.int64) + self.start
+        else:
+            random = choose_uniformly(mask, np.where(explores, draws / self.epsilon, 0.0)) + self.start
         return np.where(explores, random, greedy)
 
-    def distribution(self, outputs: Array) -> ActionDistribution:
+    def distribution(self, outputs: Array, mask: Array | None = None) -> ActionDistribution:
         """Return log-probabilities ``[N, A]``, minus infinity where an action is never taken."""
         values = self.values(outputs)
-        probabilities = np.full(values.shape, self.epsilon / values.shape[1])
+        if mask is None:
+            probabilities = np.full(values.shape, self.epsilon / values.shape[1])
+        else:
+            probabilities, values = self.epsilon * mask / mask.sum(axis=1, keepdims=True), only(values, mask)
         probabilities[np.arange(len(values)), values.argmax(axis=1)] += 1.0 - self.epsilon
         with np.errstate(divide="ignore"):
             return ActionDistribution(log_probs=np.log(probabilities).astype(np.float32))
@@ -117,17 +133,23 @@ class MultiCategorical:
         """Shape of one action."""
         return (len(self.nvec),) if self.shape is None else self.shape
 
-    def greedy(self, logits: Array) -> Array:
-        """Return the most probable actions ``[N, *action_shape]`` for logits ``[N, sum(nvec)]``."""
+    def parts(self, logits: Array) -> tuple[int, ...]:  # noqa: ARG002 - as the other heads
+        """Return how many choices each part of a mask stands for."""
+        return self.nvec
+
+    def greedy(self, logits: Array, mask: Array | None = None) -> Array:
+        """Return the most probable actions ``[N, *action_shape]`` for logits and, if any, a mask ``[N, sum(nvec)]``."""
+        logits = logits if mask is None else only(logits, mask)
         columns = [part.argmax(axis=1) + low for part, low in zip(self._split(logits), self.start, strict=True)]
         return np.stack(columns, axis=1).reshape(-1, *self.action_shape)
 
-    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+    def sample(self, logits: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:
         """Draw actions ``[N, *action_shape]``."""
-        return self.greedy(logits - _log_exponential(logits.shape, rng))
+        return self.greedy(logits - _log_exponential(logits.shape, rng), mask)
 
-    def distribution(self, logits: Array) -> ActionDistribution:
+    def distribution(self, logits: Array, mask: Array | None = None) -> ActionDistribution:
         """Return the log-probabilities ``[N, sum(nvec)]``, normalised within each action."""
+        logits = logits if mask is None else only(logits, mask)
         return ActionDistribution(log_probs=np.concatenate([_log_softmax(p) for p in self._split(logits)], axis=1))
 
     def tree(self) -> dict[str, Any]:
@@ -299,6 +321,9 @@ LOG_STD_RANGE = (-20.0, 2.0)
 """Where the spread of a squashed Gaussian is held (the range of Haarnoja et al.'s implementation)."""
 
 _TINY = np.finfo(np.float32).tiny
+
+MaskableHead: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical
+"""Heads of discrete actions, of which a mask may allow some only."""
 
 Head: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian
 

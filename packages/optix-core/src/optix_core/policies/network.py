@@ -9,7 +9,8 @@ import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.policies.encoders import Encoder, encoded, encoder_from_tree
-from optix_core.policies.heads import Head, head_from_tree
+from optix_core.policies.heads import Categorical, EpsilonGreedy, Head, MaskableHead, MultiCategorical, head_from_tree
+from optix_core.policies.masks import checked_mask
 from optix_core.policies.mlp import MLP
 from optix_core.policies.recurrent import RecurrentNetwork, RecurrentPolicy
 from optix_protocol import ActionDistribution, Array, PolicyMode, StateTree
@@ -64,6 +65,34 @@ class NetworkPolicy:
         return self._head.distribution(self.outputs(observations))
 
 
+class MaskablePolicy(NetworkPolicy):
+    """A policy of discrete actions, of which some may be forbidden (:class:`optix_protocol.SupportsActionMasks`)."""
+
+    _head: MaskableHead
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Choose one action ``[N, *act]`` for each observation ``[N, *obs]``, of those that the mask allows.
+
+        Args:
+            observations: ``[N, *obs]``.
+            mask: bool ``[N, A]``.
+
+        Raises:
+            ConfigError: (a ``ValueError``) a mask of another shape, or a row that allows nothing.
+        """
+        outputs = self.outputs(observations)
+        mask = checked_mask(mask, len(outputs), self._head.parts(outputs))
+        if self._mode == "greedy":
+            return self._head.greedy(outputs, mask)
+        return self._head.sample(outputs, self._rng, mask)
+
+
+def network_policy(**parts: Any) -> NetworkPolicy:
+    """Return a feed-forward policy, one that takes masks where its actions are discrete."""
+    is_discrete = isinstance(parts["head"], Categorical | EpsilonGreedy | MultiCategorical)
+    return MaskablePolicy(**parts) if is_discrete else NetworkPolicy(**parts)
+
+
 def policy_tree(
     encoder: Encoder, network: MLP | RecurrentNetwork, head: Head, normalizer: ObsNormalizer | None
 ) -> dict[str, Any]:
@@ -89,7 +118,7 @@ def policy_from_tree(tree: StateTree, *, mode: PolicyMode = "greedy", seed: int 
     encoder, normalizer, network, head = parts_from_tree(tree)
     rng = np.random.default_rng(seed)
     if isinstance(network, MLP):
-        return NetworkPolicy(encoder=encoder, network=network, head=head, normalizer=normalizer, mode=mode, rng=rng)
+        return network_policy(encoder=encoder, network=network, head=head, normalizer=normalizer, mode=mode, rng=rng)
     return RecurrentPolicy(encoder=encoder, network=network, head=head, normalizer=normalizer, mode=mode, rng=rng)
 
 

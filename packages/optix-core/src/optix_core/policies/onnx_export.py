@@ -107,7 +107,7 @@ class PolicyGraph:
 
     # ---- building blocks --------------------------------------------------------------------------------------------
 
-    def input(self, name: str, shape: Sequence[int], dtype: str = "float32") -> str:
+    def input(self, name: str, shape: Sequence[int | str], dtype: str = "float32") -> str:
         """Declare an input ``[N, *shape]`` and return its name."""
         self._inputs.append(self._value(name, shape, dtype))
         return name
@@ -217,8 +217,16 @@ class PolicyGraph:
 
     # ---- from outputs to actions ------------------------------------------------------------------------------------
 
-    def act(self, head: Head, outputs: str) -> None:
-        """Declare the outputs ``action`` and, by the kind of head, ``log_probs``, ``values``, ``mean`` and ``std``."""
+    def act(self, head: Head, outputs: str, *, masked: bool = False) -> None:
+        """Declare the outputs ``action`` and, by the kind of head, ``log_probs``, ``values``, ``mean`` and ``std``.
+
+        Args:
+            head: turns the network's outputs into actions.
+            outputs: name of the latter.
+            masked: take an input ``action_mask`` (bool ``[N, A]``), where actions are discrete.
+        """
+        if masked and isinstance(head, Categorical | MultiCategorical):
+            outputs = self._allowed(outputs)
         if isinstance(head, Categorical):
             self.output("action", self._choice(outputs, head.start), (), "int64")
             self.output("log_probs", self.add("LogSoftmax", outputs, axis=1), ("A",))
@@ -244,10 +252,15 @@ class PolicyGraph:
             if head.support is not None:
                 logits = self.add("Reshape", outputs, self.integers(0, -1, len(head.support)))
                 values = self.add("MatMul", self.add("Softmax", logits, axis=2), head.support)
-            self.output("action", self._choice(values, head.start), (), "int64")
+            best = self._allowed(values) if masked else values
+            self.output("action", self._choice(best, head.start), (), "int64")
             self.output("values", values, ("A",))
         else:
             self._act_continuously(head, outputs)
+
+    def _allowed(self, values: str) -> str:
+        """Return the name of ``values`` with minus infinity where the input ``action_mask`` is False."""
+        return self.add("Where", self.input("action_mask", ("A",), "bool"), values, -np.inf)
 
     def _act_continuously(self, head: DiagonalGaussian | SquashedGaussian, outputs: str) -> None:
         size, (centre, scale) = len(head.low), head.affine

@@ -4,6 +4,8 @@ One update, top to bottom, is :meth:`TorchDQNAgent._update`: a batch of the repl
 
 ``y = r + discount Q'(s', argmax_a Q(s', a))``
 
+over the actions ``a`` that are allowed in ``s'``
+
 (double Q-learning, van Hasselt et al. 2016; without it the argmax is that of Q'), where ``r`` sums ``n_step`` rewards,
 ``discount`` is ``gamma^n`` and 0 after a termination (not after a truncation), and Q' is a copy of Q that follows
 it every ``target_update_interval`` updates. The loss ``E[w Huber(Q(s, a) - y)]`` and its gradient are written down in
@@ -37,6 +39,7 @@ from optix_torch._live import LiveRunner
 from optix_torch._module_optimizer import own_optimizer
 from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
 from optix_torch._target import Target
+from optix_torch.distributions import only_allowed
 from optix_torch.networks import make_runner
 
 
@@ -166,10 +169,10 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
         settings = self.hyperparams
         next_q = self._target_runner.infer(batch.next_observations)
         if settings["double_q"]:
-            best = self._runner.infer(batch.next_observations).argmax(1, keepdim=True)
-            next_values = next_q.gather(1, best).squeeze(1)
+            judged = only_allowed(self._runner.infer(batch.next_observations), batch.next_masks)
+            next_values = next_q.gather(1, judged.argmax(1, keepdim=True)).squeeze(1)
         else:
-            next_values = next_q.amax(1)
+            next_values = only_allowed(next_q, batch.next_masks).amax(1)
         targets = torch.addcmul(batch.rewards, batch.discounts, next_values)
 
         q = self._runner.forward(batch.observations)

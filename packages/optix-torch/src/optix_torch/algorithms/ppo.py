@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent, adapted_learning_rate
-from optix_core.agents.base import Blueprint
+from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
 from optix_core.errors import one_of
@@ -39,6 +39,7 @@ from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import ActorCriticNetworks
 from optix_torch._modes import OldPolicy
+from optix_torch.distributions import Evaluation, only_allowed
 
 B = TypeVar("B")
 """A minibatch, however an algorithm lays it out."""
@@ -54,6 +55,7 @@ class Batch(NamedTuple):
         values: ``[B]`` by the critic before the update.
         advantages: ``[B]``, normalised if asked for.
         returns: ``[B]`` value targets.
+        masks: ``[B, A]`` bool, the actions that were allowed; ``[B, 0]`` where all were.
     """
 
     observations: Tensor
@@ -62,6 +64,7 @@ class Batch(NamedTuple):
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    masks: Any = None
 
     def take(self, rows: Tensor) -> Batch:
         """Return the rows in this order."""
@@ -135,7 +138,7 @@ def ppo_loss(log_probs: Tensor, entropies: Tensor, values: Tensor, batch: Batch,
     )
 
 
-class TorchPPOAgent(ActorCriticAgent):
+class TorchPPOAgent(MasksActions, ActorCriticAgent):
     """PPO for discrete and multi-discrete actions, with your networks or with those :meth:`from_env` builds.
 
     Networks and optimiser are yours or built; random numbers are the agent's own, never the global ones. On a CPU with
@@ -272,11 +275,13 @@ class TorchPPOAgent(ActorCriticAgent):
         advantages, returns = self._advantages(
             window, values, lambda rows: critic.infer(self._encode(rows)).cpu().numpy()
         )
+        masks = torch.from_numpy(self._masks(window)).to(self.device)
         if not window.valid.all():
-            observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
+            rows = torch.from_numpy(window.valid.reshape(-1)).to(self.device)
+            observations, masks = observations[rows], masks[rows]
         actions = as_tensor(window.flat(window.actions), self.device)
         actions = actions if actions.ndim <= 2 else actions.flatten(1)
-        log_probs = self._distribution.evaluate(self.networks.actor.infer(observations), actions).log_probs
+        log_probs = self._evaluate(self.networks.actor.infer(observations), actions, masks).log_probs
         return Batch(
             observations=observations,
             actions=actions,
@@ -284,7 +289,12 @@ class TorchPPOAgent(ActorCriticAgent):
             values=as_tensor(window.flat(values), self.device),
             advantages=as_tensor(advantages, self.device),
             returns=as_tensor(returns, self.device),
+            masks=masks,
         )
+
+    def _evaluate(self, outputs: Tensor, actions: Tensor, masks: Tensor) -> Evaluation:
+        """Judge actions by the actor's outputs, as those of a policy that does only what masks ``[B, A]`` allow."""
+        return self._distribution.evaluate(only_allowed(outputs, masks), actions)
 
     def _encode(self, observations: Array) -> Tensor:
         """Return observations ``[B, *obs]`` as the networks take them."""
@@ -316,8 +326,10 @@ class TorchPPOAgent(ActorCriticAgent):
         minibatch, settings = Batch(*tensors), self.hyperparams
         if self._old_policy is not None:
             outputs = self._old_policy(minibatch.observations)
-            minibatch = minibatch._replace(log_probs=self._distribution.evaluate(outputs, minibatch.actions).log_probs)
-        judged = self._distribution.evaluate(self.networks.actor.forward(minibatch.observations), minibatch.actions)
+            before = self._evaluate(outputs, minibatch.actions, minibatch.masks)
+            minibatch = minibatch._replace(log_probs=before.log_probs)
+        outputs = self.networks.actor.forward(minibatch.observations)
+        judged = self._evaluate(outputs, minibatch.actions, minibatch.masks)
         values = self.networks.critic.forward(minibatch.observations)
         loss = ppo_loss(judged.log_probs, judged.entropies, values.squeeze(1), minibatch, settings)
         self.networks.parameters.gradient.zero_()
@@ -344,6 +356,7 @@ class TorchGaussianPPOAgent(TorchPPOAgent):
     """
 
     _continuous = True
+    act_masked = None  # type: ignore[assignment]  # SupportsActionMasks: a mask is for discrete actions
 
 
 def take_steps(

@@ -298,6 +298,7 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
                 values=values[valid],
                 advantages=as_tensor(advantages, self.device),
                 returns=as_tensor(returns, self.device),
+                masks=valid.new_empty((len(valid), 0), dtype=torch.bool),
             ),
             numbers=numbers.reshape(layout.length, -1),
         )

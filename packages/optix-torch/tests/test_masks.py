@@ -1,0 +1,111 @@
+"""What is not allowed is never done, never learned from, and never counted on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from optix_core.environments import EnvSpec
+from optix_core.evaluation.rollouts import evaluate
+from optix_core.pipelines import VectorBatchPipeline
+from optix_core.testing.masked import MaskedChoice
+from optix_protocol import SupportsActionMasks, capabilities_of
+from optix_torch import TorchDQNAgent, TorchGaussianPPOAgent, TorchPPOAgent
+from optix_torch.distributions import Categorical, only_allowed
+
+MAKERS = {
+    "PPO": lambda **o: TorchPPOAgent.from_env(MaskedChoice(start=3), seed=1, **o),
+    "DQN": lambda **o: TorchDQNAgent.from_env(
+        MaskedChoice(start=3), seed=1, hyperparams={"learning_starts": 500, "capacity": 5000, **o}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_nothing_forbidden_is_done_in_twenty_thousand_steps(name):
+    agent = MAKERS[name]()
+    pipe = VectorBatchPipeline(lambda: MaskedChoice(start=3), agent, n_envs=8, window_size=250, seed=2)
+    for _ in range(8):
+        window = pipe.collect()
+        assert not window.episode_infos["forbidden"].any()
+        agent.learn(window)
+        for mode in ("greedy", "sample"):
+            spec = EnvSpec.of(lambda: MaskedChoice(start=3))
+            assert not evaluate(agent, spec, episodes=13, seed=3, mode=mode).infos["forbidden"].any()
+    validation = VectorBatchPipeline(lambda: MaskedChoice(start=3), agent, n_envs=4, window_size=250, mode="sample")
+    assert not validation.collect().episode_infos["forbidden"].any()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_row_without_a_choice_is_refused_and_nothing_drawn(name):
+    agent, observations = MAKERS[name](), np.zeros((2, 32), np.float32)
+    mask = np.ones((2, 16), bool)
+    before = agent._rng.bit_generator.state
+    for wrong, said in ((mask & np.array([[True], [False]]), "Row 1"), (mask[:, :7], r"\[2, 16\]")):
+        with pytest.raises(ValueError, match=said):
+            agent.act_masked(observations, wrong)
+    assert agent._rng.bit_generator.state == before
+
+
+def test_only_agents_with_discrete_actions_have_masks():
+    from gymnasium import spaces
+
+    box = spaces.Box(-1, 1, (2,))
+    gaussian = TorchGaussianPPOAgent.from_spaces(box, box)
+    assert "action_masks" not in capabilities_of(gaussian)
+    assert not isinstance(gaussian.make_policy("greedy", num_envs=1, seed=0), SupportsActionMasks)
+    assert "action_masks" in capabilities_of(MAKERS["PPO"]())
+
+
+def test_log_probabilities_and_entropies_are_those_of_the_allowed_actions():
+    logits = torch.randn(5, 4, requires_grad=True)
+    masks = torch.tensor([[True, True, False, True]] * 5)
+    actions = torch.tensor([0, 1, 3, 3, 0])
+    judged = Categorical().evaluate(only_allowed(logits.detach(), masks), actions)
+    expected = torch.distributions.Categorical(logits=logits[:, [0, 1, 3]])
+    log_probs, entropies = expected.log_prob(torch.tensor([0, 1, 2, 2, 0])), expected.entropy()
+    torch.testing.assert_close(judged.log_probs, log_probs)
+    torch.testing.assert_close(judged.entropies, entropies)
+    (2.0 * log_probs.sum() - 0.5 * entropies.sum()).backward()
+    torch.testing.assert_close(judged.backward(torch.full((5,), 2.0), -0.5), logits.grad)
+
+
+def test_the_value_of_what_comes_next_is_that_of_an_allowed_action():
+    agent = MAKERS["DQN"](double_q=False, learning_starts=1, gamma=0.5)
+    pipe = VectorBatchPipeline(lambda: MaskedChoice(start=3), agent, n_envs=1, window_size=9, seed=2)
+    window = pipe.collect()
+    agent.replay.add(window)
+    batch = agent.replay.sample(64)
+    assert batch.next_masks.shape == (64, 16)
+    assert (batch.next_masks.sum(axis=1) == 4).all()
+    agent._update(agent.networks.to_device(batch, agent._rows))
+    targets = agent._latest[2].numpy()
+    values = agent._target_runner.infer(torch.from_numpy(batch.next_observations)).numpy()
+    best = np.where(batch.next_masks, values, -np.inf).max(axis=1)
+    np.testing.assert_allclose(targets, batch.rewards + batch.discounts * best, rtol=1e-5)
+    assert (best < values.max(axis=1)).any()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_masks_reach_files_states_and_models(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    agent = MAKERS[name]()
+    pipe = VectorBatchPipeline(lambda: MaskedChoice(start=3), agent, n_envs=4, window_size=200)
+    agent.learn(pipe.collect())
+    agent.save_weights(tmp_path / "weights")
+    loaded, restored = MAKERS[name](), MAKERS[name]()
+    loaded.load_weights(tmp_path / "weights")
+    restored.restore_training_state(agent.training_state())
+    rng = np.random.default_rng(0)
+    observations, mask = rng.random((200, 32)).astype(np.float32), rng.random((200, 16)) < 0.2
+    mask[:, 5] = True
+    expected = agent.make_policy("greedy", num_envs=200, seed=0).act_masked(observations, mask)
+    for source in (agent, loaded, restored):
+        source.export_onnx(tmp_path / "model.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+        (actions,) = session.run(["action"], {"observation": observations, "action_mask": mask})
+        np.testing.assert_array_equal(actions, expected)
+    window = pipe.collect()
+    assert agent.learn(window) == restored.learn(window)
+    assert agent.learn(replace(window, action_mask=None)).keys()  # somebody else's window, without masks
