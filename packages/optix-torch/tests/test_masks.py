@@ -107,5 +107,6 @@ def test_masks_reach_files_states_and_models(name, tmp_path):
         (actions,) = session.run(["action"], {"observation": observations, "action_mask": mask})
         np.testing.assert_array_equal(actions, expected)
     window = pipe.collect()
+    restored.restore_training_state(agent.training_state())
     assert agent.learn(window) == restored.learn(window)
     assert agent.learn(replace(window, action_mask=None)).keys()  # somebody else's window, without masks
