@@ -127,15 +127,15 @@ def check_module(module: nn.Module, encoder: Encoder, num_outputs: int, part: st
         raise ConfigError(f"The {part} must give [B, {num_outputs}]; for B = 2 it gives {shape}.")
 
 
-def num_outputs_given(module: nn.Module, encoder: Encoder) -> int:
-    """Return how many outputs an actor has, found by running it once on two observations of zeros.
+def num_outputs_given(module: nn.Module, encoder: Encoder, part: str = "actor") -> int:
+    """Return how many outputs a module has, found by running it once on two observations of zeros.
 
     Raises:
         ConfigError: it does not take such observations, or gives something else than ``[B, out]``.
     """
-    shape = measure_module(module, encoder, "actor")
+    shape = measure_module(module, encoder, part)
     if len(shape) != 2 or shape[0] != 2:
-        raise ConfigError(f"The actor must give [B, outputs]; for B = 2 it gives {shape}.")
+        raise ConfigError(f"The {part} must give [B, outputs]; for B = 2 it gives {shape}.")
     return shape[1]
 
 

@@ -31,7 +31,7 @@ from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
-from optix_torch._construction import check_module, encoder_for_module, num_outputs_of, with_learning_rate_of
+from optix_torch._construction import check_module, encoder_for_module, num_outputs_given, with_learning_rate_of
 from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
 from optix_torch._live import LiveRunner
 from optix_torch._modes import copy_of
@@ -146,12 +146,13 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
         if settings["v_min"] >= settings["v_max"]:
             raise ConfigError(f"v_min must be below v_max, got {settings['v_min']:g} and {settings['v_max']:g}.")
         self._knows_actions = action_space is not None
-        told = one_of(0, action_dim=action_dim, n_actions=n_actions)
-        self._num_actions = told or num_outputs_of(q_network) // settings["num_atoms"]
-        if action_space is not None:
-            self._num_actions = int(action_space.n)
         self.device = place = resolve_device(device)
         encoder = encoder_for_module(q_network, observation_space)
+        self._num_actions = one_of(0, action_dim=action_dim, n_actions=n_actions)
+        if action_space is not None:
+            self._num_actions = int(action_space.n)
+        elif not self._num_actions:
+            self._num_actions = num_outputs_given(q_network, encoder, "network") // settings["num_atoms"]
         check_module(q_network, encoder, self._num_actions * settings["num_atoms"], "network")
         support = np.linspace(settings["v_min"], settings["v_max"], settings["num_atoms"], dtype=np.float32)
 
