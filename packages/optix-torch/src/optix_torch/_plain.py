@@ -120,9 +120,7 @@ class Watch:
         return self._calls() != self._last_calls
 
     def _look(self) -> None:
-        parts = list(parts_of(self._roots))
-        self._contents = [vars(part) for part in parts]
-        self._parts = parts
+        self._contents = [vars(part) for part in parts_of(self._roots)]
         self._insides = [own["_modules"] for own in self._contents if own["_modules"]]
         self._owners = [own["_parameters"] for own in self._contents if own["_parameters"]]
         hooks = [own[name] for own in self._contents for name in _HOOKS]
@@ -132,15 +130,11 @@ class Watch:
 
     def _calls(self) -> tuple[list[object], ...]:
         # A forward of its own, hooks, layers and parametrisations all change the length of some dictionary.
-        return (
-            list(map(len, self._dicts)),
-            list(map(type, self._parts)),
-            list(chain.from_iterable(map(dict.values, self._insides))),
-            list(map(id, chain.from_iterable(map(dict.values, self._owners)))),
-        )
+        return list(map(len, self._dicts)), list(chain.from_iterable(map(dict.values, self._insides)))
 
     def _learning(self) -> tuple[list[object], ...]:
         return (
+            list(map(id, chain.from_iterable(map(dict.values, self._owners)))),
             list(map(_REQUIRES_GRAD, self._parameters)),
             list(map(_GRADIENT_HOOKS, self._parameters)),
             list(map(_TRAINING, self._contents)),

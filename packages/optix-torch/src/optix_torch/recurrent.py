@@ -364,6 +364,7 @@ class RecurrentActorCriticNetworks(TorchModules):
         self.cell = cell
         self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
         self._acting_modules = [encoder, cell, actor]
+        self._live_acting = _LiveActing(self._acting_modules, device)
         super().__init__(
             modules,
             optimizers={"optimizer": self.optimizer},
@@ -393,7 +394,7 @@ class RecurrentActorCriticNetworks(TorchModules):
 
     def live(self) -> StateNetwork:
         """Return the acting network, following the parameters as they change."""
-        return _LiveActing(self._acting_modules, self.device)
+        return self._live_acting
 
     def frozen(self) -> StateNetwork:
         """Return the acting network on a copy of the parameters."""
