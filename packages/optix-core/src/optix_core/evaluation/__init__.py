@@ -1,7 +1,8 @@
 """How good a policy really is: whole episodes on fresh seeds, honest intervals, selection without flattery."""
 
+from optix_core.evaluation._comparison_row import ComparisonRow
 from optix_core.evaluation._scores import iqm, mean
-from optix_core.evaluation.compare import Comparison, ComparisonRow, compare_runs
+from optix_core.evaluation.compare import Comparison, compare_runs
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.intervals import Interval, could_differ, stratified_bootstrap
 from optix_core.evaluation.rollouts import PolicyFactory, Rollouts, evaluate, policy_factory, rollout

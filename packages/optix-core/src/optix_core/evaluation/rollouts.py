@@ -361,9 +361,13 @@ def _play_rounds(
         last_infos += last
         all_returns.append(returns)
         all_lengths.append(lengths)
-    returns, lengths = (np.concatenate(parts)[:episodes] for parts in (all_returns, all_lengths))
-    infos = columns_of(last_infos[:episodes])
-    return Rollouts(returns=returns, lengths=lengths, endings=tuple(endings), seeds=tuple(seeds), infos=infos)
+    return Rollouts(
+        returns=np.concatenate(all_returns)[:episodes],
+        lengths=np.concatenate(all_lengths)[:episodes],
+        endings=tuple(endings),
+        seeds=tuple(seeds),
+        infos=columns_of(last_infos[:episodes]),
+    )
 
 
 def _distinct(envs: Sequence[gym.Env[Any, Any]]) -> list[gym.Env[Any, Any]]:
