@@ -201,8 +201,11 @@ def try_room(room: str, chosen: Sequence[Mutant], *, timeout: float, again: bool
     with tempfile.TemporaryDirectory() as folder, record.open("a") as out:
         sources, log = Path(folder) / "src", Path(folder) / "log"
         shutil.copytree(CORE / "src", sources)
-        if open_ones and noticed(test_files(room, None), sources, log, timeout):
-            raise SystemExit(f"The tests of {room} fail, or take too long, as they are:\n{log.read_text()[-3000:]}")
+        as_it_is = _digest(room)
+        if open_ones and as_it_is not in known:
+            if noticed(test_files(room, None), sources, log, timeout):
+                raise SystemExit(f"The tests of {room} fail, or take too long, as they are:\n{log.read_text()[-3000:]}")
+            out.write(json.dumps({"key": as_it_is, "noticed": False}) + "\n")
         for mutant in open_ones:
             target = sources / mutant.file
             started, original = time.monotonic(), target.read_text()
@@ -215,6 +218,12 @@ def try_room(room: str, chosen: Sequence[Mutant], *, timeout: float, again: bool
             out.write(json.dumps(row) + "\n")
             out.flush()
     return [known[mutant.key] for mutant in chosen]
+
+
+def _digest(room: str) -> str:
+    """What the unchanged sources and the tests of a room are known by, once these have passed."""
+    files = sorted([*(CORE / "src").rglob("*.py"), *(CORE / "tests" / room).rglob("*.py")])
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def report(room: str, rows: Sequence[dict[str, object]]) -> None:
@@ -242,7 +251,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=15, help="flips per room")
     parser.add_argument("--seed", type=int, default=0, help="draws them")
     parser.add_argument("--file", help="only in the file of this name")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds after which a mutant counts as noticed")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds after which a flip counts as noticed")
     parser.add_argument("--again", action="store_true", help="try survivors once more")
     options = parser.parse_args()
     unknown = sorted(set(options.rooms) - set(ROOMS))

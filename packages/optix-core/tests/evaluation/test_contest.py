@@ -55,6 +55,25 @@ def test_what_all_players_owe_to_the_seeds_does_not_blur_the_comparison():
     assert error < 0.3  # against 30 if the seeds' part were taken for noise
 
 
+def test_both_variances_are_those_of_a_two_way_analysis():
+    returns = np.array([[3.0, 8.0, 1.0, 6.0], [1.0, 9.0, 2.0, 4.0], [2.0, 4.0, 0.0, 5.0]])
+    rivals = contest(np.zeros(3), np.eye(3), episode_variance=2.0)
+    rivals.observe([0, 1, 2], returns)
+    players, episodes = returns.shape
+    squares = sum(
+        (returns[p, e] - returns[p].mean() - returns[:, e].mean() + returns.mean()) ** 2
+        for p in range(players)
+        for e in range(episodes)
+    )
+    freedom = (players - 1) * (episodes - 1)
+    assert rivals._rest.value == pytest.approx((4 * 2.0 + squares) / (4 + freedom))
+    between = sum((returns[:, e].mean() - returns.mean()) ** 2 for e in range(episodes)) / (episodes - 1)
+    shared = between - squares / freedom / players
+    assert shared > 0
+    assert rivals._seeds.value == pytest.approx(shared * (episodes - 1) / (4 + episodes - 1))
+    assert rivals.episode_std == pytest.approx(math.sqrt(rivals._rest.value + rivals._seeds.value))
+
+
 def test_a_round_invites_more_players_the_more_is_open():
     close = contest(np.zeros(8), np.eye(8))
     decided = contest(np.arange(8.0), 0.2 * np.eye(8))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from optix_core.evaluation import Candidate, Rollouts, select
+from optix_core.evaluation import Candidate, Rollouts, select, smooth_scores
+from optix_core.evaluation.selection import DISCREPANCY, _Budget, _training_belief
 
 NUM_CHECKPOINTS = 100
 EPISODES_IN_TRAINING = 5
@@ -184,6 +185,48 @@ def test_fresh_episodes_overrule_misleading_training_scores():
 def test_refuses_what_it_cannot_judge(candidates, settings, message):
     with pytest.raises(ValueError, match=message):
         select(candidates, lambda key, episodes, seed: None, seed=0, **settings)
+
+
+def scored(*rows):
+    return [
+        Candidate(key=key, score=score, episodes=episodes, return_std=std, num_env_steps=100 * (key + 1))
+        for key, (score, episodes, std) in enumerate(rows)
+    ]
+
+
+def test_the_noise_of_a_training_score_is_half_its_own_and_half_what_the_run_tells():
+    found, episode_variance = _training_belief(scored((1.0, 5, 2.0), (4.0, 3, 0.0), (2.0, 1, 0.0), (5.0, 2, 6.0)))
+    pooled = (4 * 4.0 + 2 * 0.0 + 1 * 36.0) / (4 + 2 + 1)
+    assert episode_variance == pytest.approx(pooled)
+    noise = [(4 + pooled) / 2 / 5, (0 + pooled) / 2 / 3, pooled / 1, (36 + pooled) / 2 / 2]
+    expected = smooth_scores([1.0, 4.0, 2.0, 5.0], noise, [100, 200, 300, 400])
+    np.testing.assert_allclose(found.mean, expected.mean)
+    np.testing.assert_allclose(found.covariance, expected.covariance + DISCREPANCY**2 * pooled * np.eye(4))
+
+
+def test_the_noise_of_single_episodes_is_what_neighbours_differ_by():
+    found, episode_variance = _training_belief(scored((1.0, 1, 0.0), (4.0, 1, 0.0), (2.0, 1, 0.0)))
+    assert episode_variance == pytest.approx((3**2 + 2**2) / 2 / 2)
+    expected = smooth_scores([1.0, 4.0, 2.0], [episode_variance] * 3, [100, 200, 300])
+    np.testing.assert_allclose(found.mean, expected.mean)
+    assert _training_belief(scored((1.0, 1, 0.0)))[1] == 0
+
+
+def test_the_books_of_the_rounds():
+    def played(episodes, length):
+        return [Rollouts(returns=np.zeros(episodes), lengths=np.full(episodes, length))]
+
+    books = _Budget(320, None)
+    assert (books.episodes_left, books.share(6), books.share(1)) == (320, 53, 320)
+    books.spend(played(100, 10) * 3)
+    assert (books.episodes_left, books.env_steps_used, books.share(5)) == (20, 3000, 8)
+    books = _Budget(320, 1000)
+    assert books.episodes_left == 8  # the length of an episode is not known yet
+    books.spend(played(8, 30))
+    assert books.episodes_left == (1000 - 240) // 30 == books.share(1)
+    books.spend(played(26, 30))
+    assert books.episodes_left == 0
+    assert [_Budget(5, 1000).episodes_left, _Budget(320, 1).episodes_left, _Budget(320, 0).episodes_left] == [5, 8, 0]
 
 
 def forget(candidate):
