@@ -3,10 +3,11 @@
     uv run --group mutants python scripts/mutants.py convergence evaluation --sample 15 --seed 0
 
 The flips (comparison, arithmetic, and/or, not) are cosmic-ray's; which of them are tried is drawn with the seed, and a
-larger sample begins with the smaller one. Flips that only change an annotation do not count. The working tree is never
-touched: a copy of the sources is changed, and put in front of it. Every outcome is kept in ``out/mutants/ROOM.jsonl``
-as soon as it is known, so that a run that was stopped goes on where it was; ``--again`` tries survivors once more after
-tests were written. Survivors that change nothing stand with their reasons in ``scripts/mutants_equivalent.yaml``.
+larger sample begins with the smaller one. What only changes an annotation or the form of a signature does not count.
+The working tree is never touched: a copy of the sources is changed, and put in front of it. Every outcome is kept in
+``out/mutants/ROOM.jsonl`` as soon as it is known, so that a run that was stopped goes on where it was; ``--again``
+tries survivors once more after tests were written. Survivors that change nothing stand with their reasons in
+``scripts/mutants_equivalent.yaml``.
 
 This takes minutes a room and is no part of CI: the share of flips that are noticed says where tests are missing.
 """
@@ -122,7 +123,11 @@ def flipped(path: Path, flip: Any, occurrence: int) -> Mutant | None:
 
 
 class _NoAnnotations(ast.NodeTransformer):
-    """Leaves out what is not run."""
+    """Leaves out annotations, and what a ``*`` or ``/`` between parameters says, which are no operators."""
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args, node.posonlyargs, node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs], [], []
+        return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None

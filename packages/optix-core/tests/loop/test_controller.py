@@ -14,17 +14,14 @@ from optix_protocol import LoopState, Verdict
 @pytest.fixture
 def controller():
     def make(**budget):
-        return LoopController(
-            scheduler=ConvergenceMonitor(),
-            evaluator=ReturnEvaluator(),
-            budget=Budget(**{"max_env_steps": 1000, **budget}),
-        )
+        limits = Budget(**{"max_env_steps": 1000, **budget})
+        return LoopController(scheduler=ConvergenceMonitor(), evaluator=ReturnEvaluator(), budget=limits)
 
     return make
 
 
 def at(controller, steps, level=None):
-    controller.progress = replace(controller.progress, num_env_steps=steps)
+    controller.progress = replace(controller.progress, num_env_steps=steps, window_env_steps=10)
     if level is not None:
         for _ in range(200):
             controller._smoother.update(level)
@@ -32,9 +29,8 @@ def at(controller, steps, level=None):
 
 
 def found(controller, monkeypatch, verdict, should_stop=False):
-    seen = replace(
-        controller.scheduler.assessment, verdict=verdict, should_stop=should_stop, explanation="Little is left."
-    )
+    usual = controller.scheduler.assessment
+    seen = replace(usual, verdict=verdict, should_stop=should_stop, explanation="Little is left.")
     monkeypatch.setattr(type(controller.scheduler), "assessment", property(lambda self: seen))
     return controller
 

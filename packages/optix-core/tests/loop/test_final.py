@@ -129,9 +129,13 @@ def test_what_cannot_be_played_is_the_best_score_unconfirmed(three):
 def test_a_confirmation_that_was_shortened_says_so_unless_somebody_asked_or_waits(three):
     registry, _ = three
     told = {}
-    for name, settings in {
-        "short": {}, "hurried": {"in_a_hurry": True}, "asked": {"confirm_episodes": 60}, "spent": {"spent_env_steps": 450},
-    }.items():  # fmt: skip
+    cases = {
+        "short": {},
+        "hurried": {"in_a_hurry": True},
+        "asked": {"confirm_episodes": 60},
+        "spent": {"spent_env_steps": 450},
+    }
+    for name, settings in cases.items():
         arena = Arena(registry)
         choose(registry, arena, by_score=True, train_env_steps=3000, **settings)
         told[name] = (arena.calls[-1][1], [note.split(" so that")[0] for note in arena.notes])
@@ -143,7 +147,7 @@ def test_a_confirmation_that_was_shortened_says_so_unless_somebody_asked_or_wait
 
 
 def test_rounds_have_what_other_evaluation_left(three):
-    """A fifth of 2,000 steps less ten episodes of confirmation is 300: what was spent before leaves no room for rounds."""
+    """A fifth of 2,000 steps less ten episodes of confirmation is 300: less 250, there is no room for a round."""
     registry, arena = three
     assert choose(registry, arena, train_env_steps=2000).rounds
     assert not choose(registry, Arena(registry), train_env_steps=2000, spent_env_steps=250).rounds
