@@ -47,7 +47,7 @@ class EpisodeLengths:
 
     def add(self, lengths: Iterable[int], num_steps: int) -> None:
         """Take note of the episodes that ended within so many steps of each environment."""
-        self._recent.extend(int(length) for length in lengths)
+        self._recent.extend(map(int, lengths))
         self.steps_without_end = 0 if self._recent else self.steps_without_end + num_steps
 
     @property
