@@ -389,7 +389,7 @@ def test_a_run_that_died_ends_as_the_run_that_did_not(tmp_path):
     whole = loop("whole")
     expected = whole.run()
     with pytest.raises(Death):
-        loop("torn", callbacks=[DieAt(3)]).run()
+        loop("torn", callbacks=[DieAt(2)]).run()
     resumed = loop("torn", resume=True)
     found = resumed.run()
     assert found.train_env_steps == expected.train_env_steps
