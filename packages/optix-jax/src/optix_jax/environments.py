@@ -193,7 +193,8 @@ def _classic_task(spec: EnvSpec) -> PureEnvironment | None:
     if not is_theirs or not vector.startswith("gymnasium.envs.classic_control"):
         return None
     limit = spec.max_episode_steps
-    return TASKS[entry](max_steps=np.iinfo(np.int32).max if limit is None else limit)
+    task: PureEnvironment = TASKS[entry](max_steps=np.iinfo(np.int32).max if limit is None else limit)  # type: ignore[assignment]
+    return task
 
 
 def named_environment(name: str) -> PureEnvironment | None:

@@ -239,7 +239,7 @@ def _fitted(actions: jax.Array, space: Any) -> jax.Array:
     if not is_whole(space.dtype):
         return jnp.clip(actions, space.low, space.high)
     dtype = jax.dtypes.canonicalize_dtype(space.dtype)
-    limits = jnp.iinfo(dtype)
+    limits = np.iinfo(dtype)
     low, high = (np.clip(bound, limits.min, limits.max).astype(dtype) for bound in (space.low, space.high))
     rounded = jnp.round(actions)
     inside = rounded.astype(dtype)  # any number where it does not fit

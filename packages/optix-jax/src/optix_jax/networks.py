@@ -343,7 +343,8 @@ def encode(encoder: Encoder, observations: jax.Array) -> jax.Array:
     if isinstance(encoder, Bits):
         components, bits = np.array(encoder.places).T
         choices = observations.reshape(len(observations), -1) - jnp.array(encoder.start)
-        return (choices[:, components] >> bits & 1).astype(jnp.float32)
+        places: jax.Array = choices[:, components] >> bits & 1
+        return places.astype(jnp.float32)
     return observations.reshape(len(observations), -1).astype(jnp.float32)
 
 

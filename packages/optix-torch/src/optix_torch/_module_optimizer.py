@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Container, Iterable, Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -52,12 +51,14 @@ class ModuleOptimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        groups, before = self._optimizer.param_groups, self.learning_rate
+        groups: list[dict[str, Any]] = self._optimizer.param_groups
+        before = self.learning_rate
         if value == before:
             return
         if before > 0:
             self._shares = [float(group["lr"]) / before for group in groups]
-        for group, share in zip_longest(groups, self._shares[: len(groups)], fillvalue=1.0):
+        shares = self._shares[: len(groups)]
+        for group, share in zip(groups, shares + [1.0] * (len(groups) - len(shares)), strict=True):
             rate = value if share == 1.0 else share * value
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)

@@ -56,7 +56,8 @@ def dense_layers(module: nn.Module) -> list[DenseLayer] | None:
     if not is_plain(module, nn.Sequential):
         return None
     layers: list[DenseLayer] = []
-    for part in module:  # type: ignore[attr-defined] - every call of it, where one stands in several places
+    assert isinstance(module, nn.Sequential)
+    for part in module:  # every call of it, where one stands in several places
         if is_plain(part, nn.Linear) and isinstance(part.bias, nn.Parameter) and isinstance(part.weight, nn.Parameter):
             layers.append(DenseLayer(part, "identity"))
         elif is_plain(part, *_NAMES) and layers and layers[-1].activation == "identity":
@@ -68,7 +69,7 @@ def dense_layers(module: nn.Module) -> list[DenseLayer] | None:
     return layers or None
 
 
-def can_write_gradients(parameters: Iterable[nn.Parameter], beside: Iterable[nn.Module]) -> bool:
+def can_write_gradients(parameters: Iterable[Tensor], beside: Iterable[nn.Module]) -> bool:
     """Whether a kernel that writes the gradients of these parameters does what autograd would.
 
     It does if each of them is trained, stands in one place of all modules that learn together, and has no hook; or if

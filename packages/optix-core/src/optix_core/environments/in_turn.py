@@ -28,12 +28,13 @@ class EnvsInTurn(SyncVectorEnv):
             and self.autoreset_mode == AutoresetMode.SAME_STEP
         )
 
-    def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step each environment; one whose episode ends begins the next, and its last observation is in the info."""
         if not self._is_lean:
             return super().step(actions)
         num_envs, shape = self.num_envs, self.single_observation_space.shape
-        observations = np.empty_like(self._observations) if self.copy else self._observations
+        buffer: Array = self._observations  # type: ignore[assignment]  # of a Box
+        observations = np.empty_like(buffer) if self.copy else buffer
         rewards, terminated, truncated = np.empty(num_envs), np.empty(num_envs, np.bool_), np.empty(num_envs, np.bool_)
         infos: dict[str, Any] = {}
         for i, env in enumerate(self.envs):
