@@ -150,3 +150,16 @@ def test_further_parameters_of_a_loss_of_one_s_own_get_only_this_loss_s_gradient
     for _ in range(3):
         tools.learn("a2c", agent)
     np.testing.assert_allclose(further.detach().numpy(), -0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_what_is_frozen_after_it_has_learned_is_moved_neither_by_momentum_nor_by_weight_decay(tools, kind):
+    agent, optimizer, parts = make(tools, kind, weight_decay=0.1)
+    for group in optimizer.param_groups:
+        group["momentum"] = 0.9  # AdamW takes no notice
+    tools.learn("ppo", agent)
+    parts["actor"][0].requires_grad_(False)
+    frozen, learning = (parts["actor"][layer].weight.detach().clone() for layer in (0, 2))
+    tools.learn("ppo", agent)
+    assert torch.equal(parts["actor"][0].weight, frozen)
+    assert (parts["actor"][2].weight != learning).all()
