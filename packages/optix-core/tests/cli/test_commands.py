@@ -211,6 +211,15 @@ def test_assess_as_json_makes_no_picture_unless_asked(optix, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["curve.csv"]
 
 
+def test_assess_takes_the_columns_that_it_is_told(optix, tmp_path):
+    rows = "".join(f"{100 * i},{i},0\n" for i in range(1, 100))
+    (tmp_path / "mine.csv").write_text("ticks,gain,loss\n" + rows)
+    values = json.loads(optix("assess", "mine.csv", "--x", "ticks", "--y", "gain", "--json").out)
+    assert values["verdict"] == "IMPROVING" and values["budget_env_steps"] == 9900
+    wrong = optix("assess", "mine.csv", "--x", "ticks", "--y", "gian")
+    assert wrong.code == 2 and wrong.err.count("\n") == 1 and "Did you mean 'gain'?" in wrong.err
+
+
 def test_assess_a_run_by_name(optix, run):
     values = json.loads(optix("assess", "toy", "--json").out)
     assert values["source"] == "run directory" and values["budget_env_steps"] == 120_000

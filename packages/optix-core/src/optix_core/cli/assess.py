@@ -12,12 +12,14 @@ def assess(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A CSV file with env_steps,score; evaluations.npz or monitor.csv of stable-baselines3; or a run "
-            "directory.",
+            help="A CSV file with env_steps,score; evaluations.npz, monitor.csv or progress.csv of stable-baselines3; "
+            "an export of TensorBoard or W&B; or a run directory.",
             metavar="FILE",
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; no picture without --out.")] = False,
+    x: Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="Column of environment steps.")] = None,
+    y: Annotated[str | None, typer.Option("--y", metavar="COLUMN", help="Column, or tag, of returns.")] = None,
     out: Annotated[Path | None, typer.Option(help="PNG picture; by default <name>-assessment.png, here.")] = None,
     budget: Annotated[
         int | None,
@@ -41,7 +43,8 @@ def assess(
 
     source = RUNS / file if not file.exists() and is_run_directory(RUNS / file) else file
     try:
-        judgement = judge(read_curve(source), budget_env_steps=budget, margin_fraction=margin_fraction, alpha=alpha)
+        curve = read_curve(source, x=x, y=y)
+        judgement = judge(curve, budget_env_steps=budget, margin_fraction=margin_fraction, alpha=alpha)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     stem = source.stem if source.is_file() else judgement.curve.name

@@ -1,11 +1,8 @@
-"""Reading learning curves: of our own runs, of stable-baselines3, and from plain CSV files."""
+"""Reading learning curves: of our own runs, of stable-baselines3, and from what other tools export."""
 
 from __future__ import annotations
 
-import csv
-import math
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,15 @@ from numpy.typing import NDArray
 
 from optix_core.errors import ConfigError
 from optix_core.reporting.replay import budget_of
-
-STEP_COLUMNS = ("env_steps", "timesteps", "steps", "step")
-SCORE_COLUMNS = ("score", "return", "reward")
+from optix_core.reporting.tables import (
+    SCORE_COLUMNS,
+    STEP_COLUMNS,
+    Table,
+    is_event_file,
+    read_csv,
+    read_events,
+    read_json,
+)
 
 MONITOR_WINDOW_ENV_STEPS = 2048
 """Episodes of a ``monitor.csv`` are averaged over windows of this many steps, shorter ones in short files."""
@@ -48,18 +51,28 @@ class LearningCurve:
         return len(self.scores)
 
 
-def read_curve(path: str | Path) -> LearningCurve:
+def read_curve(path: str | Path, *, x: str | None = None, y: str | None = None) -> LearningCurve:
     """Read a learning curve.
 
     Args:
-        path: a CSV file with the columns ``env_steps`` and ``score`` (``episodes`` optional), the ``evaluations.npz``
-            or ``monitor.csv`` of stable-baselines3, or a run directory. Windows without a score are left out.
+        path: a CSV file with the columns ``env_steps`` and ``score`` (``episodes`` optional); ``evaluations.npz``,
+            ``monitor.csv`` or ``progress.csv`` of stable-baselines3; CSV or JSON exported from TensorBoard or W&B; an
+            event file of TensorBoard, or a directory with some; or a run directory. Windows without a score are left
+            out. Several values at one step of TensorBoard or W&B are averaged.
+        x: the column of environment steps, where it has no usual name.
+        y: the column of returns, or the tag in event files.
 
     Raises:
-        ConfigError: no such file, or nothing that can be read as a curve.
+        ConfigError: no such file or column, or nothing that can be read as a curve.
         DamagedFileError: the journal of the run cannot be read.
+        MissingExtraError: an event file, and tensorboard is not installed.
     """
     path = Path(path)
+    if path.exists() and is_event_file(path):
+        return _of_table(read_events(path, y), x, y)
+    own = path.is_dir() or path.suffix == ".npz"
+    if own and (x, y) != (None, None):
+        raise ConfigError(f"{str(path)!a} has no columns to choose from: leave --x and --y out.")
     if path.is_dir():
         return _read_run(path)
     if not path.is_file():
@@ -67,10 +80,14 @@ def read_curve(path: str | Path) -> LearningCurve:
     if path.suffix == ".npz":
         return _read_evaluations(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(path)!a} cannot be read as text: {error}.") from error
-    return _read_monitor(path, lines) if lines and lines[0].startswith("#") else _read_csv(path, lines)
+    if path.suffix in (".json", ".jsonl"):
+        return _of_table(read_json(path, text), x, y)
+    if text.startswith("#") and (x, y) == (None, None):
+        return _read_monitor(path, text)
+    return _of_table(read_csv(path, text.partition("\n")[2] if text.startswith("#") else text), x, y)
 
 
 def _read_run(path: Path) -> LearningCurve:
@@ -107,9 +124,9 @@ def _read_evaluations(path: Path) -> LearningCurve:
     return _curve(path, "evaluations.npz", timesteps, results.mean(axis=1), episodes=[results.shape[1]] * len(results))
 
 
-def _read_monitor(path: Path, lines: Sequence[str]) -> LearningCurve:
-    rows = list(csv.DictReader(lines[1:]))
-    returns, lengths = _column(path, rows, ("r",)), _column(path, rows, ("l",))
+def _read_monitor(path: Path, text: str) -> LearningCurve:
+    table = read_csv(path, text.partition("\n")[2])
+    returns, lengths = table.choose("r", (), "--y"), table.choose("l", (), "--x")
     steps = np.cumsum(lengths)
     if not len(steps) or steps[-1] < 1:
         raise ConfigError(f"{str(path)!a} holds no finished episode.")
@@ -122,30 +139,18 @@ def _read_monitor(path: Path, lines: Sequence[str]) -> LearningCurve:
     return _curve(path, "monitor.csv", steps[last], scores, episodes=episodes)
 
 
-def _read_csv(path: Path, lines: Sequence[str]) -> LearningCurve:
-    rows = list(csv.DictReader(lines))
-    steps, scores = _column(path, rows, STEP_COLUMNS), _column(path, rows, SCORE_COLUMNS)
-    episodes = _column(path, rows, ("episodes",)) if rows and "episodes" in rows[0] else None
-    return _curve(path, "CSV", steps, scores, episodes=episodes)
-
-
-def _column(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> NDArray[np.float64]:
-    if not rows:
-        raise ConfigError(f"{str(path)!a} holds no data: expected the columns env_steps,score and a row per window.")
-    name = next((name for name in names if name in rows[0]), None)
-    if name is None:
-        have = ", ".join(str(key) for key in rows[0])
-        raise ConfigError(f"{str(path)!a} has no column {' or '.join(names)} (it has: {have}).")
-    values = []
-    for number, row in enumerate(rows, start=1):
-        text = (row[name] or "").strip()
-        try:
-            values.append(float(text) if text else math.nan)
-        except ValueError as error:
-            raise ConfigError(
-                f"{str(path)!a}: row {number} has {text!a} in column {name}, which is no number."
-            ) from error
-    return np.array(values)
+def _of_table(table: Table, x: str | None, y: str | None) -> LearningCurve:
+    steps, scores = table.choose(x, STEP_COLUMNS, "--x"), table.choose(y, SCORE_COLUMNS, "--y")
+    named = y is None and "episodes" in table.columns
+    episodes = table.choose("episodes", (), "") if named else np.ones(len(scores))
+    if table.repeats_steps:
+        known = np.isfinite(steps) & np.isfinite(scores)
+        steps, place = np.unique(steps[known], return_inverse=True)
+        episodes = np.bincount(place).astype(np.float64)
+        scores = np.bincount(place, weights=scores[known]) / episodes
+        if len(steps) and steps[0] == 0:  # what was logged before the first step belongs to no window
+            steps, scores, episodes = steps[1:], scores[1:], episodes[1:]
+    return _curve(table.path, table.source, steps, scores, episodes=episodes)
 
 
 def _curve(
