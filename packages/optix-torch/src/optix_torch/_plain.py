@@ -51,14 +51,18 @@ def is_hooked(module: nn.Module) -> bool:
     return any(own[name] for name in _HOOKS) or any(_GLOBAL_HOOKS)
 
 
+def _has_own_parameters(layer: nn.Linear) -> bool:
+    """Whether weight and bias are there, and parameters: not computed by a parametrisation."""
+    return isinstance(layer.bias, nn.Parameter) and isinstance(layer.weight, nn.Parameter)
+
+
 def dense_layers(module: nn.Module) -> list[DenseLayer] | None:
     """Return the layers of an ``nn.Sequential`` of linear layers and activations, None if it means anything else."""
-    if not is_plain(module, nn.Sequential):
+    if not isinstance(module, nn.Sequential) or not is_plain(module, nn.Sequential):
         return None
     layers: list[DenseLayer] = []
-    assert isinstance(module, nn.Sequential)
     for part in module:  # every call of it, where one stands in several places
-        if is_plain(part, nn.Linear) and isinstance(part.bias, nn.Parameter) and isinstance(part.weight, nn.Parameter):
+        if isinstance(part, nn.Linear) and is_plain(part, nn.Linear) and _has_own_parameters(part):
             layers.append(DenseLayer(part, "identity"))
         elif is_plain(part, *_NAMES) and layers and layers[-1].activation == "identity":
             if isinstance(part, nn.ELU) and part.alpha != 1.0:
