@@ -5,7 +5,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 
 from optix_core.data import GoalLayout, HERBuffer, is_goal_env
-from optix_core.data.goal_functions import Vectorised
+from optix_core.data.goal_functions import Vectorised, joined_infos
 from optix_core.errors import EnvError
 from optix_core.pipelines import VectorBatchPipeline
 
@@ -284,3 +284,11 @@ def test_single_goals_that_are_checked_are_given_one_by_one():
 
     goals = np.arange(8.0).reshape(4, 2)
     np.testing.assert_array_equal(Vectorised(single)(goals, goals + 1), [-2.0] * 4)
+
+
+def test_infos_of_consecutive_windows_are_joined_and_silence_is_zero():
+    one = np.ones((2, 1))
+    parts = [{"a": one}, {}, {"a": np.full((1, 1, 3), 2.0), "b": np.ones((1, 1), bool)}, {"a": one}]
+    joined = joined_infos(parts, [2, 3, 1, 2])
+    assert joined["a"].tolist() == [[1.0]] * 2 + [[0.0]] * 4 + [[1.0]] * 2  # another shape is not the same thing
+    assert joined["b"].ravel().tolist() == [False] * 5 + [True] + [False] * 2 and joined["b"].dtype == bool

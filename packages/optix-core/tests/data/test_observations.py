@@ -118,3 +118,13 @@ def test_a_memory_that_does_not_fit_is_said_in_one_line():
     types = {"observation_dtype": np.uint8, "action_shape": (), "action_dtype": np.int64}
     with pytest.raises(ValueError, match=r"\(4, 84, 84\) does not fit into this machine: lower capacity"):
         ReplayBuffer(capacity=10**12, observation_shape=(4, 84, 84), **types)
+
+
+def test_a_window_must_fit_beside_the_pictures_that_its_stacks_reach_back_to(stream, pieces):
+    window, _ = stacked(stream(52, 1, end_rate=0.0), "repeat", np.random.default_rng(0))
+    first, second = pieces(window, [2, 50])
+    memory = make(40)
+    memory.add(first)
+    # 50 steps and the upcoming observation; an older picture is at most a row and the 2 that began the episode away.
+    with pytest.raises(ValueError, match=f"at least {50 + 1 + 2 * (1 + 2)} rows, not 40"):
+        memory.add(second)
