@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from optix_core import Budget, Progress
 from optix_core.convergence import ConvergenceMonitor
 from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop.controller import MAX_ROLLBACKS, MAX_ROLLBACKS_WITHOUT_GAIN, LoopController
-from optix_protocol import LoopState, Verdict
+from optix_protocol import EpisodeData, EvalMetrics, LoopState, Verdict
 
 
 @pytest.fixture
@@ -107,3 +108,58 @@ def test_counting_on_keeps_steps_and_episodes(controller):
     memory = controller()
     memory.continue_from(400, 30)
     assert memory.progress == Progress(num_env_steps=400, num_episodes=30)
+
+
+def window_of(returns, version=3):
+    """One environment, two steps for each episode."""
+    num_steps = 2 * len(returns)
+    ends = np.arange(num_steps) % 2 == 1
+    zeros, no = np.zeros((num_steps, 1), np.float32), np.zeros((num_steps, 1), bool)
+    return EpisodeData(
+        observations=zeros[..., None],
+        actions=zeros,
+        rewards=zeros,
+        terminated=ends[:, None],
+        truncated=no,
+        valid=~no,
+        last_observation=np.zeros((1, 1), np.float32),
+        final_observations=np.zeros((len(returns), 1), np.float32),
+        episode_returns=np.array(returns, float),
+        episode_lengths=np.full(len(returns), 2),
+        policy_version=version,
+    )
+
+
+def test_a_window_is_counted_scored_in_pieces_and_remembered(controller):
+    memory = controller(max_env_steps=None)
+    memory.score_window_env_steps = 4
+    memory.continue_from(100, 10)
+    seen = memory.observe(window_of([1.0, 2.0, 3.0, 4.0]), {}, elapsed_s=2.0)
+    assert memory.progress == Progress(
+        num_windows=1, num_env_steps=108, num_episodes=14, elapsed_s=2.0, window_env_steps=8
+    )
+    assert (seen.metrics.primary_score, seen.metrics.episode_id) == (2.5, 14)
+    assert seen.scores == [(104, 1.5, 2), (108, 3.5, 2)]
+    (point,) = memory.history.points(keep=set())
+    assert (point.policy_version, point.num_env_steps, point.score, point.episodes) == (3, 108, 2.5, 4)
+    assert memory.observe(window_of([5.0]), {}, elapsed_s=3.0, is_evidence=False).scores == []
+
+
+def test_where_validation_drives_the_score_training_is_no_evidence(controller):
+    memory = controller(max_env_steps=None)
+    memory.score_window_env_steps = 4
+    unseen = memory.observe(window_of([1.0, 2.0, 3.0, 4.0]), {}, elapsed_s=0.0, validate_only=True)
+    assert unseen.metrics is None and unseen.scores == [] and not memory.history.points(keep=set())
+    measured = EvalMetrics(primary_score=9.0)
+    seen = memory.observe(window_of([1.0] * 4), {}, elapsed_s=0.0, validation=measured, validate_only=True)
+    assert seen.metrics.primary_score == 9.0 and seen.scores == [(16, 9.0, 4)]
+
+
+def test_warming_up_is_one_score_when_learning_has_begun(controller):
+    memory = controller(max_env_steps=None)
+    for _ in range(2):
+        assert memory.observe(window_of([1.0, 3.0]), {}, elapsed_s=0.0, warming_up=True).scores == []
+    assert not memory.history.points(keep=set())
+    assert memory.observe(window_of([8.0]), {}, elapsed_s=0.0, is_evidence=False).scores == []
+    seen = memory.observe(window_of([7.0]), {}, elapsed_s=0.0)
+    assert seen.scores == [(10, 2.0, 4), (12, 7.0, 1)]
