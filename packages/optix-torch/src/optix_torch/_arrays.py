@@ -29,8 +29,9 @@ def resolve_device(name: str) -> torch.device:
 
 def as_tensor(array: Array, device: torch.device) -> Tensor:
     """Return an array as a tensor, sharing memory where possible; float64 becomes float32."""
-    if array.dtype == np.float64:
+    if array.dtype.char == "d":
         array = array.astype(np.float32)
-    if not (array.flags.writeable and array.flags.c_contiguous):
+    if not array.flags.carray:
         array = array.copy(order="C")
-    return torch.from_numpy(array).to(device)
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.to(device)

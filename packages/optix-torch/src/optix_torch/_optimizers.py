@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
+from operator import attrgetter, is_
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from optix_protocol import StateTree
+
+
+_REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
 
 
 class FlatParameters:
@@ -40,6 +44,7 @@ class FlatParameters:
             (parameter, value.view(parameter.shape), gradient.view(parameter.shape))
             for parameter, (value, gradient) in zip(self.parameters, flat, strict=True)
         ]
+        self._know_places()
         self.trained: tuple[bool, ...] = ()
         self.hold()
 
@@ -63,20 +68,30 @@ class FlatParameters:
 
         ``optimizer.zero_grad()`` drops gradients, and assigning to ``.data`` moves a parameter.
         """
-        for parameter, value, gradient in self._places:
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
-            if parameter.data_ptr() != value.data_ptr():
-                value.copy_(parameter.data)
-                parameter.data = value
-        trained = tuple([parameter.requires_grad for parameter in self.parameters])
+        if not self._holds():
+            for parameter, value, gradient in self._places:
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
+                if parameter.data_ptr() != value.data_ptr():
+                    value.copy_(parameter.data)
+                    parameter.data = value
+        trained = tuple(map(_REQUIRES_GRAD, self.parameters))
         if trained != self.trained:
             self.trained = trained
+
+    def _holds(self) -> bool:
+        """Whether everything is in its place; asked before each update."""
+        moved = list(map(Tensor.data_ptr, self.parameters)) != self._addresses
+        return not moved and all(map(is_, map(_GRADIENT, self.parameters), self._gradients))
 
     def clip_gradient_(self, max_norm: float) -> Tensor:
         """Scale the gradient down to a largest norm and return the norm before, without waiting for the device."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
-        self.gradient.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if norm.is_cpu:  # nothing to wait for: a number is cheaper than five operations on a tensor of one
+            if not norm.item() + 1e-6 <= max_norm:
+                self.gradient.mul_(max_norm / (norm + 1e-6))
+        else:
+            self.gradient.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
         return norm
 
     def _part(self, start: int, stop: int) -> FlatParameters:
@@ -86,7 +101,12 @@ class FlatParameters:
         part.parameters, part.sizes = self.parameters[start:stop], self.sizes[start:stop]
         part.vector, part.gradient = self.vector[place], self.gradient[place]
         part._places, part.trained = self._places[start:stop], self.trained[start:stop]
+        part._know_places()
         return part
+
+    def _know_places(self) -> None:
+        self._addresses = [value.data_ptr() for _, value, _ in self._places]
+        self._gradients = [gradient for *_, gradient in self._places]
 
 
 class Optimizer(Protocol):

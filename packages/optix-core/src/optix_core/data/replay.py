@@ -201,7 +201,7 @@ class ReplayBuffer:
             ready = np.flatnonzero(self._ready)
             return ready[self._rng.integers(0, len(ready), batch_size)]
         indices = self._rng.integers(0, self._num_used, batch_size)
-        while not (ready := self._ready[indices]).all():
+        while np.count_nonzero(ready := self._ready.take(indices)) < batch_size:
             missing = ~ready
             indices[missing] = self._rng.integers(0, self._num_used, np.count_nonzero(missing))
         return indices
@@ -321,21 +321,26 @@ class ReplayBuffer:
 
     def _complete(self, rows: _Rows) -> _Rows:
         """Store every waiting transition that has all its rewards; return the rows that the others wait for."""
-        one_step = self.n_step == 1
-        complete, counts, returns = (rows.waiting, rows.waiting, rows.rewards) if one_step else self._sum_up(rows)
+        if self.n_step == 1:
+            every = rows.waiting
+            steps = ~rows.terminated[every]  # one, or none where the episode terminated
+            self._store(rows.slots[every], rows.rewards[every], steps, rows.successors[every])
+            return _Rows.none(rows.rewards.shape[1])
+        complete, counts, returns = self._sum_up(rows)
         at, env = np.nonzero(complete)
-        if len(at):
-            count, slots = counts[at, env].astype(np.int32), rows.slots[at, env]
-            last = at + count - 1
-            self._rewards[slots] = returns[at, env]
-            self._steps[slots] = np.where(rows.terminated[last, env], 0, count)
-            self._successors[slots] = rows.successors[last, env]
+        count = counts[at, env]
+        last = at + count - 1
+        steps = np.where(rows.terminated[last, env], 0, count)
+        self._store(rows.slots[at, env], returns[at, env], steps, rows.successors[last, env])
+        return rows._replace(waiting=rows.waiting & ~complete).newest(self.n_step - 1)
+
+    def _store(self, slots: Array, rewards: Array, steps: Array, successors: Array) -> None:
+        """Make these rows transitions that can be sampled."""
+        if len(slots):
+            self._rewards[slots], self._steps[slots], self._successors[slots] = rewards, steps, successors
             self._ready[slots] = True
             self._num_ready += len(slots)
             self._added(slots)
-        if one_step:
-            return _Rows.none(rows.rewards.shape[1])
-        return rows._replace(waiting=rows.waiting & ~complete).newest(self.n_step - 1)
 
     def _sum_up(self, rows: _Rows) -> tuple[Array, Array, Array]:
         """Return which transitions have all their rewards, how many, and their discounted sums, each ``[L, N]``."""
@@ -386,6 +391,8 @@ class _Rows(NamedTuple):
 
     def cut_after(self, envs: Array) -> _Rows:
         """Return the rows with a cut after the last one in these environments (bool ``[N]``)."""
+        if not len(self.cut):
+            return self
         cut = self.cut.copy()
         cut[-1:] |= envs
         return self._replace(cut=cut)

@@ -38,13 +38,14 @@ class EnvsInTurn(SyncVectorEnv):
         rewards, terminated, truncated = np.empty(num_envs), np.empty(num_envs, np.bool_), np.empty(num_envs, np.bool_)
         infos: dict[str, Any] = {}
         for i, env in enumerate(self.envs):
-            observation, rewards[i], terminated[i], truncated[i], info = env.step(actions[i])
-            if terminated[i] or truncated[i]:
+            observation, rewards[i], has_terminated, was_truncated, info = env.step(actions[i])
+            terminated[i], truncated[i] = has_terminated, was_truncated
+            if has_terminated or was_truncated:
                 infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, i)
                 observation, info = env.reset()
             if info:
                 infos = self._add_info(infos, info, i)
-            if np.shape(observation) != shape:
+            if getattr(observation, "shape", None) != shape and np.shape(observation) != shape:
                 raise EnvError(f"The environment gave an observation of shape {np.shape(observation)}, not {shape}.")
             observations[i] = observation
         return observations, rewards, terminated, truncated, infos

@@ -76,6 +76,8 @@ class ObservationCheck:
 
     def has_unusable(self, rows: Array) -> bool:
         """Whether there is any such observation among ``[B, *obs]``."""
+        if self._start is None and rows.dtype.kind == "f" and rows.dtype.itemsize <= 4:
+            return np.count_nonzero(np.isfinite(rows)) < rows.size
         return bool(self._bad(rows).any())
 
     def mended(self, rows: Array, where: Array, by: Array) -> Array:
@@ -120,7 +122,7 @@ class ObservationCheck:
 def require_rewards(rewards: Array, *, num_env_steps: int) -> None:
     """Raise an ``EnvError`` for rewards ``[T, N]`` that are NaN, infinite, or more than float32 holds."""
     bad = ~(np.abs(rewards) <= _LARGEST)
-    if bad.any():
+    if np.count_nonzero(bad):
         t, n = np.argwhere(bad)[0]
         what = "that are NaN or infinite"
         if np.isfinite(rewards[t, n]):

@@ -30,9 +30,13 @@ class Outcomes(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._kept(observation), reward_of(reward), terminated, truncated, info
+        if type(reward) is not float:
+            reward = reward_of(reward)
+        return self._kept(observation), reward, terminated, truncated, info
 
     def _kept(self, observation: Any) -> Any:
+        if type(observation) is np.ndarray and observation.shape == self._shape:
+            return observation.copy()
         if self._shape is not None and np.shape(observation) != self._shape:
             raise EnvError(
                 f"The environment returned an observation {list(np.shape(observation))}, and its observation_space "

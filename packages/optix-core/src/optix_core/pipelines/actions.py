@@ -58,7 +58,7 @@ def _choices(space: Any, start: Any, sizes: Any, actions: Array) -> Array:
     choices = actions.astype(np.int64, copy=False)
     # Below the start, a difference is huge as an unsigned number: one comparison for both ends.
     outside = (choices if start is None else choices - start).view(np.uint64) >= sizes
-    if outside.any():
+    if np.count_nonzero(outside):  # an array of a few is sooner counted than asked for any
         wrong = choices[np.argwhere(outside)[0][0]]
         raise AgentError(
             f"act() returned the action {in_one_line(wrong)}, which is not in this environment's {in_one_line(space)}: "
@@ -76,5 +76,5 @@ def check_actions(actions: Array, space: gym.Space[Any], num_envs: int) -> None:
     expected = (num_envs, *(space.shape or ()))
     if actions.shape != expected:
         raise AgentError(f"act() returned actions of shape {actions.shape}; this environment needs {expected}.")
-    if not np.isfinite(actions).all():
+    if actions.dtype.kind not in "biu" and not np.isfinite(actions).all():
         raise AgentError(_NOT_FINITE)

@@ -142,10 +142,11 @@ class RunningEpisodes:
 
         They are in order of time, then environment.
         """
-        if not done.any():
-            counted = rewards if valid.all() else np.where(valid, rewards, 0.0)
-            self.returns = self.returns + counted.sum(axis=0)
-            self.lengths = self.lengths + valid.sum(axis=0)
+        if not np.count_nonzero(done):
+            all_valid = np.count_nonzero(valid) == valid.size
+            counted = rewards if all_valid else np.where(valid, rewards, 0.0)
+            self.returns = self.returns + np.add.reduce(counted)
+            self.lengths = self.lengths + (len(valid) if all_valid else np.add.reduce(valid, dtype=np.int64))
             return np.empty(0), np.empty(0, dtype=np.int64)
         totals = np.cumsum(np.where(valid, rewards, 0.0), axis=0) + self.returns
         counts = np.cumsum(valid, axis=0) + self.lengths

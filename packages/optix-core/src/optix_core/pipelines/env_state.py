@@ -15,6 +15,7 @@ import numpy as np
 
 from optix_core.environments.in_turn import step_in_turn
 from optix_core.environments.making import layers
+from optix_core.environments.outcomes import reward_of
 from optix_core.environments.own_arrays import Outcomes
 from optix_protocol import Array, StateTree
 
@@ -47,11 +48,13 @@ class EpisodeRecorder(Outcomes):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
-        outcome = super().step(action)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if type(reward) is not float:
+            reward = reward_of(reward)
         if len(self._actions) <= MAX_RECORDED_STEPS:
             self._actions.append(action)
-            self._rewards.append(outcome[1])
-        return outcome
+            self._rewards.append(reward)
+        return self._kept(observation), reward, terminated, truncated, info
 
     def state(self) -> StateTree | None:
         """Return what :meth:`restore` needs, or None if the episode is too long or a wrapper may remember more."""

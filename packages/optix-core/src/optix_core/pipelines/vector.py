@@ -188,7 +188,7 @@ class VectorBatchPipeline:
             observation, reward, info = self._step(action, window, t)
             ended = window.write_outcome(t, reward, info)
             mask = self._read_masks(info, ended)
-            if ended.any():
+            if np.count_nonzero(ended):  # an array of a few is sooner counted than asked for any
                 observation = self._end_episodes(window, t, observation, ended, info, mask)
             if not actor.forgetful:
                 # After a reset row, too: what it shows still belongs to the episode before.
@@ -269,7 +269,8 @@ class VectorBatchPipeline:
         require_rewards(window.rewards, num_env_steps=self._num_env_steps)
         done, finals = window.done, window.final_observations()
         self._require_usable(window.observations.reshape(-1, *window.observations.shape[2:]))
-        self._require_usable(finals, np.flatnonzero(done))
+        if len(finals):
+            self._require_usable(finals, np.flatnonzero(done))
         check_actions(window.actions[-1], self._envs.single_action_space, self.num_envs)
         returns, lengths = self._running.take(window.rewards, window.valid, done)
         packed = window.pack(

@@ -86,9 +86,11 @@ class EpsilonGreedy:
         if self.epsilon <= 0.0:
             return greedy
         # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
-        draws = rng.random(len(outputs))
+        if len(greedy) == 1 and (draw := rng.random()) >= self.epsilon:
+            return greedy
+        draws = rng.random(len(outputs)) if len(greedy) > 1 else np.array([draw])
         explores = draws < self.epsilon
-        if not explores.any():
+        if not np.count_nonzero(explores):
             return greedy
         (num_actions,) = self.parts(outputs)
         if mask is None:
