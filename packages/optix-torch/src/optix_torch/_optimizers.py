@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from optix_protocol import StateTree
 
-
 _REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
 
 

@@ -86,9 +86,13 @@ class EpsilonGreedy:
         if self.epsilon <= 0.0:
             return greedy
         # A uniform number below epsilon is itself uniform there: one draw says both whether and what to explore.
-        if len(greedy) == 1 and (draw := rng.random()) >= self.epsilon:
-            return greedy
-        draws = rng.random(len(outputs)) if len(greedy) > 1 else np.array([draw])
+        if len(outputs) == 1:  # one number is sooner drawn and compared than an array of one
+            draw = rng.random()
+            if draw >= self.epsilon:
+                return greedy
+            draws = np.array([draw])
+        else:
+            draws = rng.random(len(outputs))
         explores = draws < self.epsilon
         if not np.count_nonzero(explores):
             return greedy
