@@ -154,7 +154,7 @@ class Reference:
                 falls_variance(head, head_weights, 5),
                 falls_variance(self.scores, self.weights, n // 5),
             )
-            floor = math.hypot(noise, stats.t.ppf(1 - alpha, 4) * math.sqrt(worst / sum(head_weights[:5])))
+            floor = math.hypot(noise, stats.t.ppf(1 - alpha, 3) * math.sqrt(worst / sum(head_weights[:5])))
         learned = sign = span > 0 and level - baseline > margin + floor
         if span > 0 and p["baseline"] is None:
             rise = level - head[0] - margin

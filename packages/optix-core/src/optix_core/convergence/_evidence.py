@@ -47,7 +47,10 @@ NOISE_BATCHES = 20
 """Batches of the long-run variance; a regression on as many batch means has 18 degrees of freedom."""
 
 HEAD_BATCHES = 5
-"""The same for the head: four windows each, 4 degrees of freedom."""
+"""Batches of the head, of four windows each."""
+
+BASELINE_DEGREES = 3
+"""Degrees of freedom of von Neumann's variance of five values: 2 (n - 1)^2 / (3 n - 4) = 2.9."""
 
 MIN_REGRESSION_WINDOWS = 10
 """The smallest number of batches (:func:`trend_bounds`)."""
@@ -283,7 +286,7 @@ def baseline_error(scores: Scores, alpha: float) -> float:
         # blocks as long as the baseline, from all of the curve
         variance_of_falls(scores.values, max(2, len(scores) // BASELINE_WINDOWS), scores.episodes),
     )
-    return student_t_quantile(1 - alpha, HEAD_BATCHES - 1) * math.sqrt(variance / own_episodes.sum())
+    return student_t_quantile(1 - alpha, BASELINE_DEGREES) * math.sqrt(variance / own_episodes.sum())
 
 
 def first_window_errors(scores: Scores, recent: float, alpha: float) -> tuple[float, float]:

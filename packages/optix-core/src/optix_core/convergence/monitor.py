@@ -189,7 +189,7 @@ class ConvergenceMonitor:
             alpha=self._look_alpha(env_steps),
         )
         verdict, reason = self._verdict(evidence, env_steps)
-        verdict, should_stop, reason = self._may_stop(verdict, reason, env_steps)
+        verdict, should_stop, reason = self._with_both_passes(verdict, reason, env_steps)
         unit, origin, span, trend = scores.unit, scores.origin, evidence.span, evidence.trend
         assessment = Assessment(
             verdict=verdict,
@@ -244,7 +244,7 @@ class ConvergenceMonitor:
             return Verdict.UNDECIDED, "plateau-too-early"
         return Verdict.CONVERGED, "futile"
 
-    def _may_stop(self, verdict: Verdict, reason: str, env_steps: float) -> tuple[Verdict, bool, str]:
+    def _with_both_passes(self, verdict: Verdict, reason: str, env_steps: float) -> tuple[Verdict, bool, str]:
         """Return the verdict that counts, whether it ends the run, and its reason."""
         if verdict is not Verdict.CONVERGED:
             self._confirm_at = None
