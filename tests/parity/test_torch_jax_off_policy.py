@@ -87,7 +87,7 @@ def torch_network(side, name, *, last=()):
 
 
 def torch_batch(side):
-    return Transitions(*(torch.from_numpy(side.arrays[name]) for name in Transitions._fields))
+    return Transitions(*(torch.from_numpy(side.arrays[name]) for name in Transitions._fields if name in side.arrays))
 
 
 def numbers_of(module):
@@ -213,7 +213,7 @@ def jax_updates(name, side, num_updates, transformation=None, rate=RATE):
     zero = np.zeros((), side.precision)
     state = LearnerState(params, slow, memories, {"actor_loss": zero} if name == "td3" else {})
     step = jax.jit(update, static_argnums=0)
-    batch = JaxTransitions(**{field: side.arrays[field] for field in Transitions._fields})
+    batch = JaxTransitions(**{field: side.arrays[field] for field in Transitions._fields if field in side.arrays})
     for done in range(num_updates):
         before = state.params
         noise = side.arrays["noise"][done].swapaxes(0, 1)

@@ -159,7 +159,8 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
         outputs = agent.networks.actor.infer(tensors["observations"])
         log_probs = agent._distribution.evaluate(outputs, tensors["actions"]).log_probs
         names = ("observations", "actions", "values", "advantages", "returns")
-        batch = Batch(log_probs=log_probs, **{key: tensors[key] for key in names})
+        nothing = torch.empty(NUM_ROWS, 0, dtype=torch.bool)
+        batch = Batch(log_probs=log_probs, masks=nothing, **{key: tensors[key] for key in names})
         for _ in range(num_updates):
             measured = agent._step_in_place(*batch)
         terms = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -168,7 +169,7 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
     else:
         agent._rng = Noise(arrays["noise"].astype(np.float32))
         for _ in range(num_updates):
-            agent._update(Transitions(*(tensors[field] for field in Transitions._fields)))
+            agent._update(Transitions(**{field: tensors[field] for field in Transitions._fields if field in tensors}))
             agent._num_updates += 1
         diagnostics = agent._measure()
         if name == "dqn":
@@ -226,7 +227,8 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
         rows = np.tile(np.arange(NUM_ROWS, dtype=np.int32), (num_updates, 1))
         plan = Plan(rows, np.full(num_updates, NUM_ROWS, np.int32), np.int32(num_updates), np.int32(1))
         columns = {key: arrays[key] for key in TFBatch._fields if key in arrays}
-        batch = TFBatch(log_probs=np.zeros(NUM_ROWS, dtype), **columns)
+        nothing = np.empty((NUM_ROWS, 0), np.bool_)
+        batch = TFBatch(log_probs=np.zeros(NUM_ROWS, dtype), masks=nothing, **columns)
         update = compiled(ppo_update, agent.model)
         agent.networks.train_state, means = update(agent.networks.train_state, batch, plan, agent._settings())
         terms = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -239,7 +241,8 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
             for part in agent.networks.targets
         }
         agent.networks.train_state = agent.networks.train_state._replace(targets=slow)
-        fields = {key: arrays[key] for key in Transitions._fields}
+        fields = {key: arrays[key] for key in Transitions._fields if key in arrays}
+        fields["next_masks"] = np.empty((len(fields["rewards"]), 0), np.bool_)
         noises = arrays["noise"].astype(np.float32).astype(dtype)[:num_updates]
         agent._update([TFTransitions(noise=noise.swapaxes(0, 1), **fields) for noise in noises])
         diagnostics = agent._measure()

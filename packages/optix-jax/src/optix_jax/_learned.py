@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from optix_core import policies
 from optix_core.agents.actor_critic import Batch as Batch
 from optix_core.errors import ConfigError
-from optix_jax.distributions import Distribution
+from optix_jax.distributions import Distribution, only_allowed
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
 from optix_protocol import Array, StateTree
 
@@ -54,9 +54,11 @@ class Model:
     optimizer: optax.GradientTransformation
     scales_steps: bool = True
 
-    def judge(self, params: Any, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Return log-probabilities, entropies and values, ``[B]`` each."""
-        outputs = self.actor(params["actor"], observations)
+    def judge(
+        self, params: Any, observations: jax.Array, actions: jax.Array, masks: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return log-probabilities, entropies and values, ``[B]`` each; masks ``[B, A]`` say what was allowed."""
+        outputs = only_allowed(self.actor(params["actor"], observations), masks)
         log_probs, entropies = self.distribution.evaluate(outputs, params.get("log_std"), actions)
         return log_probs, entropies, self.critic(params["critic"], observations)[:, 0]
 

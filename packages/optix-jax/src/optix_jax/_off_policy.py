@@ -207,6 +207,7 @@ class FlaxReplayNetworks:
             next_observations=encode(batch.next_observations),
             discounts=batch.discounts,
             weights=batch.weights,
+            next_masks=batch.next_masks,
         )
 
     def to_host(self, errors: jax.Array) -> Array:

@@ -205,7 +205,8 @@ class FlaxAgent(ActorCriticAgent):
     def _batch(self, window: EpisodeData) -> Batch:
         """Compute log-probabilities, values and advantages with the networks that acted."""
         observations, actions = self._all_rows(window)
-        judged = _judge(self.model, self.networks.train_state.params, observations, actions)
+        masks = self._masks(window)
+        judged = _judge(self.model, self.networks.train_state.params, observations, actions, masks)
         log_probs, values = (np.asarray(array) for array in judged)
         has_critic = not isinstance(self.model.critic.module, NoCritic)
         critic = (lambda rows: self.networks.values(self._rows(rows))) if has_critic else None
@@ -218,6 +219,7 @@ class FlaxAgent(ActorCriticAgent):
             values=values,
             advantages=advantages,
             returns=returns,
+            masks=masks,
         )
 
     def _finish(
@@ -230,8 +232,10 @@ class FlaxAgent(ActorCriticAgent):
         return diagnostics
 
 
-def _host_judge(model: Model, params: Any, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    log_probs, _, values = model.judge(params, observations, actions)
+def _host_judge(
+    model: Model, params: Any, observations: jax.Array, actions: jax.Array, masks: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    log_probs, _, values = model.judge(params, observations, actions, masks)
     return log_probs, values
 
 

@@ -16,6 +16,18 @@ from optix_jax.squashed import SquashedGaussian
 _LOG_2PI = math.log(2 * math.pi)
 
 
+FORBIDDEN = -1e8
+"""Logit of what is not allowed: its probability is exactly 0, its term of the entropy finite, its gradient 0."""
+
+
+def only_allowed(outputs: jax.Array, masks: jax.Array | None) -> jax.Array:
+    """Return logits or values ``[B, A]`` with :data:`FORBIDDEN` where bool masks ``[B, A]`` are False.
+
+    Masks ``[B, 0]``, and None, allow everything.
+    """
+    return outputs if masks is None or not masks.shape[1] else jnp.where(masks, outputs, FORBIDDEN)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
     """One discrete action by its logits.

@@ -85,12 +85,13 @@ class Batches:
 
     Attributes:
         layout: as given.
+        like: shapes of the fields of a batch.
         columns: ``[K, B, W]``.
         pictures: ``[K, B, ...]`` observations and next observations, where they are no floats.
     """
 
     def __init__(self, room: int, like: Transitions, layout: Layout, dtype: Any) -> None:
-        self.layout, size = layout, len(like.rewards)
+        self.layout, self.like, size = layout, _shapes(like), len(like.rewards)
         self.columns = np.zeros((room, size, sum(layout.widths)), dtype)
         fields = zip(like, layout.shapes, strict=True)
         self.pictures = [np.zeros((room, *array.shape), array.dtype) for array, shape in fields if shape is None]
@@ -101,6 +102,10 @@ class Batches:
         """Copy a batch to the ``i``-th place."""
         for place, array in zip(self._fields, batch, strict=True):
             place[i] = array
+
+
+def _shapes(batch: Transitions) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(array) for array in batch)
 
 
 def make_updates(
@@ -219,8 +224,8 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
 
     def _room_for(self, count: int, like: Transitions) -> Batches:
         """Return room for so many batches; what is compiled is made for it."""
-        room, size = self._batches.columns.shape[:2] if self._batches else (1, 0)
-        if self._batches is None or room < count or size != len(like.rewards):
+        room = len(self._batches.columns) if self._batches else 1
+        if self._batches is None or room < count or self._batches.like != _shapes(like):
             while room < count:  # few sizes, so that few are compiled
                 room *= 2
             self._batches = Batches(room, like, self._layout(like), self.networks.dtype)
@@ -256,6 +261,7 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
             next_observations=ready.next_observations,
             discounts=ready.discounts,
             weights=ready.weights,
+            next_masks=ready.next_masks,
             noise=self._noise(len(ready.rewards)),
         )
 

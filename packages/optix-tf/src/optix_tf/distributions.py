@@ -13,6 +13,20 @@ from optix_tf.squashed import SquashedGaussian
 _LOG_2PI = math.log(2 * math.pi)
 
 
+FORBIDDEN = -1e8
+"""Logit of what is not allowed: its probability is exactly 0, its term of the entropy finite, its gradient 0."""
+
+
+def only_allowed(outputs: Any, masks: Any) -> Any:
+    """Return logits or values ``[B, A]`` with :data:`FORBIDDEN` where masks ``[B, A]`` (bool, or 1 and 0) are False.
+
+    Masks ``[B, 0]``, and None, allow everything.
+    """
+    if masks is None or not masks.shape[1]:
+        return outputs
+    return tf.where(tf.cast(masks, tf.bool), outputs, tf.constant(FORBIDDEN, outputs.dtype))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
     """One discrete action by its logits.

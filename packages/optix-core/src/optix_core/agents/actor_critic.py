@@ -30,6 +30,7 @@ class Batch(NamedTuple):
         values: ``[R]`` by the critic before the update; 0 without one.
         advantages: ``[R]``, normalised if asked for.
         returns: ``[R]`` value targets.
+        masks: ``[R, A]`` bool, the actions that were allowed; ``[R, 0]``, or None, where all were.
     """
 
     observations: Any
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     values: Any
     advantages: Any
     returns: Any
+    masks: Any = None
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Batch(NamedTuple):
         values: Array,
         advantages: Array,
         returns: Array,
+        masks: Array,
     ) -> Batch:
         """Return a window's valid rows, then zeros: always ``R = T N``, so that compiled code fits every window.
 
@@ -61,10 +64,11 @@ class Batch(NamedTuple):
             values: ``[T N]``.
             advantages: of the valid rows only.
             returns: of the valid rows only.
+            masks: ``[T N, A]`` or ``[T N, 0]``.
         """
         rows = slice(None) if window.valid.all() else window.valid.reshape(-1)
         columns = (observations[rows], actions[rows], log_probs[rows], values[rows], advantages, returns)
-        return cls(*(_filled(column, window.valid.size) for column in columns))
+        return cls(*(_filled(column, window.valid.size) for column in (*columns, masks[rows])))
 
 
 class ActorCriticNetworks(Networks, Protocol):

@@ -37,6 +37,7 @@ from optix_jax._off_policy import (
     Optimizer,
     follow,
 )
+from optix_jax.distributions import only_allowed
 from optix_jax.networks import CNN, MLP, Network, build_network, check_width, encoder_for_module, network_of
 
 
@@ -109,9 +110,9 @@ def dqn_update(
         The next state, and the temporal-difference errors ``[B]``.
     """
     params, slow = state.params["q_network"], state.targets["q_network"]
-    next_q = model.q_network(slow, batch.next_observations)
+    next_q = only_allowed(model.q_network(slow, batch.next_observations), batch.next_masks)
     judge = jax.lax.cond(settings.double_q, lambda: model.q_network(params, batch.next_observations), lambda: next_q)
-    best = jnp.argmax(judge, axis=1)[:, None]
+    best = jnp.argmax(only_allowed(judge, batch.next_masks), axis=1)[:, None]
     targets = batch.rewards + batch.discounts * jnp.take_along_axis(next_q, best, axis=1)[:, 0]
 
     def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.agents import specs
+from optix_core.agents.base import MasksActions
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Batch, Model, TrainState
 from optix_jax.agent import FlaxAgent
@@ -94,7 +95,7 @@ def ppo_loss(
     def mean(rows: jax.Array) -> jax.Array:
         return rows.mean() if weights is None else jnp.sum(jnp.where(weights > 0, rows, 0)) / weights.sum()
 
-    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions, batch.masks)
     log_ratio = log_probs - batch.log_probs
     ratio = jnp.exp(log_ratio)
     unclipped = ratio * batch.advantages
@@ -265,7 +266,7 @@ update = Compiled(_host_update, static_argnums=0, static_argnames="minibatch_siz
 """The one compiled update of all agents; ``update.num_traces`` counts how often it was traced."""
 
 
-class FlaxPPOAgent(FlaxAgent):
+class FlaxPPOAgent(MasksActions, FlaxAgent):
     """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
 
     Arguments as in :class:`optix_jax.FlaxAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the
@@ -404,3 +405,4 @@ class FlaxGaussianPPOAgent(FlaxPPOAgent):
     """
 
     _continuous = True
+    act_masked = None  # type: ignore[assignment]  # SupportsActionMasks: a mask is for discrete actions

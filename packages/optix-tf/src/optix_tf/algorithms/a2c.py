@@ -23,7 +23,7 @@ from optix_tf._learned import Group, KerasNetworks, Part, TrainState
 from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer, clip_by_norm, joined
 from optix_tf._runtime import resolve_device, tf
 from optix_tf._saved_model import SavedModelExport
-from optix_tf.distributions import Distribution, distribution_of
+from optix_tf.distributions import Distribution, distribution_of, only_allowed
 from optix_tf.networks import Network, as_input, build_network, built, encoder_for_model
 
 _EPSILON = 1e-5
@@ -45,9 +45,11 @@ class Model:
     distribution: Distribution
     group: Group
 
-    def judge(self, params: Mapping[str, list[Any]], observations: Any, actions: Any) -> tuple[Any, Any, Any]:
-        """Return log-probabilities, entropies and values, ``[B]`` each."""
-        outputs = self.actor(params["actor"], observations)
+    def judge(
+        self, params: Mapping[str, list[Any]], observations: Any, actions: Any, masks: Any = None
+    ) -> tuple[Any, Any, Any]:
+        """Return log-probabilities, entropies and values, ``[B]`` each; masks ``[B, A]`` say what was allowed."""
+        outputs = only_allowed(self.actor(params["actor"], observations), masks)
         log_std = params["log_std"][0] if "log_std" in params else None
         log_probs, entropies = self.distribution.evaluate(outputs, log_std, actions)
         if self.critic is None:
@@ -264,6 +266,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
             values=values,
             advantages=advantages,
             returns=returns,
+            masks=self._masks(window),
         )
         return Batch(*(as_input(column, self.networks.dtype) for column in batch))
 

@@ -29,6 +29,7 @@ from optix_tf._off_policy import ReplayAgent, Result, follow
 from optix_tf._optimizers import Adam, KerasOptimizer, clip_by_norm
 from optix_tf._runtime import resolve_device, tf
 from optix_tf.algorithms.a2c import input_dtype, with_learning_rate_of
+from optix_tf.distributions import only_allowed
 from optix_tf.networks import Network, build_network, built, encoder_for_model
 
 
@@ -145,8 +146,9 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
         """Make one update; pure and compiled."""
         del statistics
         params = state.params["q_network"]
-        next_q = model.q_network(state.targets["q_network"], batch.next_observations)
+        next_q = only_allowed(model.q_network(state.targets["q_network"], batch.next_observations), batch.next_masks)
         judge = tf.where(settings["double_q"] > 0, model.q_network(params, batch.next_observations), next_q)
+        judge = only_allowed(judge, batch.next_masks)
         best = tf.one_hot(tf.argmax(judge, 1), next_q.shape[1], dtype=next_q.dtype)
         targets = batch.rewards + batch.discounts * tf.reduce_sum(next_q * best, 1)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from optix_core.agents import specs
 from optix_core.agents.actor_critic import Batch, adapted_learning_rate
+from optix_core.agents.base import MasksActions
 from optix_core.data import minibatch_slices
 from optix_protocol import Array, EpisodeData
 from optix_tf._compilation import compiled
@@ -87,7 +88,7 @@ def ppo_loss(
         The loss, and ``[5]`` policy loss, value loss, entropy, approximate KL (``E[(r - 1) - log r]``, Schulman 2020)
         and clipped fraction.
     """
-    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+    log_probs, entropies, values = model.judge(params, batch.observations, batch.actions, batch.masks)
     clip, limit = settings["clip_range"], settings["clip_range_value"]
     log_ratio = log_probs - batch.log_probs
     ratio = tf.exp(log_ratio)
@@ -119,7 +120,8 @@ def ppo_update(
     Returns:
         The next state, and means over the last epoch ``[6]``: those of :func:`ppo_loss` and the gradient's norm.
     """
-    batch = batch._replace(log_probs=model.judge(state.params, batch.observations, batch.actions)[0])
+    log_probs, _, _ = model.judge(state.params, batch.observations, batch.actions, batch.masks)
+    batch = batch._replace(log_probs=log_probs)
     dtype, width = batch.returns.dtype, plan.rows.shape[1]
 
     def goes_on(i: Any, state: TrainState, sums: Any, num_summed: Any, stopped: Any) -> Any:
@@ -146,7 +148,7 @@ def ppo_update(
     return state, sums / tf.cast(num_summed, dtype)
 
 
-class TFPPOAgent(TFAgent):
+class TFPPOAgent(MasksActions, TFAgent):
     """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
 
     Arguments as in :class:`optix_tf.TFAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the
@@ -209,3 +211,4 @@ class TFGaussianPPOAgent(TFPPOAgent):
     """
 
     _continuous = True
+    act_masked = None  # type: ignore[assignment]  # SupportsActionMasks: a mask is for discrete actions
