@@ -73,8 +73,8 @@ def test_loss_is_the_formula(clip_range_value):
 def test_rows_that_fill_up_change_nothing():
     agent, rng = make_agent(), np.random.default_rng(1)
     batch = make_batch(50, rng, agent)
-    filled = Batch(
-        *(np.concatenate([a, np.full((14, *a.shape[1:]), 0 if a.dtype.kind == "i" else 7.0, a.dtype)]) for a in batch)
+    filled = jax.tree.map(
+        lambda a: np.concatenate([a, np.full((14, *a.shape[1:]), 0 if a.dtype.kind == "i" else 7.0, a.dtype)]), batch
     )
     state, settings = agent.networks.train_state, Settings.of(agent.hyperparams)
     key = jax.random.PRNGKey(0)

@@ -184,3 +184,16 @@ def test_a_resumed_collection_goes_on_with_the_mask_in_hand():
     other = VectorBatchPipeline(MaskedChoice, agent, n_envs=2, window_size=13, seed=3)
     assert other.restore_pipeline_state(state) is None
     np.testing.assert_array_equal(other.collect().action_mask, expected.action_mask)
+
+
+def test_pieces_of_a_window_keep_their_own_masks_and_infos():
+    from optix_core.evaluation.evaluators import ReturnEvaluator
+    from optix_core.loop.scoring import time_slices
+
+    window = pipeline("ours", "info", Obedient()).collect()
+    pieces = list(time_slices(window, 50))
+    assert len(pieces) == 4
+    for piece in pieces:
+        piece.check()
+        assert ReturnEvaluator().score(piece, {}).metrics["forbidden"] == 0.0
+    np.testing.assert_array_equal(np.concatenate([p.next_action_mask for p in pieces]), window.next_action_mask)

@@ -76,6 +76,7 @@ def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
     import numpy as np
 
     from optix_core.errors import AgentError
+    from optix_core.policies.masks import mask_parts
     from optix_protocol import SupportsPolicy, SupportsRecurrentState
 
     try:
@@ -90,7 +91,11 @@ def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
     space.seed(0)
     observations = np.stack([np.asarray(space.sample()) for _ in range(64)])
     memory = agent.initial_state(len(observations)) if isinstance(agent, SupportsRecurrentState) else {}
-    (actions,) = session.run(["action"], {"observation": observations, **memory})
+    feed = {"observation": observations, **memory}
+    for value in session.get_inputs():
+        if value.name == "action_mask":  # with everything allowed, it is the policy without masks
+            feed["action_mask"] = np.ones((len(observations), sum(mask_parts(plan.env_spec.action_space) or ())), bool)
+    (actions,) = session.run(["action"], feed)
     expected = np.asarray(agent.make_policy("greedy", num_envs=len(observations), seed=0).act(observations))
     if not np.allclose(actions, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise AgentError(f"The model in {target} acts differently from the policy: do not use it, and report this.")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from optix_core.environments.endings import means
 from optix_protocol import BaseEvaluator, EpisodeData, EvalMetrics
 
 
@@ -40,8 +41,9 @@ class ReturnEvaluator(BaseEvaluator):
 
         Returns:
             The mean return, with ``return_std`` (sample standard deviation, 0 for a single episode),
-            ``episode_length`` (mean, in environment steps) and ``episodes`` as further metrics; None if no episode
-            ended in the window. A NaN reward makes the score NaN, for the loop to see.
+            ``episode_length`` (mean, in environment steps) and ``episodes`` as further metrics, and beside them the
+            means of what the environment said when episodes ended (``is_success``); None if no episode ended in the
+            window. A NaN reward makes the score NaN, for the loop to see.
         """
         del train_diagnostics
         returns = np.asarray(episode_data.episode_returns, dtype=np.float64)
@@ -55,6 +57,7 @@ class ReturnEvaluator(BaseEvaluator):
         return EvalMetrics(
             primary_score=mean,
             metrics={
+                **means(episode_data.episode_infos),
                 "episodes": float(episodes),
                 "return_std": math.sqrt(variance),
                 "episode_length": float(np.add.reduce(episode_data.episode_lengths)) / episodes,

@@ -32,7 +32,7 @@ def time_slices(window: EpisodeData, env_steps: int) -> Iterator[EpisodeData]:
     if pieces == 1:
         yield window
         return
-    ends = window.ends[:, 0]
+    ends, mask = window.ends[:, 0], window.action_mask
     bounds = np.linspace(0, T, min(pieces, T) + 1).round().astype(int)
     for start, stop in pairwise(bounds):
         rows, episodes = slice(start, stop), slice(*np.searchsorted(ends, [start, stop]))
@@ -50,6 +50,11 @@ def time_slices(window: EpisodeData, env_steps: int) -> Iterator[EpisodeData]:
             episode_lengths=window.episode_lengths[episodes],
             behaviour_log_probs=None if window.behaviour_log_probs is None else window.behaviour_log_probs[rows],
             intrinsic_rewards=None if window.intrinsic_rewards is None else window.intrinsic_rewards[rows],
+            infos=None if window.infos is None else {name: column[rows] for name, column in window.infos.items()},
+            episode_infos={name: values[episodes] for name, values in window.episode_infos.items()},
+            action_mask=mask if mask is None else mask[rows],
+            last_action_mask=mask[stop] if mask is not None and stop < T else window.last_action_mask,
+            final_action_masks=None if window.final_action_masks is None else window.final_action_masks[episodes],
         )
 
 
