@@ -109,7 +109,7 @@ WRONG = {
         "n_envs and num_envs are one",
     ),
     "no agent": (lambda agent: BatchPipeline("CartPole-v1").collect(), "has no agent"),
-    "no policy": (lambda agent: RLOptimizer(agent, BatchPipeline("CartPole-v1", mode="greedy")), "make_policy"),
+    "no policy": (lambda agent: RLOptimizer(agent, BatchPipeline("CartPole-v1", mode="greedy")).run(), "make_policy"),
     "unknown setting": (lambda agent: RLOptimizer(agent, BatchPipeline("CartPole-v1"), noise_kk=2.0), "'noise_k'"),
     "unknown name": (lambda agent: make_agent("CartPole-v1", clip_rato=0.1), "clip_ratio"),
     "two names": (lambda agent: make_agent("CartPole-v1", clip_ratio=0.1, clip_range=0.2), "by another name"),

@@ -40,10 +40,16 @@ def explain(assessment: Assessment, *, alpha: float, confirm_at: float | None) -
         share = f", {percent:.1f} % of the range {assessment.score_range:.4g}"
     bound = (
         f"If the present trend goes on, the next {assessment.horizon_env_steps} steps add at most "
-        f"{assessment.upper_gain:.3g} ({100 * (1 - alpha):g} % upper bound{share})"
+        f"{_gain(assessment)} ({100 * (1 - alpha):g} % upper bound{share})"
     )
     if assessment.should_stop:
         return f"{bound}, for the second time: converged, stopping."
     if assessment.verdict is Verdict.CONVERGED:
         return f"{bound}: converged, to be confirmed at {confirm_at or 0:.0f} steps."
     return f"{bound}: {_BECAUSE[assessment.reason]}."
+
+
+def _gain(assessment: Assessment) -> str:
+    """Return the bound in three digits; what only rounding has left of nothing is 0."""
+    negligible = abs(assessment.upper_gain) < 1e-9 * assessment.score_range
+    return "0" if negligible else f"{assessment.upper_gain:.3g}"
