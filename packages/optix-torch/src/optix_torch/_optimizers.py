@@ -20,6 +20,10 @@ from optix_protocol import StateTree
 _REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
 
 
+_READ_AT_ONCE = frozenset({"cpu"})
+"""Kinds of device whose numbers can be read without waiting."""
+
+
 class FlatParameters:
     """Parameters and their gradients laid out in one vector each, so that clipping and Adam take a few operations.
 
@@ -86,7 +90,7 @@ class FlatParameters:
     def clip_gradient_(self, max_norm: float) -> Tensor:
         """Scale the gradient down to a largest norm and return the norm before, without waiting for the device."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
-        if norm.is_cpu:  # nothing to wait for: a number is cheaper than five operations on a tensor of one
+        if norm.device.type in _READ_AT_ONCE:  # a number is cheaper than five operations on a tensor of one
             if not norm.item() + 1e-6 <= max_norm:
                 self.gradient.mul_(max_norm / (norm + 1e-6))
         else:
