@@ -90,6 +90,13 @@ class Double(Toy):
         return seen, 2 * reward, False, self.t >= 20, info
 
 
+class Arrives(Toy):
+    """Says that it succeeded, and something whose name looks like markup."""
+
+    def step(self, action):
+        return *super().step(action)[:4], {"is_success": True, "[bold]": 2.5}
+
+
 class Wide(Toy):
     """Shows more."""
 
@@ -107,5 +114,5 @@ class Change(Toy):
         return np.ones(2, np.float32), reward, *rest
 
 
-for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions, Double, Wide, Change):
+for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions, Double, Arrives, Wide, Change):
     gym.register(id=f"Cli{env.__name__}-v0", entry_point=env, max_episode_steps=50)

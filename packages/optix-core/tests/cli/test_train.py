@@ -51,6 +51,11 @@ def test_a_run_ends_with_what_was_reached_and_what_to_do_next(train, tmp_path):
     assert (directory / result["best_snapshot"]["path"]).is_file()
 
 
+def test_what_the_environment_said_at_the_ends_stands_below_the_return(train):
+    outcome = train("optix_cli_envs:CliArrives-v0", "--max-env-steps", 2_000, "--set", "confirm_episodes=2")
+    assert "success rate 100 %, mean [bold] 2.5" in " ".join(outcome.out.replace("│", " ").split())
+
+
 def test_what_to_do_next_runs_as_printed(train, optix, monkeypatch):
     outcome = train("optix_cli_envs:CliToy-v0", "--max-env-steps", 2_000, "--set", "confirm_episodes=2", "--out", "a b")
     words = " ".join(outcome.out.replace("│", " ").split())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from optix_core.cli.console import VERDICT_STYLES, facts, next_command
 from optix_core.loop.budget import StopReason
 from optix_core.reporting.story import plain_reason
-from optix_core.reporting.text import certainty, duration, number, steps
+from optix_core.reporting.text import at_the_ends, certainty, duration, number, steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     from rich.text import Text
 
     lines: dict[str, str | Text] = {"return": Text(return_line(result.confirmed_return), style="bold")}
+    if result.confirmed_infos:
+        lines["ends"] = Text(at_the_ends(result.confirmed_infos))
     threshold = plan.env_spec.reward_threshold
     if threshold is not None and result.confirmed_return is not None:
         lines["goal"] = threshold_line(plan.env_id, threshold, result.confirmed_return["mean"])

@@ -137,6 +137,7 @@ class Window(Event, frozen=True, tag="window"):
         policy_version: of the policy that acted.
         hyperparam_version: of the hyperparameters that trained it.
         diagnostics: what the latest ``learn`` returned.
+        infos: means of the numbers that the environment said in its ``info`` as the window's episodes ended.
     """
 
     evidence: EvidenceRecord
@@ -154,6 +155,7 @@ class Window(Event, frozen=True, tag="window"):
     policy_version: int = 0
     hyperparam_version: int = 0
     diagnostics: dict[str, Number] = {}
+    infos: dict[str, Number] = {}
 
 
 class Symptom(Event, frozen=True, tag="symptom"):
@@ -303,6 +305,7 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
         episodes: how many were played.
         could_differ: where all returned the same, the share of episodes that may return something else.
         returns: one per episode.
+        infos: means of the numbers that the environment said in its ``info`` as these episodes ended.
     """
 
     mean: Number
@@ -312,6 +315,7 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
     ci_high: Number | None = None
     could_differ: float | None = None
     returns: list[Number] = []
+    infos: dict[str, Number] = {}
 
 
 class GreedyGap(Event, frozen=True, tag="greedy_gap"):
@@ -348,6 +352,7 @@ class RunFinished(Event, frozen=True, tag="run_finished"):
     eval_env_steps: int
     search_env_steps: int = 0
     confirmed_return: dict[str, Json] | None = None
+    confirmed_infos: dict[str, Json] | None = None
     gain_bound: dict[str, Json] | None = None
     best_snapshot: dict[str, Json] | None = None
     greedy_gap: dict[str, Json] | None = None

@@ -56,7 +56,11 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
         )
         if final.confirmed is not None:
             run.journal.append(
-                events.Confirmed(**plain(final.confirmed), returns=[events.number(value) for value in final.returns])
+                events.Confirmed(
+                    **plain(final.confirmed),
+                    returns=[events.number(value) for value in final.returns],
+                    infos=plain(final.infos or {}),
+                )
             )
             if reason is not StopReason.INTERRUPTED and run.judges_training_returns:
                 final = _with_greedy_gap(run, final)
@@ -139,6 +143,7 @@ def summarise_run(
         wall_seconds=round(run.elapsed_s, 3),
         env_steps_per_second=round(run.progress.num_env_steps / max(trained_s, 1e-9), 1),
         confirmed_return=final.confirmed if final is not None else None,
+        confirmed_infos=final.infos if final is not None else None,
         gain_bound=gain_bound(run.controller.assessment),
         best_snapshot=best,
         greedy_gap=final.greedy_gap if final is not None else None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optix_core.checkpoints import CheckpointRegistry
+from optix_core.environments.endings import means
 from optix_core.errors import OptixError
 from optix_core.evaluation.rollouts import Rollouts
 from optix_core.evaluation.selection import Candidate, Selection, select
@@ -29,6 +30,7 @@ class FinalPolicy:
         snapshot: which one; its weights are in the agent.
         confirmed: summary of its returns on untouched seeds, or None if it could not be played.
         returns: these returns, one per episode.
+        infos: means of the numbers that the environment said in its ``info`` as these episodes ended; or None.
         rounds: what was played to choose it, JSON-able.
         reason: why the choice ended, in plain words.
         greedy_gap: what it loses by acting greedily, as of :func:`optix_core.loop.greedy_gap.greedy_gap`, or None.
@@ -37,6 +39,7 @@ class FinalPolicy:
     snapshot: PolicySnapshot
     confirmed: dict[str, Any] | None
     returns: tuple[float, ...]
+    infos: dict[str, float] | None
     rounds: list[dict[str, Any]]
     reason: str
     greedy_gap: dict[str, float] | None = None
@@ -157,13 +160,17 @@ def _candidates(snapshots: Sequence[PolicySnapshot], history: ScoreHistory) -> l
 
 def _confirmation(outcome: Rollouts | None, arena: Arena) -> dict[str, Any]:
     if outcome is None:
-        return {"confirmed": None, "returns": ()}
+        return {"confirmed": None, "returns": (), "infos": None}
     if outcome.num_cut:
         arena.note(
             f"{outcome.num_cut} of {outcome.episodes} confirmation episodes had not ended after {arena.limit} steps "
             "and were cut; their returns are those up to there. max_episode_steps (--max-episode-steps) sets the limit."
         )
-    return {"confirmed": dict(summarise(outcome.returns)), "returns": tuple(outcome.returns.tolist())}
+    return {
+        "confirmed": dict(summarise(outcome.returns)),
+        "returns": tuple(outcome.returns.tolist()),
+        "infos": means(outcome.infos),
+    }
 
 
 def _rounds(selection: Selection[int]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optix_core.checkpoints import RunDirectory
+from optix_core.environments.endings import means
 from optix_core.journal import events
 from optix_core.loop.arena import Arena
 from optix_core.loop.callbacks import CallbackList
@@ -14,6 +15,7 @@ from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence
 from optix_core.loop.rationing import SHORTEST_LIMIT
+from optix_core.pipelines.actor import heeds_masks, overlooked_masks
 from optix_protocol import EpisodeData, LoopState, Verdict
 
 
@@ -77,6 +79,7 @@ class Recorder:
                 policy_version=window.policy_version,
                 hyperparam_version=window.hyperparam_version,
                 diagnostics={name: number(value) for name, value in self.counters.diagnostics.items()},
+                infos={name: number(mean) for name, mean in means(window.episode_infos).items()},
             )
         )
 
@@ -86,6 +89,12 @@ class Recorder:
         lengths.add(window.episode_lengths, window.num_steps)
         if lengths.steps_without_end >= SHORTEST_LIMIT:
             self.note_missing_ends()
+
+    def watch_masks(self, window: EpisodeData) -> None:
+        """Say it once if the environment has masks that the agent cannot heed."""
+        agent = self.arena.agent
+        if window.action_mask is not None and not heeds_masks(type(agent)):
+            self.note(overlooked_masks(agent))
 
     def note_missing_ends(self) -> None:
         """Say that no episode of training has ended yet, if so; said only once."""

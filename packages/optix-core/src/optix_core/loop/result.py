@@ -34,6 +34,8 @@ class RunResult:
         confirmed_return: ``mean``, ``iqm``, ``ci_low``, ``ci_high`` (95 %, of the mean) and ``episodes`` of the best
             policy, acting greedily on seeds that nothing else has seen, as of :func:`~optix_core.evaluation.summarise`
             (``could_differ``, too, where all returns are the same); None if it could not be measured.
+        confirmed_infos: means over these episodes of the numbers that the environment said in its ``info`` as they
+            ended (``is_success``: the success rate, 0 to 1); None if it could not be measured.
         gain_bound: ``horizon_env_steps``, ``upper`` and ``fraction_of_range`` of the last look, or None.
         best_snapshot: the policy that is in the agent now: ``id``, ``path``, ``train_env_steps``, ``score``; or None.
         greedy_gap: ``sampled``, ``greedy``, ``gap``, ``ci_low``, ``ci_high`` and ``episodes`` where the policy earns
@@ -58,6 +60,7 @@ class RunResult:
     wall_seconds: float
     env_steps_per_second: float
     confirmed_return: Mapping[str, Any] | None
+    confirmed_infos: Mapping[str, float] | None = None
     gain_bound: Mapping[str, float | None] | None
     best_snapshot: Mapping[str, Any] | None
     greedy_gap: Mapping[str, float] | None = None

@@ -149,6 +149,7 @@ class Run:
 
     def _observe(self, window: EpisodeData) -> Observation:
         self.recorder.watch_lengths(window)
+        self.recorder.watch_masks(window)
         return self.controller.observe(
             window,
             self.counters.diagnostics,

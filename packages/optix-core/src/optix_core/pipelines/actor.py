@@ -40,7 +40,7 @@ class Actor:
         self.act: Callable[[Array], Any] = source.act
         self.state: RecurrentState | None = None
         self.act_masked: Callable[[Array, Array], Any] | None = None
-        if _heeds_masks(type(source)):
+        if heeds_masks(type(source)):
             self.act_masked = cast(SupportsActionMasks, source).act_masked
         self._policy = policy
         if _remembers(type(source)):
@@ -64,9 +64,17 @@ class Actor:
 
 
 @lru_cache
-def _heeds_masks(kind: type) -> bool:
+def heeds_masks(kind: type) -> bool:
     """Whether agents or policies of this class act among allowed actions."""
     return issubclass(kind, SupportsActionMasks)
+
+
+def overlooked_masks(agent: BaseAgent) -> str:
+    """Say that the environment has masks and the agent cannot heed them."""
+    return (
+        f"The environment says which actions it allows, and {type(agent).__name__} takes no notice: it lacks "
+        "act_masked() (optix_protocol.SupportsActionMasks); PPO and DQN have it."
+    )
 
 
 @lru_cache

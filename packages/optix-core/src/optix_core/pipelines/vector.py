@@ -23,7 +23,7 @@ from optix_core.environments.masks import MaskReader
 from optix_core.environments.outcomes import ObservationCheck, require_rewards
 from optix_core.errors import ConfigError, EnvError, OptixWarning, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
-from optix_core.pipelines.actor import Actor, MeetsSpaces
+from optix_core.pipelines.actor import Actor, MeetsSpaces, overlooked_masks
 from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.buffers import RunningEpisodes, WindowBuffers
 from optix_core.seeding import derive_seed
@@ -257,8 +257,7 @@ class VectorBatchPipeline:
         if actor.act_masked is None and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"The environment says which actions it allows, and {type(self.agent).__name__} takes no notice: it "
-                "lacks act_masked() (optix_protocol.SupportsActionMasks); PPO and DQN have it.",
+                overlooked_masks(self.agent),
                 OptixWarning,
                 stacklevel=2,
             )

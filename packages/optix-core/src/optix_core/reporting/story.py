@@ -18,7 +18,7 @@ from optix_core.journal import Entry, events
 from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
 from optix_core.reporting.replay import Replay, budget_of, replay_decisions
-from optix_core.reporting.text import certainty, count, duration, number, short_steps, steps
+from optix_core.reporting.text import at_the_ends, certainty, count, duration, number, short_steps, steps
 
 E = TypeVar("E", bound=Event)
 
@@ -294,6 +294,9 @@ def _choice(entries: Sequence[Entry]) -> Section | None:
             f"{confirmed.episodes:.0f} greedy episodes ({certainty(asdict(confirmed))}; IQM "
             f"{number(float(confirmed.iqm))}). Only this number is the result."
         )
+        if confirmed.infos:
+            said = {name: float(mean) for name, mean in confirmed.infos.items()}
+            sentences.append(f"What the environment said as these episodes ended: {at_the_ends(said)}.")
     else:
         sentences.append("It could not be confirmed on fresh episodes.")
     if (gap := _last(entries, events.GreedyGap)) is not None:

@@ -40,6 +40,21 @@ def certainty(summary: Mapping[str, Any], noun: str = "episode") -> str:
     return f"95 % interval {number(low)} to {number(high)}"
 
 
+def at_the_ends(means: Mapping[str, float], most: int = 6) -> str:
+    """Say what an environment reported as episodes ended: the success rate first, then other means by name.
+
+    Args:
+        means: over the episodes, by name; ``is_success`` or ``success`` (0 to 1) is the success rate.
+        most: of many numbers, as physics engines report them, the first so many; how many more there are is said.
+    """
+    rates = [name for name in ("is_success", "success") if 0 <= means.get(name, -1) <= 1][:1]
+    parts = [f"success rate {100 * means[name]:.3g} %" for name in rates]
+    parts += [f"mean {name} {number(mean)}" for name, mean in means.items() if name not in rates]
+    if len(parts) > most:
+        parts = [*parts[:most], f"and {len(parts) - most} more"]
+    return ", ".join(parts)
+
+
 def steps(value: float) -> str:
     """Format a number of steps: ``163,840``."""
     return f"{value:,.0f}"
