@@ -11,6 +11,7 @@ from optix_core.errors import OptixWarning
 from optix_core.journal import Entry, events, read_events, read_journal
 from optix_core.reporting.text import at_the_ends
 from optix_core.testing.masked import MaskedChoice
+from optix_protocol import LoopCallback
 from optix_protocol.conformance.reference import ReferenceAgent
 
 
@@ -117,3 +118,27 @@ def test_masks_that_the_agent_overlooks_are_a_note_of_the_result(tmp_path):
     assert [event.message for event in of_kind(entries, events.Note)].count(note) == 1
     told, _ = run(lambda: MaskedChoice(tell=None), tmp_path / "untold", confirm_episodes=2)
     assert not any("takes no notice" in note for note in told.notes)
+
+
+def test_callbacks_hear_of_every_window_also_where_no_episode_ended(tmp_path):
+    heard = []
+
+    class Listener(LoopCallback):
+        def on_window(self, progress, eval_metrics, diagnostics):
+            heard.append((dict(progress), eval_metrics, dict(diagnostics)))
+
+    agent = ReferenceAgent(observation_space=Errand.observation_space, action_space=Errand.action_space)
+    pipeline = VectorBatchPipeline(Errand, agent, n_envs=2, window_size=3)  # episodes have 5 steps, and a row to reset
+    RLOptimizer(
+        agent, pipeline, checkpoint_dir=tmp_path / "run", max_env_steps=50, confirm_episodes=2, callbacks=[Listener()]
+    ).run()
+    windows = of_kind(read_journal(tmp_path / "run" / "events.jsonl")[0], events.Window)
+    assert len(heard) == len(windows) > 5
+    for (progress, metrics, diagnostics), window in zip(heard, windows, strict=True):
+        counts = {name: getattr(window.evidence, name) for name in ("num_windows", "num_env_steps", "num_episodes")}
+        assert progress.pop("elapsed_s") > 0 and progress == counts
+        assert (None if metrics is None else metrics.primary_score) == window.score
+        assert diagnostics == window.diagnostics
+    assert {metrics is None for _, metrics, _ in heard} == {True, False}
+    assert heard[0][2] == {} and heard[1][2]
+    assert heard[1][1].metrics["distance"] == 3.0

@@ -132,6 +132,18 @@ class LoopCallback:
     def on_episode_end(self, episode_id: int, eval_metrics: EvalMetrics) -> None:
         """A window with at least one finished episode was scored; ``episode_id`` counts finished episodes."""
 
+    def on_window(
+        self, progress: Mapping[str, float], eval_metrics: EvalMetrics | None, diagnostics: Mapping[str, float]
+    ) -> None:
+        """A window was collected and judged, whether or not an episode ended in it (protocol 1.1).
+
+        Args:
+            progress: ``num_windows``, ``num_env_steps`` and ``num_episodes`` so far, this window included, and
+                ``elapsed_s``, seconds since the run began.
+            eval_metrics: the score of this window, or None where there is none: no episode ended, say.
+            diagnostics: what the latest ``learn`` returned, of a window before this one; empty at first.
+        """
+
     def on_improvement(self, snapshot: PolicySnapshot) -> None:
         """A policy with a new best score was kept."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from optix_protocol import EvalMetrics, HyperparamSet, LoopCallback, LoopState, PolicySnapshot
 
@@ -24,6 +24,12 @@ class CallbackList(LoopCallback):
     def on_episode_end(self, episode_id: int, eval_metrics: EvalMetrics) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_episode_end(episode_id, eval_metrics)
+
+    def on_window(  # noqa: D102
+        self, progress: Mapping[str, float], eval_metrics: EvalMetrics | None, diagnostics: Mapping[str, float]
+    ) -> None:
+        for callback in self.callbacks:
+            callback.on_window(progress, eval_metrics, diagnostics)
 
     def on_improvement(self, snapshot: PolicySnapshot) -> None:  # noqa: D102
         for callback in self.callbacks:

@@ -45,7 +45,15 @@ class Recorder:
     def record(self, evidence: Evidence, decision: Decision, seen: Observation, window: EpisodeData) -> None:
         """Write a window into the journal and tell the callbacks."""
         self._write(evidence, decision, seen, window)
-        num_episodes = evidence.progress.num_episodes
+        progress = evidence.progress
+        num_episodes = progress.num_episodes
+        counted = {
+            "num_windows": progress.num_windows,
+            "num_env_steps": progress.num_env_steps,
+            "num_episodes": num_episodes,
+            "elapsed_s": progress.elapsed_s,
+        }
+        self.callbacks.on_window(counted, seen.metrics, dict(self.counters.diagnostics))
         if seen.metrics is not None:
             self.callbacks.on_episode_end(num_episodes, seen.metrics)
             if self.report is not None and (seen.looked or decision.action is Action.STOP):
