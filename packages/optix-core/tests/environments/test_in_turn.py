@@ -6,6 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from optix_core.environments.in_turn import EnvsInTurn
+from optix_core.environments.infos import WideInfos
 from optix_core.errors import EnvError
 
 
@@ -21,9 +22,13 @@ class Counting(gym.Wrapper):
         return *self.env.step(action)[:4], {"steps": self.steps}
 
 
+class Wide(WideInfos, SyncVectorEnv):
+    """Gymnasium's own, but for the fractions that it cuts (FrozenLake's probabilities beside a 1)."""
+
+
 def both(factory, num_envs=3, *, copy):
     options = {"copy": copy, "autoreset_mode": AutoresetMode.SAME_STEP}
-    return EnvsInTurn([factory] * num_envs, **options), SyncVectorEnv([factory] * num_envs, **options)
+    return EnvsInTurn([factory] * num_envs, **options), Wide([factory] * num_envs, **options)
 
 
 def assert_same(found, wanted):
@@ -85,3 +90,24 @@ def test_an_observation_of_another_shape_is_told():
     envs.reset(seed=0)
     with pytest.raises(EnvError, match=r"shape \(1,\), not \(3,\)"):
         envs.step(np.array([0]))
+
+
+class Profit(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, profit):
+        self.profit = profit
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {"profit": self.profit, "deep": {"profit": self.profit}}
+
+
+@pytest.mark.parametrize("profits", [(0, 0.7), (0.7, 0), (True, 0.25), (1, 2)])
+def test_a_fraction_beside_a_whole_number_is_not_cut(profits):
+    envs = EnvsInTurn([lambda p=p: Profit(p) for p in profits], autoreset_mode=AutoresetMode.SAME_STEP)
+    envs.reset()
+    infos = envs.step(np.zeros(2, np.int64))[4]
+    assert tuple(infos["profit"]) == tuple(infos["deep"]["profit"]) == profits

@@ -8,11 +8,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from optix_core.environments.infos import WideInfos
 from optix_core.errors import EnvError
 from optix_protocol import Array
 
 
-class EnvsInTurn(SyncVectorEnv):
+class EnvsInTurn(WideInfos, SyncVectorEnv):
     """Gymnasium's ``SyncVectorEnv`` with a lean step, for environments that reset in the step that ends an episode.
 
     Gymnasium's own step costs several times what a small environment does: it asks for each environment how it resets,

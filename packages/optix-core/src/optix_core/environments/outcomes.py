@@ -77,7 +77,7 @@ class ObservationCheck:
     def has_unusable(self, rows: Array) -> bool:
         """Whether there is any such observation among ``[B, *obs]``."""
         if self._start is None and rows.dtype.kind == "f" and rows.dtype.itemsize <= 4:
-            return np.count_nonzero(np.isfinite(rows)) < rows.size
+            return bool(np.count_nonzero(np.isfinite(rows)) < rows.size)
         return bool(self._bad(rows).any())
 
     def mended(self, rows: Array, where: Array, by: Array) -> Array:

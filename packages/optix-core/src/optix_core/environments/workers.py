@@ -20,6 +20,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import write_to_shared_memory
 
+from optix_core.environments.infos import WideInfos
 from optix_core.environments.making import close_quietly, environment_failed
 from optix_core.errors import EnvError
 
@@ -33,7 +34,7 @@ _DEAD_S = 5.0
 """Seconds to wait for what a process that has failed or died leaves behind."""
 
 
-class WorkerVectorEnv(AsyncVectorEnv):
+class WorkerVectorEnv(WideInfos, AsyncVectorEnv):
     """Environments that are stepped at the same time, each in a process that is spawned, never forked.
 
     Args:
