@@ -110,6 +110,7 @@ def random_batch(space, dtype):
         "values": rng.normal(size=ROWS).astype(dtype),
         "advantages": rng.normal(size=ROWS).astype(dtype),
         "returns": rng.normal(size=ROWS).astype(dtype),
+        "masks": np.empty((ROWS, 0), np.bool_),  # all actions are allowed
     }
 
 
