@@ -25,7 +25,7 @@ def test_is_found_through_its_entry_point():
     assert "torch" in [listing.name for listing in list_backends()]
     backend = load_backend("torch")
     assert isinstance(backend, Backend)
-    assert backend.algorithms()["ppo"].action_kinds == {"discrete", "multidiscrete", "box"}
+    assert backend.algorithms()["ppo"].action_kinds == {"discrete", "multidiscrete", "multibinary", "box"}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_default_is_accepted_back():
     ("changes", "message"),
     [
         ({"algorithm": "ppoo"}, "Did you mean 'ppo'"),
-        ({"action_space": spaces.MultiBinary(2)}, "not supported"),
+        ({"action_space": spaces.Text(2)}, "not supported"),
         ({"observation_space": spaces.Text(3)}, "wrap the environment so that it observes"),
         ({"hyperparams": {"learning_rat": 1.0}}, "Did you mean 'learning_rate'"),
         ({"hyperparams": {"hidden_sizes": [0]}}, "hidden_sizes must be a list of positive whole numbers"),
