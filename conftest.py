@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import sys
 
@@ -10,14 +9,14 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _drop_compiled_code():
-    """After each file, let go of what the frameworks compiled for it: it would pile up in the worker."""
+def _drop_compiled_code(request):
+    """After a file of JAX or TensorFlow, let go of what was compiled for it: it would pile up in the worker."""
     yield
-    if "jax" in sys.modules:
+    path = request.path.as_posix()
+    if "optix-jax" in path and "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-    if "keras" in sys.modules:
+    if "optix-tf" in path and "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
-    gc.collect()
 
 
 def _peak_mib() -> float:
