@@ -40,6 +40,7 @@ def batch():
         discounts=np.where(rng.random(SIZE) < 0.2, 0.0, 0.99).astype(np.float32),
         weights=np.ones(SIZE, np.float32),
         indices=np.arange(SIZE),
+        next_masks=np.empty((SIZE, 0), np.bool_),
     )
 
 

@@ -120,6 +120,7 @@ def test_one_whole_update_agrees(env_id):
         values=torch.from_numpy(buffer.values.flatten()),
         advantages=(advantages - advantages.mean()) / (advantages.std() + 1e-8),
         returns=torch.from_numpy(buffer.returns.flatten()),
+        masks=torch.empty(SIZE, 0, dtype=torch.bool),
     )
     agent._optimize(batch)
     model.train()
