@@ -38,7 +38,7 @@ def test_another_backend_of_keras_is_refused_in_one_line():
     [
         ({"algorithm": "ppoo"}, "Did you mean 'ppo'"),
         ({"algorithm": "sac"}, "sac"),
-        ({"action_space": spaces.MultiBinary(2)}, "not supported"),
+        ({"action_space": spaces.Text(2)}, "not supported"),
         ({"hyperparams": {"learning_rat": 1.0}}, "Did you mean 'learning_rate'"),
         ({"device": "tpu9"}, "use cpu, cuda or auto"),
         ({"device": "cuda:7"}, "use device='cpu' or 'auto'"),
