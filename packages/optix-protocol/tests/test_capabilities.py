@@ -81,9 +81,11 @@ def test_callback_hears_everything_by_default():
         "state": optix_protocol.LoopState.ACTIVE,
         "old": hyperparams,
         "new": hyperparams,
+        "progress": {"num_env_steps": 1},
+        "diagnostics": {},
     }
     hooks = [getattr(callback, name) for name in dir(callback) if name.startswith("on_")]
-    assert len(hooks) == 8
+    assert len(hooks) == 9
     for hook in hooks:
         assert hook(**{name: arguments[name] for name in inspect.signature(hook).parameters}) is None
 
