@@ -15,6 +15,7 @@ import pytest
 
 from optix_core import load_policy
 from optix_core.cli import main
+from optix_core.journal import events, read_journal
 
 WRITTEN = Path(__file__).parent / "data" / "run_of_series_0_1"
 
@@ -54,3 +55,9 @@ def test_its_policy_acts(run):
 def test_it_is_listed_and_judged(optix, run):
     assert "older" in optix("runs", run.parent)
     assert json.loads(optix("assess", run, "--json"))["verdict"] == "IMPROVING"
+
+
+def test_its_journal_reads_as_records():
+    entries, problems = read_journal(WRITTEN / "events.jsonl")
+    assert not problems and len(entries) == len((WRITTEN / "events.jsonl").read_bytes().splitlines())
+    assert isinstance(entries[0].event, events.RunStarted) and isinstance(entries[-1].event, events.RunFinished)

@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,12 +207,3 @@ def test_an_event_of_another_version_is_named_and_skipped(tmp_path, body):
     entries, (problem,) = read_journal(path)
     assert [entry.event for entry in entries] == [events.Error(message="later")]
     assert "line 1" in problem and "of another version" in problem
-
-
-def test_journals_of_the_first_release_still_read():
-    path = Path(__file__).parents[4] / "tests/data/run_of_series_0_1/events.jsonl"
-    if not path.exists():
-        pytest.skip("the kept run lies in the repository, not in the wheel's tests")
-    entries, problems = read_journal(path)
-    assert not problems and len(entries) == len(path.read_bytes().splitlines())
-    assert isinstance(entries[0].event, events.RunStarted) and isinstance(entries[-1].event, events.RunFinished)
