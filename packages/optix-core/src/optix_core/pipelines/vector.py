@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from optix_core.environments import EnvSpec, make_vector
+from optix_core.environments import EnvSpec
 from optix_core.environments.endings import final_info_of
 from optix_core.environments.making import (
     autoreset_mode,
@@ -26,6 +26,7 @@ from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces, overlooked_masks
 from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.buffers import RunningEpisodes, WindowBuffers
+from optix_core.pipelines.opening import environments_of, open_environments
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
 EnvSource: TypeAlias = "str | EnvSpec | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]"
+
+_CLOSED = "This pipeline is closed: a run closes its pipelines when it ends. Make a new one."
 
 
 class VectorBatchPipeline:
@@ -94,7 +97,7 @@ class VectorBatchPipeline:
         self.window_size = whole_number("window_size", one_of(128, window_size=window_size, n_steps=n_steps), least=1)
         self._clip_rewards = clip_rewards
         self._max_eval_envs = None if max_eval_envs is None else whole_number("max_eval_envs", max_eval_envs, least=1)
-        self.env_spec, self._envs = _open(env, n_envs, async_envs, episodic_life)
+        self.env_spec, self._envs = open_environments(env, n_envs, async_envs, episodic_life)
         try:
             self.num_envs: int = self._envs.num_envs
             autoreset = autoreset_mode(self._envs)
@@ -469,52 +472,3 @@ class VectorBatchPipeline:
 
 def _copied(memory: Mapping[str, Array] | None) -> dict[str, Array] | None:
     return None if memory is None else {name: array.copy() for name, array in memory.items()}
-
-
-def _open(
-    env: Any, n_envs: int, async_envs: bool, episodic_life: bool
-) -> tuple[EnvSpec | None, gym.vector.VectorEnv[Any, Any, Any]]:
-    """Make the environments; those that step in this process record their episodes, so that they can be resumed."""
-    import gymnasium as gym
-
-    from optix_core.environments.flattening import flat_vector
-    from optix_core.environments.mask_wrappers import vector_with_masks
-    from optix_core.pipelines.env_state import EpisodeRecorder
-
-    if episodic_life and (async_envs or isinstance(env, gym.vector.VectorEnv)):
-        raise ConfigError("episodic_life needs environments that the pipeline makes and steps itself.")
-    if isinstance(env, gym.vector.VectorEnv):
-        from optix_core.environments.workers import give_deadlines
-
-        give_deadlines(layers(env)[-1])
-        return None, flat_vector(vector_with_masks(env))
-    wrapper = _record_lives if episodic_life else EpisodeRecorder
-    if isinstance(env, Sequence) and not isinstance(env, str):
-        specs = [EnvSpec.of(source) for source in env]
-        return specs[0], make_vector(
-            [spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper, copy=False
-        )
-    spec = EnvSpec.of(env)
-    envs = spec.make_vector(n_envs, asynchronous=async_envs, wrapper=wrapper, copy=False)
-    if episodic_life and not isinstance(envs, gym.vector.SyncVectorEnv):
-        raise ConfigError(_NO_LIVES)
-    return spec, envs
-
-
-def environments_of(envs: Any) -> list[Any]:
-    """Return the unwrapped environments of a vector environment that live in this process, else the vector itself."""
-    vector = layers(envs)[-1]
-    return [layers(env)[-1] for env in getattr(vector, "envs", ())] or [vector]
-
-
-_CLOSED = "This pipeline is closed: a run closes its pipelines when it ends. Make a new one."
-_NO_LIVES = "episodic_life is for Atari games: this environment knows no lives."
-
-
-def _record_lives(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    from optix_core.environments.atari import EpisodicLife
-    from optix_core.pipelines.env_state import EpisodeRecorder
-
-    if not hasattr(env.unwrapped, "ale"):
-        raise ConfigError(_NO_LIVES)
-    return EpisodeRecorder(EpisodicLife(env))
