@@ -7,9 +7,11 @@ and explained afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from optix_core.journal.events import DecisionRecord, EvidenceRecord
 from optix_core.loop.budget import Progress, StopReason
@@ -58,10 +60,7 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values; the clock is left out, because no decision depends on its reading."""
-        values = {name: value for name, value in vars(self).items() if name != "progress"}
-        progress = asdict(self.progress)
-        del progress["elapsed_s"]
-        return {**progress, **values}
+        return msgspec.structs.asdict(self.to_record())
 
     def to_record(self) -> EvidenceRecord:
         """Return it as the journal keeps it."""
@@ -112,15 +111,12 @@ class Evidence:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evidence:
-        """Rebuild the evidence from what :meth:`to_dict` returned."""
-        names = {f.name for f in fields(Progress)}
-        progress = Progress(**{k: v for k, v in values.items() if k in names})
-        rest = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        rest["verdict"] = Verdict(rest["verdict"])
-        for name in ("stop_request", "budget_exceeded"):
-            if rest.get(name) is not None:
-                rest[name] = StopReason(rest[name])
-        return cls(progress=progress, **rest)
+        """Rebuild the evidence from what :meth:`to_dict` returned.
+
+        Raises:
+            ValueError: a value is missing, of another type, or unknown to this version.
+        """
+        return cls.from_record(msgspec.convert(values, EvidenceRecord))
 
 
 @dataclass(frozen=True, kw_only=True)
