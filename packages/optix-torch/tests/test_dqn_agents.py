@@ -9,8 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from optix_core import ReturnEvaluator
 from optix_core.data import PrioritizedReplayBuffer, ReplayBuffer
 from optix_core.loop.arena import Arena
+from optix_core.loop.branching import Laboratory
+from optix_core.loop.counters import RunCounters
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.policies import policy_from_tree
 from optix_protocol import EpisodeData, HyperparamSet
@@ -226,7 +229,10 @@ def test_acting_by_other_weights_for_a_while_copies_no_memory(name, tmp_path, mo
     twin, other = cartpole(name, num_windows=15)
     monkeypatch.setattr(ReplayBuffer, "state", lambda self: pytest.fail("the memory was copied"))
     arena = Arena(agent, lambda num_envs: gym.make_vec("CartPole-v1", num_envs, vectorization_mode="sync"))
-    arena.paired_returns(2, 0, lambda: agent.load_weights(tmp_path / "early"))
+    laboratory = Laboratory(
+        agent=agent, pipeline=pipeline, arena=arena, evaluator=ReturnEvaluator(), counters=RunCounters()
+    )
+    laboratory.paired_returns(2, 0, lambda: agent.load_weights(tmp_path / "early"))
     monkeypatch.undo()
     for _ in range(3):  # and nobody can tell afterwards
         assert agent.learn(pipeline.collect()) == twin.learn(other.collect())

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from optix_core import RLOptimizer, VectorBatchPipeline, read_events
+from optix_core import ReturnEvaluator, RLOptimizer, VectorBatchPipeline, read_events
 from optix_core.agents.backends import make_agent
 from optix_core.loop.arena import Arena
+from optix_core.loop.branching import Laboratory
+from optix_core.loop.counters import RunCounters
 from optix_protocol import LoopCallback
 
 
@@ -88,7 +90,10 @@ def test_a_comparison_with_an_earlier_policy_leaves_training_as_it_was(loop, tmp
         agent.learn(window)
     before = agent.training_state()
     arena = Arena(agent, pipeline.make_eval_env)
-    with arena.borrowed(lambda: agent.load_weights(tmp_path / "later.safetensors")):
+    laboratory = Laboratory(
+        agent=agent, pipeline=pipeline, arena=arena, evaluator=ReturnEvaluator(), counters=RunCounters()
+    )
+    with laboratory.borrowed(lambda: agent.load_weights(tmp_path / "later.safetensors")):
         assert len(arena.returns(2, 0)) == 2
     np.testing.assert_equal(agent.training_state(), before)
     pipeline.close()

@@ -98,6 +98,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_env_steps: int
     num_episodes: int
     window_env_steps: int
+    search_env_steps: int = 0
     budget_exceeded: str | None = None
     verdict: str
     should_stop: bool = False

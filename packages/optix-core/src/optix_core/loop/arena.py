@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -13,9 +11,8 @@ import numpy as np
 from optix_core.environments.making import close_quietly
 from optix_core.environments.making import time_limit as own_time_limit
 from optix_core.evaluation.rollouts import Rollouts, policy_factory, rollout
-from optix_core.loop.capabilities import SupportsLearnedState
 from optix_core.loop.rationing import EpisodeLengths
-from optix_protocol import BaseAgent, PolicyMode, StateTree, SupportsPolicy, SupportsTrainingState
+from optix_protocol import BaseAgent, PolicyMode, SupportsPolicy
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -72,7 +69,7 @@ class Arena:
         self._own = True
         self._envs: dict[int, VectorEnv] = {}
 
-    def play(self, episodes: int, seed: int, *, mode: PolicyMode = "greedy") -> Rollouts | None:
+    def play(self, episodes: int, seed: int, *, mode: PolicyMode = "greedy", on_bill: bool = True) -> Rollouts | None:
         """Play the agent's current policy, or return None without environments for evaluation.
 
         The same ``episodes`` and ``seed`` start the same episodes for every policy.
@@ -81,6 +78,7 @@ class Arena:
             episodes: how many.
             seed: of the episodes.
             mode: how an agent with ``make_policy`` acts; any other acts as it explores.
+            on_bill: count the steps here, and not elsewhere.
         """
         with self._environments(episodes) as envs:
             if envs is None:
@@ -98,7 +96,8 @@ class Arena:
                 seed=seed,
                 max_episode_steps=self.limit,
             )
-        self.num_env_steps += outcome.num_env_steps
+        if on_bill:
+            self.num_env_steps += outcome.num_env_steps
         return outcome
 
     def expected_length(self) -> int:
@@ -138,53 +137,6 @@ class Arena:
         """Return the returns of :meth:`play`, empty without environments."""
         outcome = self.play(episodes, seed)
         return np.empty(0) if outcome is None else outcome.returns
-
-    def paired_returns(
-        self, episodes: int, seed: int, load: Callable[[], object]
-    ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]] | None:
-        """Play the present policy and the one that ``load`` puts into the agent on the same episodes.
-
-        Returns:
-            The returns of both, present first, or None without environments for evaluation.
-        """
-        present = self.returns(episodes, seed)
-        if len(present) == 0:
-            return None
-        with self.borrowed(load):
-            return present, self.returns(episodes, seed)
-
-    @contextmanager
-    def borrowed(self, load: Callable[[], object]) -> Iterator[None]:
-        """Let the agent act with other weights inside the block, and be as it was afterwards.
-
-        Its exact state comes back if it gives that away: loading weights alone would begin slow copies anew. What
-        acting never touches, a replay memory say, is not copied.
-        """
-        state: StateTree
-        if isinstance(self.agent, SupportsLearnedState):
-            state = self.agent.learned_state()
-            try:
-                load()
-                yield
-            finally:
-                self.agent.restore_learned_state(state)
-            return
-        if isinstance(self.agent, SupportsTrainingState):
-            state = self.agent.training_state()
-            try:
-                load()
-                yield
-            finally:
-                self.agent.restore_training_state(state)
-            return
-        with tempfile.TemporaryDirectory(prefix="optix-") as folder:
-            present = Path(folder) / "weights.safetensors"
-            self.agent.save_weights(present)
-            try:
-                load()
-                yield
-            finally:
-                self.agent.load_weights(present)
 
     def close(self) -> None:
         """Close its own environments; what fails in that is noted."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from optix_core.checkpoints import RunDirectory
 from optix_core.loop.adapters import complete_tuner
 from optix_core.loop.arena import Arena
+from optix_core.loop.branching import Laboratory
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController
 from optix_core.loop.counters import RunCounters
@@ -68,9 +69,13 @@ def assemble(
         score_fn=checkpoint_score_fn,
         max_snapshots=settings.max_snapshots,
     )
+    laboratory = Laboratory(
+        agent=agent, pipeline=pipeline, arena=arena, evaluator=controller.evaluator, counters=counters
+    )
     tests = PlayTests(
         agent=agent,
         arena=arena,
+        laboratory=laboratory,
         run_dir=run_dir,
         controller=controller,
         counters=counters,
@@ -118,6 +123,7 @@ def assemble(
         keeper=keeper,
         tests=tests,
         recorder=recorder,
+        laboratory=laboratory,
         state=state,
         saver=saver,
     )

@@ -57,6 +57,7 @@ class Progress:
         num_episodes: episodes that ended while training.
         elapsed_s: seconds since the run began.
         window_env_steps: rows of the latest window: the most environment steps that the next one can have.
+        search_env_steps: environment steps of branches that tried out other hyperparameters.
     """
 
     num_windows: int = 0
@@ -64,6 +65,7 @@ class Progress:
     num_episodes: int = 0
     elapsed_s: float = 0.0
     window_env_steps: int = 0
+    search_env_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Budget:
     """Limits of a run; None is no limit.
 
     Attributes:
-        max_env_steps: environment steps of training. The run ends before the window that would exceed it.
+        max_env_steps: environment steps of training, those of branches included. The run ends before the window that would exceed it.
         max_episodes: environment episodes that end while training.
         max_seconds: wall-clock seconds of training; the final evaluation comes on top.
     """
@@ -93,7 +95,7 @@ class Budget:
 
     def exceeded(self, progress: Progress) -> StopReason | None:
         """Return which limit leaves no room for another window like the latest, if any."""
-        needed = progress.num_env_steps + progress.window_env_steps
+        needed = progress.num_env_steps + progress.search_env_steps + progress.window_env_steps
         if self.max_env_steps is not None and needed > self.max_env_steps:
             return StopReason.BUDGET_ENV_STEPS
         if self.max_episodes is not None and progress.num_episodes >= self.max_episodes:

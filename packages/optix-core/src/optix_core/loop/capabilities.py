@@ -223,3 +223,22 @@ class BeginsEpisodes(Protocol):
     def begin_episodes(self) -> None:
         """Let the next window begin with new episodes in every environment."""
         ...
+
+
+@runtime_checkable
+class BeginsSeededEpisodes(Protocol):
+    """A pipeline that can begin episodes from a seed of somebody else's choice."""
+
+    def begin_episodes(self, seed: int | None = None) -> None:
+        """Let the next window begin with new episodes; ``seed`` None takes one that follows from the pipeline's."""
+        ...
+
+
+@runtime_checkable
+class HasExactState(Protocol):
+    """A pipeline that knows whether its state brings back the environments exactly."""
+
+    @property
+    def has_exact_state(self) -> bool:
+        """Whether ``restore_pipeline_state`` would, now."""
+        ...

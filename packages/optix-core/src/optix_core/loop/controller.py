@@ -173,6 +173,7 @@ class LoopController:
         validate_only: bool = False,
         is_evidence: bool = True,
         warming_up: bool = False,
+        search_env_steps: int = 0,
     ) -> Observation:
         """Count and score a window.
 
@@ -185,6 +186,7 @@ class LoopController:
             is_evidence: False while hyperparameters are being probed.
             warming_up: the agent did not learn yet when the window was collected. Such windows say what an untrained
                 policy earns, and nothing of learning: the scheduler gets them as one score, when learning has begun.
+            search_env_steps: of branches so far.
         """
         before = self.progress
         self.progress = Progress(
@@ -192,6 +194,7 @@ class LoopController:
             num_env_steps=before.num_env_steps + window.num_env_steps,
             num_episodes=before.num_episodes + len(window.episode_returns),
             elapsed_s=elapsed_s,
+            search_env_steps=search_env_steps,
             window_env_steps=window.valid.size,  # the next window has no more steps than this, reset rows included
         )
         whole = self._score(window, diagnostics)

@@ -67,6 +67,7 @@ class RunCounters:
         safe_hyperparam_version: number of the hyperparameters that belong to the state that a rollback restores.
         num_confirmations: tests of a suspected degradation.
         num_greedy_tests: tests of what exploring may hide.
+        search_env_steps: environment steps of branches that tried out other hyperparameters.
         outcome: why training is over, once it is by itself; a run that is killed after that has only to finish.
     """
 
@@ -77,6 +78,7 @@ class RunCounters:
     safe_hyperparam_version: int = 0
     num_confirmations: int = 0
     num_greedy_tests: int = 0
+    search_env_steps: int = 0
     outcome: tuple[StopReason, str] | None = None
 
 

@@ -140,6 +140,7 @@ def summarise_run(
         why=why if final is None or final.greedy_gap is None else f"{why} {gap_sentence(final.greedy_gap)}",
         train_env_steps=run.progress.num_env_steps,
         eval_env_steps=run.arena.num_env_steps + run.validation.num_env_steps,
+        search_env_steps=run.counters.search_env_steps,
         wall_seconds=round(run.elapsed_s, 3),
         env_steps_per_second=round(run.progress.num_env_steps / max(trained_s, 1e-9), 1),
         confirmed_return=final.confirmed if final is not None else None,

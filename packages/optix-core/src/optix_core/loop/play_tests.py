@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optix_core.checkpoints import RunDirectory
 from optix_core.journal import events
 from optix_core.loop.arena import Arena
+from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import EVALUATION_SHARE
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.controller import LoopController
@@ -24,6 +25,7 @@ class PlayTests:
     Attributes:
         agent: who plays.
         arena: where.
+        laboratory: lets the agent act by other weights.
         run_dir: holds the policies to compare with, and the journal.
         controller: is told what was found.
         counters: number the tests, so that each has fresh episodes.
@@ -34,6 +36,7 @@ class PlayTests:
 
     agent: BaseAgent
     arena: Arena
+    laboratory: Laboratory
     run_dir: RunDirectory
     controller: LoopController
     counters: RunCounters
@@ -67,7 +70,7 @@ class PlayTests:
         try:
             affordable = int(EVALUATION_SHARE * self.controller.progress.num_env_steps)
             pairs = min(NUM_PAIRS, max(LEAST_PAIRS, affordable // (2 * self.arena.expected_length())))
-            played = self.arena.paired_returns(pairs, seed, lambda: self.run_dir.load_untrained(self.agent))
+            played = self.laboratory.paired_returns(pairs, seed, lambda: self.run_dir.load_untrained(self.agent))
         except Exception as error:  # a file, the environment or the agent: the run is about to end anyway
             journal.append(events.Error(message=f"The policy could not be compared with the untrained one: {error}"))
             return
@@ -93,7 +96,7 @@ class PlayTests:
         while True:
             self.counters.num_confirmations += 1
             seed = derive_seed(self.seed, "degradation", self.counters.num_confirmations)
-            played = self.arena.paired_returns(
+            played = self.laboratory.paired_returns(
                 test.num_pairs, seed, lambda: self.run_dir.registry.load(self.agent, best.snapshot_id)
             )
             if played is None:

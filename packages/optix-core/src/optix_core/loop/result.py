@@ -28,7 +28,7 @@ class RunResult:
         why: the same in one sentence with its numbers.
         train_env_steps: environment steps learned from.
         eval_env_steps: environment steps of every evaluation: validation, selection, confirmation.
-        search_env_steps: environment steps of a trial search.
+        search_env_steps: environment steps of a trial search, and of branches that tried out other hyperparameters.
         wall_seconds: from start to end.
         env_steps_per_second: training steps per second of training, the final evaluation left out.
         confirmed_return: ``mean``, ``iqm``, ``ci_low``, ``ci_high`` (95 %, of the mean) and ``episodes`` of the best

@@ -8,6 +8,7 @@ from functools import cached_property
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.journal import events
 from optix_core.loop.arena import Arena
+from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.capabilities import SupportsWarmUp, Tuner
@@ -47,6 +48,7 @@ class Run:
         keeper: keeps policies and returns to the best.
         tests: compares policies by playing.
         recorder: writes the journal and tells those who listen.
+        laboratory: tries out what the run would become otherwise.
         state: what a resumed run begins with.
         saver: writes that now and then.
         stop_requested: set it to end the run after the window in hand.
@@ -68,6 +70,7 @@ class Run:
     keeper: PolicyKeeper
     tests: PlayTests
     recorder: Recorder
+    laboratory: Laboratory
     state: RunState
     saver: StateSaver
     stop_requested: bool = False
@@ -163,6 +166,7 @@ class Run:
             validate_only=self.validation.pipeline is not None,
             is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
             warming_up=self._warming is not None and self._warming.is_warming_up,
+            search_env_steps=self.counters.search_env_steps,
         )
 
     def _gather(self, observation: Observation, window: EpisodeData) -> Evidence:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
 
 from optix_core.loop.arena import Arena
 from optix_core.loop.capabilities import Tuner
@@ -17,36 +14,6 @@ from optix_core.loop.keeping import PolicyKeeper
 from optix_core.loop.rationing import EpisodeLengths
 from optix_core.loop.validation import Validation
 from optix_protocol import BaseAgent, BasePipeline, StateTree, SupportsPipelineState, SupportsTrainingState
-
-
-def branch(state: StateTree) -> dict[str, Any]:
-    """Return a copy of a training state that shares nothing with it, from which another run may go on.
-
-    ``child.restore_training_state(branch(parent.training_state()))`` makes an agent continue where its parent is; with
-    ``set_hyperparams`` after it, a sibling that learns differently. Neither ever touches the parent or its other
-    branches, and branches with the same hyperparameters that see the same windows stay bit-identical.
-
-    Args:
-        state: of an agent (``training_state()``), a pipeline (``pipeline_state()``) or a whole run
-            (``RunDirectory.load_state().tree``).
-
-    Raises:
-        TypeError: a leaf that no training state may have, and that could be shared.
-    """
-    return {key: _copy(value) for key, value in state.items()}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return value.copy(order="K")  # sums run in memory order
-    if value is None or isinstance(value, bool | int | float | str | np.generic):
-        return value
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_copy(item) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    raise TypeError(f"a training state holds arrays, numbers, strings and None, but not a {type(value).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ class VectorBatchPipeline:
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running = RunningEpisodes(self.num_envs)
         self._num_env_steps = self._num_episodes = 0
+        self._next_seed: int | None = None
         self._closed = False
         self._broken = False
         self._has_warned = False
@@ -170,9 +171,13 @@ class VectorBatchPipeline:
         self._versions = (policy_version, hyperparam_version)
         self._policy = None
 
-    def begin_episodes(self) -> None:
-        """Drop the episodes in hand: the next window begins new ones, from seeds that follow from the pipeline's."""
-        self._observation = None
+    def begin_episodes(self, seed: int | None = None) -> None:
+        """Drop the episodes in hand: the next window begins new ones.
+
+        Args:
+            seed: they follow from it; None: from the pipeline's.
+        """
+        self._observation, self._next_seed = None, seed
         if self._policy is not None:
             self._policy.reset()
 
@@ -309,6 +314,13 @@ class VectorBatchPipeline:
             "num_episodes": self._num_episodes,
         }
 
+    @property
+    def has_exact_state(self) -> bool:
+        """Whether :meth:`restore_pipeline_state` would bring back the environments exactly, now."""
+        from optix_core.pipelines.env_state import capture
+
+        return self._observation is not None and capture(self._envs) is not None
+
     def restore_pipeline_state(self, state: StateTree) -> str | None:
         """Go on from a saved state.
 
@@ -320,7 +332,9 @@ class VectorBatchPipeline:
 
         self._num_env_steps = int(state["num_env_steps"])
         self._num_episodes = int(state.get("num_episodes", 0))  # absent in states of release 0.1
+        self._next_seed = None
         if not state["started"]:
+            self._observation = None
             return None
         observation = np.array(state["observation"])
         if state["environments"] is not None and restore(self._envs, state["environments"], observation):
@@ -441,8 +455,10 @@ class VectorBatchPipeline:
         stream: tuple[Any, ...] = ("env",) if self._mode is None else ("env", self._mode)
         if self._num_env_steps:
             stream = (*stream, "anew", self._num_env_steps)
+        seed = derive_seed(self._seed, *stream) if self._next_seed is None else self._next_seed
+        self._next_seed = None
         with blaming_environment("in reset()"):
-            shown, info = self._envs.reset(seed=derive_seed(self._seed, *stream))
+            shown, info = self._envs.reset(seed=seed)
             observation = np.asarray(shown)
         self._observation, self._mask, self._memory = observation, self._read_masks(info), None
         self._ended = np.zeros(self.num_envs, dtype=bool)
