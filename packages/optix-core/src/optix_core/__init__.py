@@ -12,6 +12,7 @@ from optix_core import _moved
 
 if TYPE_CHECKING:
     from optix_core.agents.backends import list_backends, load_backend, make_agent
+    from optix_core.agents.schedules import Schedule, cosine, linear, piecewise
     from optix_core.checkpoints import CheckpointRegistry, RunDirectory
     from optix_core.convergence import Assessment, BackoffScheduler, ConvergenceMonitor, DegradationTest
     from optix_core.data import (
@@ -62,6 +63,7 @@ _moved.install()
 
 _HOMES = {
     "optix_core.agents.backends": ("list_backends", "load_backend", "make_agent"),
+    "optix_core.agents.schedules": ("Schedule", "cosine", "linear", "piecewise"),
     "optix_core.checkpoints": ("CheckpointRegistry", "RunDirectory"),
     "optix_core.convergence": ("Assessment", "BackoffScheduler", "ConvergenceMonitor", "DegradationTest"),
     "optix_core.data": (
@@ -154,6 +156,7 @@ __all__ = [
     "RunDirectoryError",
     "RunResult",
     "RunningMeanStd",
+    "Schedule",
     "StopReason",
     "TrainConfig",
     "TrainPlan",
@@ -162,13 +165,16 @@ __all__ = [
     "__version__",
     "branch",
     "compute_gae",
+    "cosine",
     "decide",
     "evaluate",
+    "linear",
     "list_backends",
     "load_backend",
     "load_policy",
     "make_agent",
     "make_minibatches",
+    "piecewise",
     "read_events",
     "train",
 ]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optix_core.agents.schedules import Schedule
 from optix_core.seeding import derive_seed
 from optix_jax import fused
 from optix_jax._compilation import Compiled
@@ -104,6 +105,22 @@ class FusedSeeds:
     @updates_per_window.setter
     def updates_per_window(self, updates: int) -> None:
         self._plan = replace(self._plan, num_updates=updates)
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """The hyperparameters that follow a schedule, the same for all agents."""
+        return self._player.schedules
+
+    def follow_schedules(self, share: float) -> None:
+        """Use their values where this share (0 to 1) of the budget is used, in the next window and its updates."""
+        self._player.follow_schedules(share)
+        settings = self._player.hyperparams
+        self._settings = Settings.of(settings)
+        self._plan = replace(self._plan, minibatch_size=settings["minibatch_size"])
+        if "learning_rate" in self.schedules:
+            for index, (states, actors) in enumerate(self._groups):
+                rate = jnp.full_like(states.learning_rate, settings["learning_rate"])
+                self._groups[index] = states._replace(learning_rate=rate), actors
 
     def collect(self) -> list[EpisodeData]:
         """Return the next window of every agent, by position."""

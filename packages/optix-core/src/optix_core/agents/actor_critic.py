@@ -17,7 +17,7 @@ from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
 from optix_core.policies.encoders import unrounded
 from optix_core.policies.heads import as_drawn
-from optix_protocol import ActionDistribution, Array, EpisodeData, HyperparamSet, StateTree
+from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
 
 
 class Batch(NamedTuple):
@@ -154,7 +154,7 @@ class ActorCriticAgent(NetworkAgent):
             "networks": self.networks.state(),
             "rng": rng_state(self._rng),
             "num_updates": self._num_updates,
-            "hyperparams": dict(self.hyperparams.to_set().params),
+            **self.hyperparams.state(),
             "masked": self._acts_masked,
         }
         if self._reward_normalizer is not None:
@@ -164,7 +164,7 @@ class ActorCriticAgent(NetworkAgent):
     def restore_training_state(self, state: StateTree) -> None:
         """Continue as the agent that returned ``state`` would, bit for bit."""
         self._load(state["weights"])
-        self.hyperparams.update(HyperparamSet(params=state["hyperparams"]))
+        self.hyperparams.restore(state)
         self.networks.restore(state["networks"])
         restore_rng(self._rng, state["rng"])
         self._num_updates = int(state["num_updates"])

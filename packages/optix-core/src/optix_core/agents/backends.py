@@ -238,7 +238,9 @@ def build_agent(
     hyperparams = _by_our_names(info, hyperparams)
     usual = info.default_hyperparams.get("capacity")
     if not info.on_policy and isinstance(usual, int) and "capacity" not in hyperparams:
-        row = row_bytes(spec.observation_space, spec.action_space, frame_stack=hyperparams.get("frame_stack", 1))
+        stack = hyperparams.get("frame_stack", 1)
+        whole = stack if isinstance(stack, int) else 1  # the agent says what is wrong with another
+        row = row_bytes(spec.observation_space, spec.action_space, frame_stack=whole)
         fits = fitting_capacity(usual, row=row)
         hyperparams = hyperparams if fits == usual else {**hyperparams, "capacity": fits}
     try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from optix_core.agents.files import acted_masked, load_weights, other_order, save_weights
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
+from optix_core.agents.schedules import Schedule
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import ConfigError
 from optix_core.policies import (
@@ -271,7 +272,7 @@ class NetworkAgent(ABC):
         return self.hyperparams.to_set()
 
     def set_hyperparams(self, hyperparams: HyperparamSet) -> None:
-        """Use these values from the next ``learn`` on.
+        """Use these values from the next ``learn`` on; a value may be a schedule, too.
 
         Raises:
             ConfigError: (a ``ValueError``) unknown name, value out of range, or fixed at construction.
@@ -279,6 +280,24 @@ class NetworkAgent(ABC):
         self._notice_learning_rate()
         before = self.hyperparams["learning_rate"]
         self.hyperparams.update(hyperparams)
+        self._use_learning_rate(before)
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """The hyperparameters that follow a schedule, by our names; a run calls :meth:`follow_schedules` for them."""
+        return self.hyperparams.schedules
+
+    def follow_schedules(self, share: float) -> None:
+        """Use the values of all schedules where this share of the budget is used, from the next ``learn`` on.
+
+        Args:
+            share: 0 to 1. In a loop of your own, call it before each ``learn``.
+        """
+        before = self.hyperparams["learning_rate"]
+        self.hyperparams.follow(share)
+        self._use_learning_rate(before)
+
+    def _use_learning_rate(self, before: float) -> None:
         if self.hyperparams["learning_rate"] != before:
             self.networks.set_learning_rate(self.hyperparams["learning_rate"])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from optix_core.agents.schedules import Schedule, schedule_of
 from optix_core.agents.synonyms import ADVICE, NamedValues, by_other_name
 from optix_core.errors import ConfigError, suggest
 from optix_protocol import HyperparamSet, ParamBound
@@ -33,6 +34,7 @@ class Hyperparam:
         synonyms: other names by which users may call it; see :mod:`optix_core.agents.synonyms`.
         words: what else may be given in its place, and the value that it means (``{"auto": None}``).
         excludes: a hyperparameter that cannot be given beside it: it becomes None where only this one is given.
+        adapts: a hyperparameter that learning changes by itself while this one is on; it cannot follow a schedule then.
     """
 
     default: Any
@@ -48,9 +50,10 @@ class Hyperparam:
     synonyms: tuple[str, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     excludes: str | None = None
+    adapts: str | None = None
 
     def parse(self, name: str, value: Any) -> Any:
-        """Return the value in its proper Python type.
+        """Return the value in its proper Python type, or the :class:`~optix_core.agents.schedules.Schedule` it means.
 
         Raises:
             ConfigError: wrong type or out of range, in one line.
@@ -59,10 +62,31 @@ class Hyperparam:
             value = self.words[value]
         if value is None and self.optional:
             return None
+        if isinstance(value, Schedule) or self.kind in (float, int):
+            value = schedule_of(name, value)
+        if isinstance(value, Schedule):
+            self._check_schedule(name, value)
+            return value
         parsed = self._convert(value)
         if parsed is None:
             raise ConfigError(f"{name} must be {self._describe()}, got {value!r}.")
         return parsed
+
+    def value_at(self, schedule: Schedule, share: float) -> Any:
+        """Return a schedule's value in the proper type; whole numbers are rounded."""
+        value = schedule(share)
+        return round(value) if self.kind is int else value
+
+    def _check_schedule(self, name: str, schedule: Schedule) -> None:
+        if self.kind not in (float, int):
+            raise ConfigError(f"{name} is no number, so it cannot follow {schedule}.")
+        if self.fixed:
+            raise ConfigError(f"{name} is fixed once the agent is built, so it cannot follow {schedule}.")
+        for value in schedule.values:
+            # An open bound may be where a schedule ends: learning stops before the whole budget is used.
+            at_bound = self.open_low and value == self.low and value == schedule.values[-1] != schedule.values[0]
+            if not at_bound and self._convert(round(value) if self.kind is int else value) is None:
+                raise ConfigError(f"{name} must be {self._describe()}, and {schedule} reaches {value:g}.")
 
     def _convert(self, value: Any) -> Any:
         """Return the converted value, or None if it does not fit."""
@@ -99,7 +123,8 @@ class Hyperparam:
 class HyperparamStore(Mapping[str, Any]):
     """The current hyperparameters of an agent: a read-only mapping with checked updates.
 
-    It lists our names and answers to the other names, too.
+    It lists our names and answers to the other names, too. Where a hyperparameter follows a schedule, its value is the
+    number that holds now: that of the beginning, until :meth:`follow` is called.
 
     Args:
         specs: the hyperparameters that exist.
@@ -113,8 +138,10 @@ class HyperparamStore(Mapping[str, Any]):
     def __init__(self, specs: Mapping[str, Hyperparam], values: Mapping[str, Any] | None = None) -> None:
         self._specs = specs
         self._others = other_names(specs)
+        self._schedules: dict[str, Schedule] = {}
+        self._share = 0.0
         self._values = {name: spec.parse(name, spec.default) for name, spec in specs.items()}
-        self._values.update(self._settle(parse(specs, values or {})))
+        self._take(self._settle(parse(specs, values or {})))
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -131,6 +158,8 @@ class HyperparamStore(Mapping[str, Any]):
     def update(self, hyperparams: Mapping[str, Any]) -> None:
         """Take over the named values; all are checked before any is changed.
 
+        A number takes the place of a schedule, unless it only repeats the value that the schedule has now.
+
         A set that repeats everything in force, such as ``{**agent.get_hyperparams().params, "clip_ratio": 0.1}``, may
         name what it changes by another name.
 
@@ -145,7 +174,51 @@ class HyperparamStore(Mapping[str, Any]):
         for name, value in parsed.items():
             if self._specs[name].fixed and value != self._values[name]:
                 raise ConfigError(f"{name} is fixed once the agent is built; build a new agent to change it.")
-        self._values.update(parsed)
+        self._take(parsed)
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """What follows a schedule, by our names."""
+        return dict(self._schedules)
+
+    def follow(self, share: float) -> None:
+        """Give everything that follows a schedule its value where this share (0 to 1) of the budget is used."""
+        self._share = float(share)
+        for name, schedule in self._schedules.items():
+            self._values[name] = self._specs[name].value_at(schedule, self._share)
+
+    def state(self) -> dict[str, Any]:
+        """Return present values and schedules for a training state: ``hyperparams`` and ``schedules``."""
+        return {
+            "hyperparams": dict(self.to_set().params),
+            "schedules": {name: str(schedule) for name, schedule in self._schedules.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned; states of release 0.1 have no schedules.
+
+        Raises:
+            ConfigError: as in :meth:`update`.
+        """
+        schedules = parse(self._specs, state.get("schedules", {}))
+        self._schedules.clear()
+        self.update(state["hyperparams"])
+        self._schedules.update(schedules)
+
+    def _take(self, parsed: Mapping[str, Any]) -> None:
+        schedules, values = dict(self._schedules), dict(self._values)
+        for name, value in parsed.items():
+            if isinstance(value, Schedule):
+                schedules[name], values[name] = value, self._specs[name].value_at(value, self._share)
+            elif value != values[name] or name not in schedules:
+                schedules.pop(name, None)
+                values[name] = value
+        for name, spec in self._specs.items():
+            if spec.adapts in schedules and values[name] is not None:
+                raise ConfigError(
+                    f"{name} adapts {spec.adapts}, which then cannot follow a schedule: give one of them."
+                )
+        self._schedules, self._values = schedules, values
 
     def note(self, name: str, value: Any) -> None:
         """Take over what follows from the parts that an agent was built from, even where it is fixed."""

@@ -16,7 +16,7 @@ from optix_core.data import HERBuffer, PrioritizedReplayBuffer, ReplayBatch, Rep
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
 from optix_core.seeding import derive_seed
-from optix_protocol import Array, EpisodeData, HyperparamSet, StateTree
+from optix_protocol import Array, EpisodeData, StateTree
 
 
 class Transitions(NamedTuple):
@@ -224,7 +224,7 @@ class OffPolicyAgent(NetworkAgent):
         return {
             **self.learned_state(),
             "replay": self.replay.state(),
-            "hyperparams": dict(self.hyperparams.to_set().params),
+            **self.hyperparams.state(),
             "num_env_steps": self._num_env_steps,
             "num_updates": self._num_updates,
             "updates_owed": self._updates_owed,
@@ -234,7 +234,7 @@ class OffPolicyAgent(NetworkAgent):
 
     def restore_training_state(self, state: StateTree) -> None:
         """Continue as the agent that returned ``state`` would, bit for bit."""
-        self.hyperparams.update(HyperparamSet(params=state["hyperparams"]))
+        self.hyperparams.restore(state)
         self._num_env_steps, self._num_updates = int(state["num_env_steps"]), int(state["num_updates"])
         self._updates_owed = float(state["updates_owed"])
         self._diagnostics = dict(state["diagnostics"])

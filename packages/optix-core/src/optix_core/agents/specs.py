@@ -30,7 +30,7 @@ _PPO: Mapping[str, Hyperparam] = {
     "normalize_advantage": Hyperparam(default=True, kind=bool),
     "target_kl": Hyperparam(default=None, low=0, open_low=True, optional=True),
     "clip_range_value": Hyperparam(default=None, low=0, open_low=True, optional=True),
-    "adaptive_kl": Hyperparam(default=None, low=0, open_low=True, optional=True),
+    "adaptive_kl": Hyperparam(default=None, low=0, open_low=True, optional=True, adapts="learning_rate"),
     "normalize_observations": Hyperparam(default=False, kind=bool, fixed=True),
     "normalize_rewards": Hyperparam(default=False, kind=bool, fixed=True),
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),

@@ -45,7 +45,12 @@ def settings(
     for group, members in groups.items():
         console.print(f"[bold]{group}[/]")
         console.print(_table(members.values()))
-    if algorithm is None:
+    if algorithm is not None:
+        line = (
+            "Numbers that learning uses may follow a schedule over the budget: --set learning_rate='linear(3e-4, 0)'."
+        )
+        console.print(line, style="dim", soft_wrap=True)
+    else:
         console.print("Hyperparameters: optix settings ppo (or another of `optix backends`).", style="dim")
 
 

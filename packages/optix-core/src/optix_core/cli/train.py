@@ -51,7 +51,8 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Hyperparameter or setting of the loop or its monitor (`optix settings` lists them); repeatable.",
+            help="Hyperparameter or setting of the loop or its monitor (`optix settings` lists them); repeatable. "
+            "A number may follow a schedule over the budget: learning_rate='linear(3e-4, 0)'; cosine, piecewise.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",

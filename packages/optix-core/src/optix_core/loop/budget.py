@@ -93,6 +93,18 @@ class Budget:
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be positive or None, got {value}.")
 
+    def share_used(self, progress: Progress) -> float | None:
+        """Return which share (0 to 1) of the steps or episodes is used, the larger one; None without either limit.
+
+        Time is left out: what depends on the share has to come out the same on every machine.
+        """
+        shares = []
+        if self.max_env_steps is not None:
+            shares.append(progress.num_env_steps / self.max_env_steps)
+        if self.max_episodes is not None:
+            shares.append(progress.num_episodes / self.max_episodes)
+        return min(1.0, max(shares)) if shares else None
+
     def exceeded(self, progress: Progress) -> StopReason | None:
         """Return which limit leaves no room for another window like the latest, if any."""
         needed = progress.num_env_steps + progress.search_env_steps + progress.window_env_steps

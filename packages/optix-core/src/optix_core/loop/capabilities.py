@@ -6,6 +6,7 @@ written for less. The others are capabilities, made use of where a part has them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -14,6 +15,8 @@ from optix_protocol import BaseAgent, BaseOptimizer, LoopState, StateTree
 
 if TYPE_CHECKING:
     import gymnasium as gym
+
+    from optix_core.agents.schedules import Schedule
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -105,6 +108,20 @@ class SupportsLearnedState(Protocol):
 
     def restore_learned_state(self, state: StateTree) -> None:
         """Be again as when :meth:`learned_state` returned this; nothing was learned in between."""
+        ...
+
+
+@runtime_checkable
+class FollowsSchedules(Protocol):
+    """An agent, or agents of many seeds, whose hyperparameters may change over the budget of the run."""
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """What changes, by name; empty where nothing does."""
+        ...
+
+    def follow_schedules(self, share: float) -> None:
+        """Use the values where this share (0 to 1) of the budget is used, until the next call."""
         ...
 
 

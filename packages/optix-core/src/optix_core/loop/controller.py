@@ -83,6 +83,9 @@ class LoopController:
             windows.
         joiner: joins the scores of short windows for the scheduler; by default it joins nothing.
         degradation: the two-stage test, or None to leave it out.
+
+    Attributes:
+        remark: what a verdict has to say of the conditions under which it is reached, or "".
     """
 
     scheduler: Scheduler
@@ -95,6 +98,7 @@ class LoopController:
     progress: Progress = field(default_factory=Progress)
     history: ScoreHistory = field(default_factory=ScoreHistory)
     counters: ControllerCounters = field(default_factory=ControllerCounters)
+    remark: str = ""
     _smoother: ScoreSmoother = field(default_factory=ScoreSmoother)
     _warm_up: ScoreJoiner = field(default_factory=lambda: ScoreJoiner(sys.maxsize))
 
@@ -260,7 +264,7 @@ class LoopController:
             budget_exceeded=exceeded,
             verdict=assessment.verdict,
             should_stop=assessment.should_stop,
-            explanation=assessment.explanation,
+            explanation=self._explained(assessment),
             snapshot_due=snapshot_due,
             tuning_due=tuning_due,
             damage=damage,
@@ -272,6 +276,12 @@ class LoopController:
             ),
             stop_request=stop_request,
         )
+
+    def _explained(self, assessment: Assessment) -> str:
+        """Return the explanation, and with a verdict the remark."""
+        if not self.remark or assessment.verdict not in (Verdict.CONVERGED, Verdict.NO_SIGNAL):
+            return assessment.explanation
+        return f"{assessment.explanation.rstrip('.')}. {self.remark}"
 
     def ends_without_signal(self) -> bool:
         """Whether the run is about to end, with the verdict that nothing was learned."""

@@ -17,9 +17,10 @@ from optix_core.journal import events
 from optix_core.loop.assembly import assemble
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import HasEnvSpec, Named, Scheduler, TakesAgent
+from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, Named, Scheduler, TakesAgent
 from optix_core.loop.controller import SCORE_WINDOW_ENV_STEPS, LoopController, scores_returns
 from optix_core.loop.ending import finish, finished_event, summarise_run
+from optix_core.loop.following import require_budget
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.pipelines import Closing, arena_of, fitted, require_comparable, require_room, window_shape
 from optix_core.loop.result import RunResult
@@ -132,6 +133,7 @@ class RLOptimizer:
         )
         budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
         require_room(pipeline, budget.max_env_steps)
+        require_budget(agent, budget)
         self.agent = agent
         self.pipeline = pipeline
         self.val_pipeline = val_pipeline
@@ -317,6 +319,8 @@ class RLOptimizer:
         }
         named = {key: self.config.get(key, value) for key, value in defaults.items()}
         hyperparams = dict(self.agent.get_hyperparams().params)
+        if isinstance(self.agent, FollowsSchedules):
+            hyperparams |= {name: str(schedule) for name, schedule in self.agent.schedules.items()}
         described = {**named, "seed": self.seed, "hyperparams": hyperparams, "pipeline": window_shape(self.pipeline)}
         if self._scheduler_settings:
             name = type(self.scheduler).__name__

@@ -11,10 +11,11 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import SupportsWarmUp, Tuner
+from optix_core.loop.capabilities import FollowsSchedules, SupportsWarmUp, Tuner
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence, decide
+from optix_core.loop.following import follow
 from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.keeping import PolicyKeeper
 from optix_core.loop.play_tests import PlayTests
@@ -80,6 +81,11 @@ class Run:
         """The agent, if it has a warm-up; looked up once, because asking a Protocol costs more than a window."""
         return self.agent if isinstance(self.agent, SupportsWarmUp) else None
 
+    @cached_property
+    def _follower(self) -> FollowsSchedules | None:
+        """The agent, if its hyperparameters may follow schedules; looked up once, as above."""
+        return self.agent if isinstance(self.agent, FollowsSchedules) else None
+
     @property
     def progress(self) -> Progress:
         """Counters of the training so far."""
@@ -120,6 +126,8 @@ class Run:
         self.saver.start()
         while True:
             self.saver.save_if_due()
+            if self._follower is not None:
+                self.controller.remark = follow(self._follower, self.controller.budget, self.progress)
             window = next(windows, None)
             if window is None:
                 return StopReason.EXHAUSTED, "Stopping: the source of data is exhausted."

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from optix_core.agents.backends import our_name_of
+from optix_core.agents.schedules import Schedule, schedule_of
 from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.errors import ConfigError
 from optix_core.training.settings import loop_settings, monitor_settings
@@ -42,10 +43,19 @@ def sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple
             raise _unknown_key(name, info, loop_names | of_monitor | set(names))
         else:
             kept = loop if ours == "window_size" else hyperparams
+            value = _written(ours, value)
         if ours in kept and kept[ours] != value:
             raise ConfigError(f"{name}={value} is given as {ours}={kept[ours]}, too: they are one, give one of them.")
         kept[ours] = value
     return ({**loop, "monitor": monitor} if monitor else loop), hyperparams
+
+
+def _written(name: str, value: Any) -> Any:
+    """Return a schedule, in whatever form it was given, as ``run.json`` holds it; any other value as it is."""
+    if isinstance(value, type):
+        return value.__name__
+    schedule = schedule_of(name, value)
+    return str(schedule) if isinstance(schedule, Schedule) else schedule
 
 
 def _unknown_key(name: str, info: AlgorithmInfo, known: Iterable[str]) -> ConfigError:

@@ -15,9 +15,11 @@ from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.evaluation.intervals import Interval, stratified_bootstrap
 from optix_core.loop.arena import Arena
 from optix_core.loop.budget import Budget, StopReason, fit_updates
+from optix_core.loop.capabilities import FollowsSchedules
 from optix_core.loop.controller import LoopController
 from optix_core.loop.decision import Action, Decision, decide
 from optix_core.loop.final import choose_final_policy
+from optix_core.loop.following import follow
 from optix_core.loop.interrupts import Interrupt, graceful_interrupts
 from optix_core.loop.rationing import EpisodeLengths
 from optix_core.loop.result import installed_versions
@@ -151,6 +153,11 @@ def train_seeds(
     with graceful_interrupts() as interrupt:
         live = tracks
         while live:
+            if isinstance(group, FollowsSchedules):
+                lead = live[0].controller  # all that train have made the same steps
+                remark = follow(group, lead.budget, lead.progress)
+                for track in live:
+                    track.controller.remark = remark
             windows = group.collect()
             elapsed = time.monotonic() - started
             decisions = [

@@ -354,7 +354,7 @@ class FlaxPPOAgent(MasksActions, FlaxAgent):
                 env.observation_space,
                 env.action_space,
                 seed=seed,
-                hyperparams=dict(self.hyperparams),
+                hyperparams={**self.hyperparams, **self.schedules},
                 device=self._device_name,
             )
             for seed in agent_seeds
