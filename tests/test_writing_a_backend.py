@@ -97,12 +97,33 @@ def test_optix_trains_it(project):
     assert result["confirmed_return"]["mean"] > 50.0  # a random policy earns 22
 
 
+def test_a_backend_that_was_written_for_1_0_trains_where_there_are_masks_and_is_told_of_them(project):
+    """Six methods, nothing of 1.1: what it cannot heed is said in a line, and everything else is as it was."""
+    program = (
+        "import gymnasium as gym\n"
+        "from optix_tiny.agent import TinyAgent\n"
+        "from optix_tiny.backend import TinyBackend\n"
+        "TinyBackend.protocol_version = '1.0'\n"
+        "for name in ('act_masked', 'make_policy', 'training_state', 'restore_training_state'):\n"
+        "    delattr(TinyAgent, name)\n"
+        "gym.register('Masked-v0', entry_point='optix_core.testing.masked:MaskedChoice')\n"
+        "from optix_core.cli.app import run\n"
+        "arguments = ['--backend', 'tiny', '--max-env-steps', '4000', '--out', 'old', '--quiet']\n"
+        "raise SystemExit(run(['train', 'Masked-v0', *arguments]))\n"
+    )
+    status, output = run(project, "-c", program)
+    assert status == 0, output
+    result = json.loads((project / "old" / "result.json").read_text())
+    assert result["confirmed_return"]["mean"] > 0.0
+    assert "takes no notice" in " ".join(result["notes"])
+
+
 def test_six_methods_alone_would_have_passed_as_well(project):
     """Section 1 promises a complete agent before section 4 adds to it."""
     program = (
         "from optix_protocol.conformance import check_agent, example_case\n"
         "from optix_tiny.agent import TinyAgent\n"
-        "for name in ('make_policy', 'training_state', 'restore_training_state'):\n"
+        "for name in ('act_masked', 'make_policy', 'training_state', 'restore_training_state'):\n"
         "    delattr(TinyAgent, name)\n"
         "check_agent(lambda seed=0: TinyAgent(4, 3, seed=seed), case=example_case()).raise_if_not_ok()\n"
     )

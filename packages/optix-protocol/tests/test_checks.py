@@ -14,6 +14,8 @@ from optix_protocol.conformance.reference import ReferenceAgent
 
 CHECK_BY_NAME = {check.name: check for check in CHECKS}
 OF_MEMORY = {check.name for check in CHECKS if check.requires == "recurrent_state"}
+OF_MASKS = {check.name for check in CHECKS if check.requires == "action_masks"}
+AHEAD = {"learning_looks_ahead_within_masks"}
 OF_EXPORT = {check.name for check in CHECKS if check.requires == "export"}
 
 
@@ -61,11 +63,12 @@ def test_reference_agent_passes_everything(any_case, make_reference):
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
     allowed = {
-        "discrete": OF_MEMORY | OF_EXPORT,
-        "box": OF_MEMORY | OF_EXPORT | {"host_policy_is_plain", "distribution_matches_samples"},
-        "multibinary": OF_MEMORY | OF_EXPORT | {"host_policy_is_plain"},
+        "discrete": OF_MEMORY | OF_EXPORT | AHEAD,
+        "box": OF_MEMORY | OF_EXPORT | OF_MASKS | {"host_policy_is_plain", "distribution_matches_samples"},
+        "multibinary": OF_MEMORY | OF_EXPORT | AHEAD | {"host_policy_is_plain"},
         "multidiscrete": OF_MEMORY
         | OF_EXPORT
+        | AHEAD
         | {
             "host_policy_is_plain",
             "distribution_is_proper",
@@ -145,6 +148,7 @@ class Replays(ReferenceAgent):
     """Keeps the contract off-policy: learns from random rows of the past, after a warm-up of 200 rows."""
 
     is_on_policy = False
+    act_masked = None
     fields = ("observations", "actions", "rewards", "next_observations", "terminated")
 
     def __init__(self, **kwargs):
@@ -189,7 +193,10 @@ def test_an_off_policy_agent_passes(make_reference):
     report = check_agent(make_reference(case, Replays), case=case)
     assert report.ok, report.summary()
     skipped = {result.check for result in report.results if result.outcome == "skipped"}
-    assert skipped == OF_MEMORY | OF_EXPORT | {"learn_keeps_environments_apart", "load_refuses_other_network"}
+    assert skipped == OF_MEMORY | OF_EXPORT | OF_MASKS | {
+        "learn_keeps_environments_apart",
+        "load_refuses_other_network",
+    }
 
 
 def test_an_off_policy_agent_that_forgets_its_memory_is_caught(make_reference):

@@ -41,7 +41,7 @@ def run_suite(pytester):
 def test_one_test_per_check_and_two_that_guard_them(run_suite):
     counts, output = run_suite("class TestReference(Complete): pass")
     lacks = sum(check.requires in ("recurrent_state", "export") for check in CHECKS)
-    skipped = 1 + lacks  # no make_other, no memory, no export
+    skipped = 2 + lacks  # no make_other, no looking ahead on-policy, no memory, no export
     assert counts == {"passed": len(CHECKS) - skipped + 2, "skipped": skipped}, output
     assert "no make_other was given" in output
 

@@ -124,7 +124,8 @@ class SupportsActionMasks(Protocol):
         Args:
             observations: ``[N, *obs]``.
             mask: bool ``[N, A]``, True where an action is allowed. ``A`` is the number of discrete actions, or
-                ``sum(nvec)`` of a multi-discrete space, whose parts stand side by side.
+                ``sum(nvec)`` of a multi-discrete space, whose parts stand side by side, or twice the number of
+                switches of a multi-binary one: off and on of each, side by side.
 
         Returns:
             Actions ``[N, *act]``, as ``act`` gives them.

@@ -103,7 +103,8 @@ class EpisodeData:
             by name, float ``[E]``, NaN where it said nothing; True is 1 and False 0 (``is_success``).
         action_mask: ``[T, N, A]`` bool, which actions were allowed before each row; None where the environment does
             not say. ``A`` is the number of discrete actions, or ``sum(nvec)`` of a multi-discrete space, whose parts
-            stand side by side. Rows that are not valid may allow everything.
+            stand side by side, or twice the number of switches of a multi-binary one: off and on of each, side by
+            side. Rows that are not valid may allow everything.
         last_action_mask: ``[N, A]``, which are allowed after :attr:`last_observation`, or None.
         final_action_masks: ``[E, A]``, which were allowed after each of :attr:`final_observations`, or None.
     """

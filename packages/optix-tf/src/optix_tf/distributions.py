@@ -20,11 +20,16 @@ FORBIDDEN = -1e8
 def only_allowed(outputs: Any, masks: Any) -> Any:
     """Return logits or values ``[B, A]`` with :data:`FORBIDDEN` where masks ``[B, A]`` (bool, or 1 and 0) are False.
 
-    Masks ``[B, 0]``, and None, allow everything.
+    Masks ``[B, 0]``, and None, allow everything. Those of switches are ``[B, 2 A]``, off and on of each side by side: a
+    single position that is left has log-odds of that size.
     """
     if masks is None or not masks.shape[1]:
         return outputs
-    return tf.where(tf.cast(masks, tf.bool), outputs, tf.constant(FORBIDDEN, outputs.dtype))
+    masks, forbidden = tf.cast(masks, tf.bool), tf.constant(FORBIDDEN, outputs.dtype)
+    if masks.shape[1] == outputs.shape[1]:
+        return tf.where(masks, outputs, forbidden)
+    off, on = masks[:, ::2], masks[:, 1::2]
+    return tf.where(on, tf.where(off, outputs, -forbidden), forbidden)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,15 @@ FORBIDDEN = -1e8
 def only_allowed(outputs: Tensor, masks: Tensor | None) -> Tensor:
     """Return logits or values ``[B, A]`` with :data:`FORBIDDEN` where bool masks ``[B, A]`` are False.
 
-    Masks ``[B, 0]``, and None, allow everything.
+    Masks ``[B, 0]``, and None, allow everything. Those of switches are ``[B, 2 A]``, off and on of each side by side: a
+    single position that is left has log-odds of that size.
     """
-    return outputs if masks is None or not masks.shape[1] else outputs.masked_fill(~masks, FORBIDDEN)
+    if masks is None or not masks.shape[1]:
+        return outputs
+    if masks.shape[1] == outputs.shape[1]:
+        return outputs.masked_fill(~masks, FORBIDDEN)
+    off, on = masks[:, ::2], masks[:, 1::2]
+    return outputs.masked_fill(~off, -FORBIDDEN).masked_fill(~on, FORBIDDEN)
 
 
 class Evaluation(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from optix_core.policies.masks import choose_uniformly, only
+from optix_core.policies.masks import choose_uniformly, only, only_switched
 from optix_core.policies.ranges import fitted, range_map, reach
 from optix_protocol import ActionDistribution, Array, StateTree
 
@@ -177,20 +177,28 @@ class Bernoulli:
 
     shape: tuple[int, ...]
 
-    def greedy(self, logits: Array) -> Array:
-        """Return the more probable position of each switch, ``[N, *shape]`` for logits ``[N, D]``."""
+    def parts(self, logits: Array) -> tuple[int, ...]:
+        """Return how many choices each part of a mask stands for: off and on, for one switch after the other."""
+        return (2,) * logits.shape[1]
+
+    def greedy(self, logits: Array, mask: Array | None = None) -> Array:
+        """Return the more probable position of each switch, ``[N, *shape]`` for logits ``[N, D]``.
+
+        A mask ``[N, 2 D]`` says which positions are allowed.
+        """
+        logits = logits if mask is None else only_switched(logits, mask)
         return (logits > 0).astype(np.int8).reshape(-1, *self.shape)
 
-    def sample(self, logits: Array, rng: np.random.Generator) -> Array:
+    def sample(self, logits: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:
         """Draw positions ``[N, *shape]``: on where the logit exceeds logistic noise, the difference of two races."""
         noise = _log_exponential((*logits.shape, 2), rng)
-        return self.greedy(logits + noise[..., 0] - noise[..., 1])
+        return self.greedy(logits + noise[..., 0] - noise[..., 1], mask)
 
-    def distribution(self, logits: Array) -> ActionDistribution:
+    def distribution(self, logits: Array, mask: Array | None = None) -> ActionDistribution:
         """Return log-probabilities ``[N, 2 D]``: of off and of on, for one switch after the other."""
-        pairs = np.stack([np.zeros_like(logits), logits], axis=2)
-        log_probs = _log_softmax(pairs.reshape(-1, 2))
-        return ActionDistribution(log_probs=log_probs.reshape(len(logits), -1))
+        pairs = np.stack([np.zeros_like(logits), logits], axis=2).reshape(len(logits), -1)
+        allowed = pairs if mask is None else only(pairs, mask)
+        return ActionDistribution(log_probs=_log_softmax(allowed.reshape(-1, 2)).reshape(len(logits), -1))
 
     def tree(self) -> dict[str, Any]:
         """Return the settings for a file."""
@@ -328,7 +336,7 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 _TINY = np.finfo(np.float32).tiny
 
-MaskableHead: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical
+MaskableHead: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | Bernoulli
 """Heads of discrete actions, of which a mask may allow some only."""
 
 Head: TypeAlias = Categorical | EpsilonGreedy | MultiCategorical | Bernoulli | DiagonalGaussian | SquashedGaussian

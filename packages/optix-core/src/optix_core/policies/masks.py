@@ -11,13 +11,18 @@ from optix_protocol import Array
 
 
 def mask_parts(action_space: Any) -> tuple[int, ...] | None:
-    """Return how many choices each discrete action of a space has; None where it has others, which no mask fits."""
+    """Return how many choices each discrete action of a space has; None where it has others, which no mask fits.
+
+    A switch is a choice between off and on.
+    """
     from gymnasium import spaces
 
     if isinstance(action_space, spaces.Discrete):
         return (int(action_space.n),)
     if isinstance(action_space, spaces.MultiDiscrete):
         return tuple(map(int, action_space.nvec.reshape(-1)))
+    if isinstance(action_space, spaces.MultiBinary):
+        return (2,) * int(np.prod(action_space.shape))
     return None
 
 
@@ -53,6 +58,12 @@ def something_allowed(mask: Array, parts: tuple[int, ...]) -> Array:
 def only(values: Array, mask: Array) -> Array:
     """Return values ``[N, A]`` with minus infinity where an action is not allowed."""
     return np.where(mask, values, np.float32(-np.inf))
+
+
+def only_switched(logits: Array, mask: Array) -> Array:
+    """Return the log-odds ``[N, D]`` of switches, infinite where a mask ``[N, 2 D]`` leaves them one position only."""
+    off, on = mask[:, ::2], mask[:, 1::2]
+    return np.where(on, np.where(off, logits, np.float32(np.inf)), np.float32(-np.inf))
 
 
 def choose_uniformly(mask: Array, draws: Array) -> Array:

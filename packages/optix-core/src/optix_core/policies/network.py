@@ -9,7 +9,7 @@ import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.policies.encoders import Encoder, encoded, encoder_from_tree
-from optix_core.policies.heads import Categorical, EpsilonGreedy, Head, MaskableHead, MultiCategorical, head_from_tree
+from optix_core.policies.heads import Head, MaskableHead, head_from_tree
 from optix_core.policies.masks import checked_mask
 from optix_core.policies.mlp import MLP
 from optix_core.policies.recurrent import RecurrentNetwork, RecurrentPolicy
@@ -89,7 +89,7 @@ class MaskablePolicy(NetworkPolicy):
 
 def network_policy(**parts: Any) -> NetworkPolicy:
     """Return a feed-forward policy, one that takes masks where its actions are discrete."""
-    is_discrete = isinstance(parts["head"], Categorical | EpsilonGreedy | MultiCategorical)
+    is_discrete = isinstance(parts["head"], MaskableHead)
     return MaskablePolicy(**parts) if is_discrete else NetworkPolicy(**parts)
 
 

@@ -239,6 +239,7 @@ class PolicyGraph:
             log_probs = [self.add("LogSoftmax", x, axis=1) for x in parts]
             self.output("log_probs", self.add("Concat", *log_probs, axis=1), ("A",))
         elif isinstance(head, Bernoulli):
+            outputs = self._switched(outputs, int(np.prod(head.shape))) if masked else outputs
             on = self.add("Cast", self.add("Greater", outputs, 0.0), to=self._onnx.TensorProto.INT8)
             self.output("action", self._shaped(on, head.shape), head.shape, "int8")
             # log p(off) = -softplus(x) and log p(on) = -softplus(-x), the pair of one switch after the other.
@@ -261,6 +262,12 @@ class PolicyGraph:
     def _allowed(self, values: str) -> str:
         """Return the name of ``values`` with minus infinity where the input ``action_mask`` is False."""
         return self.add("Where", self.input("action_mask", ("A",), "bool"), values, -np.inf)
+
+    def _switched(self, logits: str, size: int) -> str:
+        """Return the name of the log-odds of switches, infinite where ``action_mask`` leaves one position only."""
+        pairs = self.reshape(self.input("action_mask", (2 * size,), "bool"), size, 2)
+        off, on = (self.reshape(self.add("Gather", pairs, self.integers(place), axis=2), size) for place in (0, 1))
+        return self.add("Where", on, self.add("Where", off, logits, np.inf), -np.inf)
 
     def _act_continuously(self, head: DiagonalGaussian | SquashedGaussian, outputs: str) -> None:
         size, (centre, scale) = len(head.low), head.affine

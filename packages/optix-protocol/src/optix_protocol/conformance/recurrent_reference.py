@@ -22,6 +22,7 @@ class RecurrentReferenceAgent(ReferenceAgent):
     """
 
     _num_memories = 8
+    act_masked = None  # type: ignore[assignment]  # an agent that remembers acts through act_with_state
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -72,6 +73,8 @@ class RecurrentReferenceAgent(ReferenceAgent):
 
 class RecurrentReferencePolicy(ReferencePolicy):
     """A frozen copy of the actor, its random numbers and its memory; the memory can be handed in, too."""
+
+    act_masked = None  # type: ignore[assignment]
 
     def __init__(
         self, head: Any, weights: Mapping[str, Array], mode: PolicyMode, seed: int, state: RecurrentState

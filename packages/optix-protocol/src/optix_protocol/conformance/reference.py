@@ -33,11 +33,15 @@ class _Head(Protocol):
 
     num_outputs: int
 
-    def greedy(self, outputs: Array) -> Array: ...
+    def check_mask(self, mask: Array, num_rows: int) -> None:
+        """Raise ``ValueError`` unless a mask is bool ``[num_rows, A]`` and allows a choice of each part in each row."""
+        ...
 
-    def sample(self, outputs: Array, rng: np.random.Generator) -> Array: ...
+    def greedy(self, outputs: Array, mask: Array | None = None) -> Array: ...
 
-    def score(self, outputs: Array, actions: Array) -> Array:
+    def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array: ...
+
+    def score(self, outputs: Array, actions: Array, mask: Array | None = None) -> Array:
         """Gradient of the log-probability of the actions with respect to the outputs, ``[B, K]``."""
         ...
 
@@ -57,8 +61,16 @@ class _CategoricalHead:
         self.start = np.broadcast_to(getattr(space, "start", 0), self.sizes.shape)
         self.num_outputs = int(self.sizes.sum())
 
-    def log_probs(self, outputs: Array) -> list[Array]:
-        logits = np.split(outputs, np.cumsum(self.sizes)[:-1], axis=1)
+    def check_mask(self, mask: Array, num_rows: int) -> None:
+        if mask.shape != (num_rows, self.num_outputs):
+            raise ValueError(f"the mask is {list(mask.shape)} instead of {[num_rows, self.num_outputs]}.")
+        parts = np.split(mask, np.cumsum(self.sizes)[:-1], axis=1)
+        if not all(part.any(1).all() for part in parts):
+            raise ValueError("a row of the mask allows nothing: at least one choice of each part must be allowed.")
+
+    def log_probs(self, outputs: Array, mask: Array | None = None) -> list[Array]:
+        allowed = outputs if mask is None else np.where(mask, outputs, -np.inf)
+        logits = np.split(allowed, np.cumsum(self.sizes)[:-1], axis=1)
         shifted = [x - x.max(1, keepdims=True) for x in logits]
         return [x - np.log(np.exp(x).sum(1, keepdims=True)) for x in shifted]
 
@@ -66,16 +78,17 @@ class _CategoricalHead:
         actions: Array = (np.stack(choices, axis=1) + self.start).reshape(-1, *self.shape)
         return actions
 
-    def greedy(self, outputs: Array) -> Array:
-        return self._actions([x.argmax(1) for x in self.log_probs(outputs)])
+    def greedy(self, outputs: Array, mask: Array | None = None) -> Array:
+        return self._actions([x.argmax(1) for x in self.log_probs(outputs, mask)])
 
-    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+    def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:
         """Gumbel-max: the argmax of log-probabilities plus Gumbel noise is a draw from them."""
-        return self._actions([(x + rng.gumbel(size=x.shape)).argmax(1) for x in self.log_probs(outputs)])
+        return self._actions([(x + rng.gumbel(size=x.shape)).argmax(1) for x in self.log_probs(outputs, mask)])
 
-    def score(self, outputs: Array, actions: Array) -> Array:
+    def score(self, outputs: Array, actions: Array, mask: Array | None = None) -> Array:
+        """``onehot(a) - p``, which is 0 for what is forbidden: nothing is learned of it."""
         choices = actions.reshape(len(outputs), -1) - self.start
-        parts = zip(self.log_probs(outputs), choices.T, self.sizes, strict=True)
+        parts = zip(self.log_probs(outputs, mask), choices.T, self.sizes, strict=True)
         return np.concatenate([np.eye(size)[choice] - np.exp(x) for x, choice, size in parts], axis=1)
 
 
@@ -91,16 +104,19 @@ class _GaussianHead:
             raise ValueError("the action space has an infinite bound: wrap the environment to give it a finite range.")
         self.num_outputs = int(np.prod(self.shape))
 
-    def greedy(self, outputs: Array) -> Array:
+    def check_mask(self, mask: Array, num_rows: int) -> None:  # noqa: ARG002
+        raise ValueError("masks are for discrete actions, and these are continuous.")
+
+    def greedy(self, outputs: Array, mask: Array | None = None) -> Array:  # noqa: ARG002
         unit = (np.tanh(outputs) + 1.0) / 2.0
         actions = self.low + (self.high - self.low) * unit.reshape(-1, *self.shape)
         clipped: Array = np.clip(actions.astype(self.low.dtype), self.low, self.high)
         return clipped
 
-    def sample(self, outputs: Array, rng: np.random.Generator) -> Array:
+    def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:  # noqa: ARG002
         return self.greedy(outputs + self.std * rng.normal(size=outputs.shape))
 
-    def score(self, outputs: Array, actions: Array) -> Array:
+    def score(self, outputs: Array, actions: Array, mask: Array | None = None) -> Array:  # noqa: ARG002
         unit = 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
         before_squashing = np.arctanh(np.clip(unit, -1 + 1e-6, 1 - 1e-6)).reshape(outputs.shape)
         score: Array = (before_squashing - outputs) / self.std**2
@@ -128,6 +144,14 @@ class ReferencePolicy:
         """Choose one action ``[N, *act]`` per observation ``[N, *obs]``."""
         outputs = linear_features(observations, self._weights) @ self._weights["actor"]
         return self._head.greedy(outputs) if self._mode == "greedy" else self._head.sample(outputs, self._rng)
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Choose actions ``[N, *act]`` for observations ``[N, *obs]``, of those that the mask ``[N, A]`` allows."""
+        self._head.check_mask(mask, len(observations))
+        outputs = linear_features(observations, self._weights) @ self._weights["actor"]
+        if self._mode == "greedy":
+            return self._head.greedy(outputs, mask)
+        return self._head.sample(outputs, self._rng, mask)
 
     def reset(self, done: Array | None = None) -> None:
         """Forget nothing: the policy has no memory."""
@@ -196,7 +220,8 @@ class ReferenceAgent:
             advantages[t] = following
 
         rows, advantage = features[valid], advantages[valid]
-        score = self._head.score(rows @ self._weights["actor"], episode_data.actions[valid])
+        mask = None if episode_data.action_mask is None else episode_data.action_mask[valid]
+        score = self._head.score(rows @ self._weights["actor"], episode_data.actions[valid], mask)
         normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         step = params["learning_rate"] / len(rows)
         self._weights["actor"] = self._weights["actor"] + step * rows.T @ (score * normal[:, None])
@@ -239,6 +264,15 @@ class ReferenceAgent:
         self._weights = loaded
 
     # --- capabilities ---------------------------------------------------------------------------------------------
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Sample actions ``[N, *act]`` for observations ``[N, *obs]``, of those that the mask ``[N, A]`` allows.
+
+        Raises:
+            ValueError: a mask of another shape, a row that allows nothing, or continuous actions.
+        """
+        self._head.check_mask(mask, len(observations))
+        return self._head.sample(self._outputs(observations), self._rng, mask)
 
     def make_policy(self, mode: PolicyMode, *, num_envs: int, seed: int) -> ReferencePolicy:  # noqa: ARG002
         """Return a frozen copy of the current policy; it acts on any number of environments."""

@@ -2,6 +2,7 @@
 
 from optix_protocol.conformance.checks import (
     acting,
+    action_masks,
     agent,
     bootstrapping,
     distribution,
@@ -23,6 +24,7 @@ MODULES = (
     weights,
     policy,
     recurrent_state,
+    action_masks,
     training_state,
     distribution,
     extras,
