@@ -134,7 +134,7 @@ def test_same_loss_gradients_and_parameters_after_ten_steps(kind, variant, dtype
     in_torch(ours, arrays)
     ours.set_hyperparams(HyperparamSet(params={"max_grad_norm": usual}))
     ours.networks.optimizer.restore({**ours.networks.optimizer.state(), **_untouched(ours)})
-    ours._optimize(torch_batch)
+    ours._optimize(torch_batch, len(torch_batch.returns))
 
     theirs = jax_class.from_spaces(BOX, space, hyperparams=settings)
     numbers = {

@@ -122,7 +122,7 @@ def test_one_whole_update_agrees(env_id):
         returns=torch.from_numpy(buffer.returns.flatten()),
         masks=torch.empty(SIZE, 0, dtype=torch.bool),
     )
-    agent._optimize(batch)
+    agent._optimize(batch, len(batch.returns))
     model.train()
     theirs = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
     theirs += [*model.policy.mlp_extractor.value_net, model.policy.value_net]

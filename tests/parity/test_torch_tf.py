@@ -163,9 +163,7 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
         batch = Batch(log_probs=log_probs, masks=nothing, **{key: tensors[key] for key in names})
         for _ in range(num_updates):
             measured = agent._step_in_place(*batch)
-        terms = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-        diagnostics = dict(zip(terms, measured.tolist(), strict=True))
-        learned, slow = {"actor": agent.actor, "critic": agent.critic}, {}
+        diagnostics = {name: float(mean) for name, mean in means._asdict().items()}
     else:
         agent._rng = Noise(arrays["noise"].astype(np.float32))
         for _ in range(num_updates):

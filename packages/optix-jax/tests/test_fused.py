@@ -15,8 +15,9 @@ from optix_core.errors import ConfigError
 from optix_core.loop import RLOptimizer
 from optix_core.policies import Flatten
 from optix_jax import FlaxPPOAgent, fused, pipeline
-from optix_jax.algorithms.ppo import Settings
+from optix_jax.algorithms.ppo_update import Settings
 from optix_jax.environments import GymnaxEnvironment, Transition, gymnax_id
+from optix_jax.fused_types import Plan
 from optix_jax.pipeline import FusedPipeline
 from optix_protocol import LoopCallback
 
@@ -62,7 +63,7 @@ def make(env, *, num_envs=3, num_steps=12, num_updates=1, seed=0, **hyperparams)
 def test_batch_is_what_the_host_computes(by_limit):
     env = Counter(by_limit=by_limit)
     agent, _ = make(env, normalize_advantage=False)
-    plan = agent.fused_plan(env, num_envs=3, num_steps=12, num_updates=1)
+    plan = Plan.of(agent, env, num_envs=3, num_steps=12, num_updates=1)
     params, settings = agent.networks.train_state.params, Settings.of(agent.hyperparams)
     actors = fused.begin(plan, jax.random.PRNGKey(0))
     later, batch, summary = jax.device_get(fused.collect(plan, params, actors, settings))

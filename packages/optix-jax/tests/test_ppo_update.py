@@ -9,7 +9,8 @@ from gymnasium import spaces
 from optix_jax import FlaxPPOAgent
 from optix_jax._learned import Batch
 from optix_jax.algorithms import ppo
-from optix_jax.algorithms.ppo import Settings, ppo_loss, ppo_update
+from optix_jax.algorithms.ppo_update import Settings, ppo_loss, ppo_update
+from optix_jax.algorithms.ppo_update import _shuffled as shuffled
 from optix_protocol import EpisodeData, HyperparamSet
 
 SPACES = spaces.Box(-1, 1, (3,)), spaces.Discrete(4)
@@ -180,7 +181,7 @@ def test_hyperparameters_reach_the_update():
 
 @pytest.mark.parametrize(("total", "rows"), [(64, 64), (50, 50), (50, 37), (1, 1), (20_000, 19_000)])
 def test_orders_are_permutations_with_the_filling_behind(total, rows):
-    orders = [np.asarray(ppo._shuffled(jax.random.PRNGKey(i), total, jnp.int32(rows))) for i in range(3)]
+    orders = [np.asarray(shuffled(jax.random.PRNGKey(i), total, jnp.int32(rows))) for i in range(3)]
     for order in orders:
         assert np.array_equal(np.sort(order), np.arange(total))
         assert np.array_equal(np.sort(order[:rows]), np.arange(rows))
@@ -190,6 +191,6 @@ def test_orders_are_permutations_with_the_filling_behind(total, rows):
 
 
 def test_every_row_comes_first_equally_often():
-    first = jax.vmap(lambda key: ppo._shuffled(key, 8, 8)[0])(jax.random.split(jax.random.PRNGKey(0), 8000))
+    first = jax.vmap(lambda key: shuffled(key, 8, 8)[0])(jax.random.split(jax.random.PRNGKey(0), 8000))
     counts = np.bincount(np.asarray(first), minlength=8)
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)

@@ -165,10 +165,10 @@ def test_reinforce_keeps_the_contract(kind):
 def test_reinforce_counts_rewards_to_the_end_of_the_episode_and_of_the_window():
     agent = make(critic=False, hyperparams={"gamma": 0.5, "normalize_advantage": False})
     data = window(num_steps=4, num_envs=1, terminated=[(1, 0)], truncated=[], reset_rows=False)
-    batch, values = agent._batch(replace(data, rewards=np.array([[1.0], [2.0], [4.0], [8.0]])))
+    batch = agent._judge(replace(data, rewards=np.array([[1.0], [2.0], [4.0], [8.0]])))
     assert batch.returns.tolist() == [2.0, 2.0, 8.0, 8.0]
     assert batch.advantages.tolist() == [-3.0, -3.0, 3.0, 3.0]
-    assert not values.any()
+    assert not batch.values.any()
 
 
 @pytest.mark.parametrize("critic", [True, False])

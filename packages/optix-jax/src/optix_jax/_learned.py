@@ -13,7 +13,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from optix_core import policies
-from optix_core.agents.actor_critic import Batch as Batch
+from optix_core.agents.updates import Batch as Batch
 from optix_core.errors import ConfigError
 from optix_jax.distributions import Distribution, only_allowed
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
@@ -123,6 +123,11 @@ class FlaxNetworks:
         if self._log_std is None:
             self._log_std = np.array(self._train_state.params["log_std"])
         return self._log_std
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the next update."""
+        return float(self._train_state.learning_rate)
 
     # ---- as the base of all agents asks for -------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
-from optix_core.agents.actor_critic import ActorCriticAgent, Batch
+from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
 from optix_core.policies import DiagonalGaussian, Head, encoder_for
@@ -179,30 +180,7 @@ class FlaxAgent(ActorCriticAgent):
         loss = policy_loss - hyperparams["entropy_coef"] * entropy + hyperparams["value_coef"] * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Take one gradient step on :meth:`loss` from a window.
-
-        Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
-
-        Returns:
-            ``loss``, what :meth:`loss` names, ``grad_norm``, ``explained_variance`` and ``learning_rate``; nothing if
-            the window holds no transition.
-        """
-        if not episode_data.num_env_steps:
-            return {}
-        self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data), episode_data.num_env_steps
-        numbers = {k: np.float32(v) for k, v in self.hyperparams.items() if isinstance(v, int | float)}
-        self.networks.train_state, found = _step(
-            type(self).loss, self.model, self.networks.train_state, batch, np.int32(num_rows), numbers
-        )
-        diagnostics = {name: float(value) for name, value in jax.device_get(found).items()}
-        return self._finish(episode_data, batch, diagnostics, float(self.networks.train_state.learning_rate))
-
-    # ---- for subclasses ---------------------------------------------------------------------------------------------
-
-    def _batch(self, window: EpisodeData) -> Batch:
+    def _judge(self, window: EpisodeData) -> Batch:
         """Compute log-probabilities, values and advantages with the networks that acted."""
         observations, actions = self._all_rows(window)
         masks = self._masks(window)
@@ -222,14 +200,13 @@ class FlaxAgent(ActorCriticAgent):
             masks=masks,
         )
 
-    def _finish(
-        self, window: EpisodeData, batch: Batch, diagnostics: dict[str, float], learning_rate: float
-    ) -> dict[str, float]:
-        """Take over what an update changed and return its diagnostics, completed."""
-        rows = slice(window.num_env_steps)
-        diagnostics = self._report(window, diagnostics, batch.values[rows], batch.returns[rows], learning_rate)
-        self._refresh_policy()
-        return diagnostics
+    def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:
+        """Take one gradient step on :meth:`loss`."""
+        numbers = {k: np.float32(v) for k, v in self.hyperparams.items() if isinstance(v, int | float)}
+        self.networks.train_state, found = _step(
+            type(self).loss, self.model, self.networks.train_state, batch, np.int32(num_rows), numbers
+        )
+        return {name: float(value) for name, value in jax.device_get(found).items()}
 
 
 def _host_judge(

@@ -5,92 +5,18 @@ Everything here serves one seed; :mod:`optix_jax.seeds` maps it over many.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optix_core.policies import Encoder
+from optix_core.agents.updates import Batch
 from optix_core.policies.ranges import is_whole
-from optix_jax._learned import Batch, Model, TrainState
-from optix_jax.algorithms.ppo import Settings, ppo_update
-from optix_jax.environments import PureEnvironment
+from optix_jax._learned import TrainState
+from optix_jax.algorithms.ppo_update import Settings, ppo_update
+from optix_jax.fused_types import Actors, Plan, Report, Summary
 from optix_jax.networks import encode
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that a fused program is compiled for.
-
-    Attributes:
-        model: networks and optimiser.
-        env: what is stepped.
-        encoder: turns its observations into the networks' input.
-        num_envs: environments side by side, ``N``.
-        num_steps: steps of each between two updates, ``T``.
-        num_updates: updates' worth of experience in one window, ``K``.
-        minibatch_size: largest number of rows per optimiser step.
-    """
-
-    model: Model
-    env: PureEnvironment
-    encoder: Encoder
-    num_envs: int
-    num_steps: int
-    num_updates: int
-    minibatch_size: int
-
-
-class Actors(NamedTuple):
-    """Where the collection is.
-
-    Attributes:
-        env_states: states of the environments, leaves ``[N, ...]``.
-        observations: ``[N, *obs]`` not acted on yet.
-        returns: ``[N]`` rewards of the episodes in hand so far.
-        lengths: ``[N]`` their steps so far.
-        key: of all random numbers to come.
-    """
-
-    env_states: Any
-    observations: Any
-    returns: Any
-    lengths: Any
-    key: Any
-
-
-class Summary(NamedTuple):
-    """What the loop has to know of a collection, leaves ``[T, N]``.
-
-    Attributes:
-        rewards: of the environment.
-        terminated: bool.
-        truncated: bool.
-        returns: of the episode in hand after this step.
-        lengths: of the episode in hand after this step.
-    """
-
-    rewards: Any
-    terminated: Any
-    truncated: Any
-    returns: Any
-    lengths: Any
-
-
-class Report(NamedTuple):
-    """What the host hears of a window, in few arrays: each costs a transfer of its own.
-
-    Attributes:
-        amounts: ``[2, K, T, N]`` rewards, and returns of the episodes in hand.
-        counts: ``[2, K, T, N]`` their lengths, and 1 where an episode terminated, 2 where it was truncated.
-        diagnostics: ``[K, 7]`` of the updates inside the window, see :func:`learn`; the first row is empty.
-    """
-
-    amounts: Any
-    counts: Any
-    diagnostics: Any
 
 
 def begin(plan: Plan, key: jax.Array) -> Actors:
@@ -159,8 +85,8 @@ def learn(
 ) -> tuple[TrainState, jax.Array]:
     """Make one PPO update; also return its diagnostics as ``[7]``.
 
-    They are those of :class:`optix_jax.algorithms.ppo.Diagnostics` and then the share of the returns' variance that the
-    values explained before the update.
+    They are those of :class:`optix_core.agents.updates.Diagnostics` and then the share of the returns' variance that
+    the values explained before the update.
     """
     variance = batch.returns.var()
     explained = jnp.where(variance > 0, 1.0 - (batch.returns - batch.values).var() / variance, 0.0)

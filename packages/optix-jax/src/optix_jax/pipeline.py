@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from optix_core.agents.updates import Batch, Diagnostics
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError
 from optix_core.seeding import derive_seed
 from optix_jax import fused
 from optix_jax._compilation import Compiled
-from optix_jax._learned import Batch
-from optix_jax.algorithms.ppo import Diagnostics, FlaxPPOAgent, Settings, diagnostics_of
+from optix_jax.agent import FlaxAgent
+from optix_jax.algorithms.ppo_update import Settings, report
 from optix_jax.environments import PureEnvironment
+from optix_jax.fused_types import Actors, FusedWindow, Plan, Report
 from optix_jax.networks import from_named_arrays, named_arrays
-from optix_protocol import Array, EpisodeData, StateTree
+from optix_protocol import Array, StateTree
 
 if TYPE_CHECKING:
     import gymnasium as gym
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusedWindow(EpisodeData):
-    """What the loop has to know of a window that stays on the device: rewards, ends, returns.
-
-    Observations and actions have no width. The experience that is not learned from yet is in :attr:`pending`.
-
-    Attributes:
-        pending: the last batch, for ``learn``.
-        plan: what it was collected by.
-        diagnostics: ``[K - 1, 7]`` of the updates inside the window.
-    """
-
-    pending: Batch | None = None
-    plan: fused.Plan | None = None
-    diagnostics: Any = None
 
 
 begin = Compiled(fused.begin, static_argnums=0)
@@ -46,13 +30,11 @@ collect_window = Compiled(fused.collect_window, static_argnums=0, donate_argnums
 learn = Compiled(fused.learn_window, static_argnums=0, donate_argnums=1)
 
 
-def window_of(
-    report: fused.Report, *, pending: Batch, plan: fused.Plan, versions: tuple[int, int] = (0, 0)
-) -> FusedWindow:
+def window_of(told: Report, *, pending: Batch, plan: Plan, versions: tuple[int, int] = (0, 0)) -> FusedWindow:
     """Return what :func:`optix_jax.fused.collect_window` reports of a window, fetched from the device."""
-    num_envs = report.amounts.shape[-1]
-    rewards, returns = report.amounts.reshape(2, -1, num_envs)
-    lengths, ends = report.counts.reshape(2, -1, num_envs)
+    num_envs = told.amounts.shape[-1]
+    rewards, returns = told.amounts.reshape(2, -1, num_envs)
+    lengths, ends = told.counts.reshape(2, -1, num_envs)
     done = ends > 0
     rows = np.empty((*done.shape, 0), np.float32)
     return FusedWindow(
@@ -70,14 +52,14 @@ def window_of(
         hyperparam_version=versions[1],
         pending=pending,
         plan=plan,
-        diagnostics=report.diagnostics[1:],
+        diagnostics=told.diagnostics[1:],
     )
 
 
 def diagnostics_of_window(window: FusedWindow, last: Array, settings: Settings) -> dict[str, float]:
     """Join the diagnostics of the updates inside a window with those of the one that followed it, ``[8]``."""
     *terms, explained = np.concatenate([window.diagnostics, last[None, :-1]]).mean(axis=0, dtype=np.float64).tolist()
-    found = diagnostics_of(Diagnostics(*terms), settings)
+    found = report(Diagnostics(*terms), settings)
     return {**found, "explained_variance": explained, "learning_rate": float(last[-1])}
 
 
@@ -114,7 +96,7 @@ class FusedPipeline:
     def __init__(
         self,
         env: PureEnvironment,
-        agent: FlaxPPOAgent,
+        agent: FlaxAgent,
         *,
         n_envs: int = 32,
         window_size: int = 64,
@@ -135,7 +117,7 @@ class FusedPipeline:
         self.eval_spec = EnvSpec.of(eval_env) if eval_env is not None else None
         self._seed = seed
         self._versions = (0, 0)
-        self._actors: fused.Actors | None = None
+        self._actors: Actors | None = None
 
     def windows(self) -> Iterator[FusedWindow]:
         """Yield windows without end; a later call goes on where the last one stopped."""
@@ -144,17 +126,15 @@ class FusedPipeline:
 
     def collect(self) -> FusedWindow:
         """Collect a window, learning inside it if it holds more than one update's experience."""
-        plan = self.agent.fused_plan(
-            self.env, num_envs=self.num_envs, num_steps=self.window_size, num_updates=self.updates_per_window
-        )
+        plan = self._plan(self.updates_per_window)
         networks = self.agent.networks
         if self._actors is None:
             key = jax.device_put(jax.random.PRNGKey(derive_seed(self._seed, "env")), networks.device)
             self._actors = begin(plan, key)
         settings = Settings.of(self.agent.hyperparams)
-        state, self._actors, batch, report = collect_window(plan, networks.train_state, self._actors, settings)
+        state, self._actors, batch, told = collect_window(plan, networks.train_state, self._actors, settings)
         networks.train_state = state
-        return window_of(jax.device_get(report), pending=batch, plan=plan, versions=self._versions)
+        return window_of(jax.device_get(told), pending=batch, plan=plan, versions=self._versions)
 
     def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
         """Stamp the windows collected from now on with these versions."""
@@ -168,7 +148,7 @@ class FusedPipeline:
         """Go on from a saved state, exactly."""
         self._actors = None
         if state["actors"] is not None:
-            plan = self.agent.fused_plan(self.env, num_envs=self.num_envs, num_steps=self.window_size, num_updates=1)
+            plan = self._plan(1)
             like = jax.eval_shape(lambda key: fused.begin(plan, key), jax.random.PRNGKey(0))
             actors = from_named_arrays(like, state["actors"])
             self._actors = jax.device_put(actors, self.agent.networks.device)
@@ -180,3 +160,8 @@ class FusedPipeline:
     def close(self) -> None:
         """Forget the environments; calling it twice is harmless."""
         self._actors = None
+
+    def _plan(self, num_updates: int) -> Plan:
+        return Plan.of(
+            self.agent, self.env, num_envs=self.num_envs, num_steps=self.window_size, num_updates=num_updates
+        )

@@ -12,27 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from optix_core.agents.schedules import Schedule
+from optix_core.agents.updates import Batch
 from optix_core.seeding import derive_seed
 from optix_jax import fused
 from optix_jax._compilation import Compiled
-from optix_jax._learned import Batch, TrainState
-from optix_jax.algorithms.ppo import FlaxPPOAgent, Settings
+from optix_jax._learned import TrainState
+from optix_jax.agent import FlaxAgent
+from optix_jax.algorithms.ppo_update import Settings
 from optix_jax.environments import PureEnvironment
+from optix_jax.fused_types import Actors, FusedWindow, Plan
 from optix_jax.networks import named_arrays
-from optix_jax.pipeline import FusedWindow, begin, collect_window, diagnostics_of_window, learn, updates_for, window_of
+from optix_jax.pipeline import begin, collect_window, diagnostics_of_window, learn, updates_for, window_of
 from optix_protocol import Array, EpisodeData
 
 
-def _begin_all(plan: fused.Plan, keys: jax.Array) -> fused.Actors:
+def _begin_all(plan: Plan, keys: jax.Array) -> Actors:
     return jax.vmap(functools.partial(fused.begin, plan))(keys)
 
 
-def _collect_all(plan: fused.Plan, states: TrainState, actors: fused.Actors, settings: Settings) -> Any:
+def _collect_all(plan: Plan, states: TrainState, actors: Actors, settings: Settings) -> Any:
     collect = functools.partial(fused.collect_window, plan)
     return jax.vmap(collect, in_axes=(0, 0, None))(states, actors, settings)
 
 
-def _learn_all(plan: fused.Plan, states: TrainState, batches: Batch, settings: Settings, seeds: jax.Array) -> Any:
+def _learn_all(plan: Plan, states: TrainState, batches: Batch, settings: Settings, seeds: jax.Array) -> Any:
     update = functools.partial(fused.learn_window, plan)
     return jax.vmap(update, in_axes=(0, 0, None, 0))(states, batches, settings, seeds)
 
@@ -62,7 +65,7 @@ class FusedSeeds:
     def __init__(
         self,
         env: PureEnvironment,
-        agents: Sequence[FlaxPPOAgent],
+        agents: Sequence[FlaxAgent],
         env_seeds: Sequence[int],
         *,
         num_envs: int,
@@ -73,7 +76,7 @@ class FusedSeeds:
         first = agents[0]
         self._player = first
         updates = updates_for(num_envs, num_steps) if updates_per_window is None else updates_per_window
-        self._plan = first.fused_plan(env, num_envs=num_envs, num_steps=num_steps, num_updates=updates)
+        self._plan = Plan.of(first, env, num_envs=num_envs, num_steps=num_steps, num_updates=updates)
         self._settings = Settings.of(first.hyperparams)
         self._device = first.networks.device
         self._num_live = len(agents)
@@ -84,7 +87,7 @@ class FusedSeeds:
         states = [jax.device_get(agent.networks.train_state) for agent in agents]
         keys = [jax.random.PRNGKey(derive_seed(seed, "env")) for seed in env_seeds]
         if lanes == 1:
-            self._groups: list[tuple[TrainState, fused.Actors]] = [
+            self._groups: list[tuple[TrainState, Actors]] = [
                 (jax.device_put(state, self._device), begin(self._plan, jax.device_put(key, self._device)))
                 for state, key in zip(states, keys, strict=True)
             ]
@@ -163,7 +166,7 @@ class FusedSeeds:
             return named_arrays(states.params)
         return named_arrays(_lane(states.params, position % self._lanes))
 
-    def agent_with(self, weights: Mapping[str, Array]) -> FlaxPPOAgent:
+    def agent_with(self, weights: Mapping[str, Array]) -> FlaxAgent:
         """Return an agent that acts by these weights until the next call."""
         self._player.networks.load(weights)
         self._player._refresh_policy()

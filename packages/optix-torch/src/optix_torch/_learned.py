@@ -120,6 +120,11 @@ class TorchModules:
         with seeded(seed, self.device), in_learning_modes(*self.modules.values()):
             yield
 
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the next update, of the first optimiser."""
+        return next(iter(self.optimizers.values())).learning_rate
+
     def notice_learning_rate(self) -> float | None:
         """Return the learning rate if a scheduler of the user's has changed it since the last call, else None."""
         rates = [o.notice_learning_rate() for o in self.optimizers.values() if isinstance(o, ModuleOptimizer)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,63 +14,16 @@ from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.heads import make_head
 from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.updates import Batch as Batch
+from optix_core.agents.updates import Diagnostics as Diagnostics
+from optix_core.agents.updates import adapted_learning_rate as adapted_learning_rate
+from optix_core.agents.updates import explained_variance as explained_variance
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
 from optix_core.policies.encoders import unrounded
 from optix_core.policies.heads import as_drawn
 from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
-
-
-class Batch(NamedTuple):
-    """Rows to learn from, all first axes ``R``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: as they were drawn; ``[R]`` or ``[R, D]``.
-        log_probs: ``[R]`` under the policy that acted.
-        values: ``[R]`` by the critic before the update; 0 without one.
-        advantages: ``[R]``, normalised if asked for.
-        returns: ``[R]`` value targets.
-        masks: ``[R, A]`` bool, the actions that were allowed; ``[R, 0]``, or None, where all were.
-    """
-
-    observations: Any
-    actions: Any
-    log_probs: Any
-    values: Any
-    advantages: Any
-    returns: Any
-    masks: Any = None
-
-    @classmethod
-    def of(
-        cls,
-        window: EpisodeData,
-        *,
-        observations: Array,
-        actions: Array,
-        log_probs: Array,
-        values: Array,
-        advantages: Array,
-        returns: Array,
-        masks: Array,
-    ) -> Batch:
-        """Return a window's valid rows, then zeros: always ``R = T N``, so that compiled code fits every window.
-
-        Args:
-            window: the window.
-            observations: of all its rows, as the next three: ``[T N, ...]``.
-            actions: ``[T N]`` or ``[T N, D]``.
-            log_probs: ``[T N]``.
-            values: ``[T N]``.
-            advantages: of the valid rows only.
-            returns: of the valid rows only.
-            masks: ``[T N, A]`` or ``[T N, 0]``.
-        """
-        rows = slice(None) if window.valid.all() else window.valid.reshape(-1)
-        columns = (observations[rows], actions[rows], log_probs[rows], values[rows], advantages, returns)
-        return cls(*(_filled(column, window.valid.size) for column in (*columns, masks[rows])))
 
 
 class ActorCriticNetworks(Networks, Protocol):
@@ -79,9 +34,14 @@ class ActorCriticNetworks(Networks, Protocol):
         """``[D]`` logarithms of a Gaussian's deviations as they are now, a copy or a view; other actors have none."""
         ...
 
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the next update."""
+        ...
+
 
 class ActorCriticAgent(NetworkAgent):
-    """Acts by its actor and prepares windows for learning with its critic; the algorithm fills in ``learn``.
+    """Acts by its actor and learns from its windows; the algorithm fills in ``_judge`` and ``_optimize``.
 
     Args:
         networks: actor, critic and their optimiser.
@@ -144,6 +104,33 @@ class ActorCriticAgent(NetworkAgent):
         """Return the distribution over actions for observations ``[B, *obs]``."""
         return self._behaviour.distribution(np.asarray(observations))
 
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Make one update from a window.
+
+        Args:
+            episode_data: what this very policy collected; its rows that are not valid are left out.
+
+        Returns:
+            What the algorithm says of its loss (means over the last epoch; for PPO :class:`~.updates.Diagnostics` and
+            their ``loss``), ``explained_variance`` (of the returns by the values before the update) and the
+            ``learning_rate`` it was made with; nothing if the window holds no transition.
+        """
+        if not episode_data.num_env_steps:
+            return {}
+        with self._learning():
+            self._meet_first_window(episode_data)
+            judged = self._judge(episode_data)
+            learning_rate = self.networks.learning_rate
+            found = self._optimize(judged, episode_data.num_env_steps)
+        values, returns = self._targets(judged, episode_data.num_env_steps)
+        diagnostics = self._report(episode_data, found, values, returns, learning_rate)
+        self._adapt(diagnostics)
+        if not self._follows_parameters:
+            self._refresh_policy()
+        return diagnostics
+
     # ---- state ------------------------------------------------------------------------------------------------------
 
     def training_state(self) -> StateTree:
@@ -183,6 +170,41 @@ class ActorCriticAgent(NetworkAgent):
         if isinstance(self._head, DiagonalGaussian):
             return replace(self._head, log_std=self.networks.log_std.copy())
         return self._head
+
+    # ---- for subclasses: learning -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _judge(self, window: EpisodeData) -> Any:
+        """Compute log-probabilities, values and advantages with the networks that acted: a :class:`Batch`, mostly."""
+
+    @abstractmethod
+    def _optimize(self, judged: Any, num_rows: int) -> dict[str, float]:
+        """Make the update's gradient steps on what :meth:`_judge` returned, and return its diagnostics.
+
+        Args:
+            judged: what is learned from.
+            num_rows: how many of its rows, the first, are experience.
+        """
+
+    def _adapt(self, diagnostics: dict[str, float]) -> None:
+        """Fit the step size of the next update to ``adaptive_kl``, where it is set."""
+        target = self.hyperparams.get("adaptive_kl")
+        if target is not None:
+            rate = adapted_learning_rate(self.networks.learning_rate, diagnostics["approx_kl"], target)
+            self.networks.set_learning_rate(rate)
+
+    def _learning(self) -> AbstractContextManager[None]:
+        """Return a context in which the networks may learn."""
+        return nullcontext()
+
+    def _targets(self, judged: Any, num_rows: int) -> tuple[Array, Array]:
+        """Return values before the update and returns of the valid rows, ``[B]`` each, in main memory."""
+        return judged.values[:num_rows], judged.returns[:num_rows]
+
+    @property
+    def _follows_parameters(self) -> bool:
+        """Whether ``act`` sees by itself what an update has changed."""
+        return False
 
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
@@ -311,26 +333,3 @@ class ActorCriticAgent(NetworkAgent):
         if settings["normalize_advantage"]:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return advantages, window.flat(returns)
-
-
-def explained_variance(values: Array, returns: Array) -> float:
-    """Return ``1 - Var[R - V] / Var[R]``, 0 where the returns ``[B]`` do not vary."""
-    variance = float(returns.var())
-    return 1.0 - float((returns - values).var()) / variance if variance > 0 else 0.0
-
-
-def adapted_learning_rate(learning_rate: float, approx_kl: float, target: float | None) -> float:
-    """Keep the policy's step near ``target``: change by 1.5 outside half to twice that (as RSL-RL does)."""
-    if target is None:
-        return learning_rate
-    factor = 1 / 1.5 if approx_kl > 2 * target else 1.5 if approx_kl < target / 2 else 1.0
-    return min(max(learning_rate * factor, 1e-5), 1e-2)
-
-
-def _filled(rows: Array, size: int) -> Array:
-    """Return ``[size, ...]``: the rows, then zeros."""
-    if len(rows) == size:
-        return rows
-    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
-from optix_core.agents.actor_critic import ActorCriticAgent, Batch
+from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.synonyms import LEARNING_RATE
+from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
 from optix_core.policies import DiagonalGaussian, Head
@@ -225,31 +226,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         loss = policy_loss - hyperparams["entropy_coef"] * entropy + hyperparams["value_coef"] * value_loss
         return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Take one gradient step on :meth:`loss` from a window.
-
-        Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
-
-        Returns:
-            ``loss``, what :meth:`loss` names, ``grad_norm``, ``explained_variance`` and ``learning_rate``; nothing if
-            the window holds no transition.
-        """
-        if not episode_data.num_env_steps:
-            return {}
-        self._meet_first_window(episode_data)
-        batch, num_rows = self._batch(episode_data), episode_data.num_env_steps
-        step = compiled(_gradient_step, type(self).loss, self.model)
-        with tf.device(self.networks.device):
-            self.networks.train_state, found = step(
-                self.networks.train_state, batch, np.asarray(num_rows, np.int32), self._numbers()
-            )
-        diagnostics = {name: float(value) for name, value in found.items()}
-        return self._finish(episode_data, batch, diagnostics)
-
-    # ---- for subclasses ---------------------------------------------------------------------------------------------
-
-    def _batch(self, window: EpisodeData) -> Batch:
+    def _judge(self, window: EpisodeData) -> Batch:
         """Compute values and advantages with the networks that acted.
 
         ``log_probs`` is left to the update, which begins with the policy that acted.
@@ -268,7 +245,18 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
             returns=returns,
             masks=self._masks(window),
         )
-        return Batch(*(as_input(column, self.networks.dtype) for column in batch))
+        return batch.map(lambda column: as_input(column, self.networks.dtype))
+
+    def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:
+        """Take one gradient step on :meth:`loss`."""
+        step = compiled(_gradient_step, type(self).loss, self.model)
+        with tf.device(self.networks.device):
+            self.networks.train_state, found = step(
+                self.networks.train_state, batch, np.asarray(num_rows, np.int32), self._numbers()
+            )
+        return {name: float(value) for name, value in found.items()}
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
 
     def _values(self, rows: Array) -> Array:
         """Return the critic's values ``[B]`` for encoded observations ``[B, ...]``."""
@@ -285,14 +273,6 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         }
         numbers["learning_rate"] = self.networks.learning_rate
         return {name: np.asarray(value, self.networks.dtype) for name, value in numbers.items()}
-
-    def _finish(self, window: EpisodeData, batch: Batch, diagnostics: dict[str, float]) -> dict[str, float]:
-        """Take over what an update changed and return its diagnostics, completed."""
-        rows = slice(window.num_env_steps)
-        values, returns = batch.values[rows], batch.returns[rows]
-        diagnostics = self._report(window, diagnostics, values, returns, self.networks.learning_rate)
-        self._refresh_policy()
-        return diagnostics
 
 
 def with_learning_rate_of(optimizer: Any, hyperparams: Mapping[str, Any] | None) -> dict[str, Any]:

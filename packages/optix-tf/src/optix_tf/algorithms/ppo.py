@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) for discrete, multi-discrete and continuous actions.
 
-One update, top to bottom: :meth:`TFPPOAgent.learn` judges the window with the networks that collected it, computes
+One update, top to bottom: ``learn`` judges the window with the networks that collected it, computes
 advantages (GAE, truncation-correct), and calls :func:`ppo_update`, which makes all epochs of minibatch steps in one
 compiled function. The loss is that of every framework here,
 
@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.agents.actor_critic import Batch, adapted_learning_rate
 from optix_core.agents.base import MasksActions
+from optix_core.agents.updates import Batch, Diagnostics
 from optix_core.data import minibatch_slices
-from optix_protocol import Array, EpisodeData
+from optix_protocol import Array
 from optix_tf._compilation import compiled
 from optix_tf._learned import TrainState
 from optix_tf._runtime import tf
 from optix_tf.algorithms.a2c import Model, TFAgent
 
-_TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 _EPOCHS_PLANNED = 32
 """Room for this many epochs; more of them are another shape, and compile anew."""
 
@@ -74,7 +73,7 @@ class Plan(NamedTuple):
 
 def ppo_loss(
     model: Model, params: Mapping[str, list[Any]], batch: Batch, weights: Any, settings: Mapping[str, Any]
-) -> tuple[Any, Any]:
+) -> tuple[Any, Diagnostics]:
     """Compute PPO's loss on a minibatch.
 
     Args:
@@ -85,8 +84,7 @@ def ppo_loss(
         settings: ``clip_range``, ``entropy_coef``, ``value_coef`` and ``clip_range_value`` (infinite: off).
 
     Returns:
-        The loss, and ``[5]`` policy loss, value loss, entropy, approximate KL (``E[(r - 1) - log r]``, Schulman 2020)
-        and clipped fraction.
+        The loss and its terms (``grad_norm`` is 0).
     """
     log_probs, entropies, values = model.judge(params, batch.observations, batch.actions, batch.masks)
     clip, limit = settings["clip_range"], settings["clip_range_value"]
@@ -100,14 +98,19 @@ def ppo_loss(
     value_loss = tf.reduce_sum(weights * tf.square(values - batch.returns))
     entropy = tf.reduce_sum(weights * entropies)
     loss = policy_loss - settings["entropy_coef"] * entropy + settings["value_coef"] * value_loss
-    approx_kl = tf.reduce_sum(weights * (ratio - 1.0 - log_ratio))
-    outside = tf.cast(tf.abs(ratio - 1.0) > clip, ratio.dtype)
-    return loss, tf.stack([policy_loss, value_loss, entropy, approx_kl, tf.reduce_sum(weights * outside)])
+    return loss, Diagnostics(
+        policy_loss=policy_loss,
+        value_loss=value_loss,
+        entropy=entropy,
+        approx_kl=tf.reduce_sum(weights * (ratio - 1.0 - log_ratio)),
+        clip_fraction=tf.reduce_sum(weights * tf.cast(tf.abs(ratio - 1.0) > clip, ratio.dtype)),
+        grad_norm=tf.zeros([], ratio.dtype),
+    )
 
 
 def ppo_update(
     model: Model, state: TrainState, batch: Batch, plan: Plan, settings: Mapping[str, Any]
-) -> tuple[TrainState, Any]:
+) -> tuple[TrainState, Diagnostics]:
     """Make all minibatch steps of an update; ``target_kl`` may end it early.
 
     Args:
@@ -118,7 +121,7 @@ def ppo_update(
         settings: the hyperparameters, 0-d.
 
     Returns:
-        The next state, and means over the last epoch ``[6]``: those of :func:`ppo_loss` and the gradient's norm.
+        The next state, and means over the last epoch.
     """
     log_probs, _, _ = model.judge(state.params, batch.observations, batch.actions, batch.masks)
     batch = batch._replace(log_probs=log_probs)
@@ -129,7 +132,7 @@ def ppo_update(
         return (i < plan.num_steps) & ~stopped
 
     def step(i: Any, state: TrainState, sums: Any, num_summed: Any, stopped: Any) -> tuple[Any, ...]:
-        minibatch = Batch(*(tf.gather(column, plan.rows[i]) for column in batch))
+        minibatch = batch.map(lambda column: tf.gather(column, plan.rows[i]))
         count = plan.counts[i]
         weights = tf.cast(tf.range(width) < count, dtype) / tf.cast(count, dtype)
         with tf.GradientTape() as tape:
@@ -138,14 +141,16 @@ def ppo_update(
         gradients = tape.gradient(loss, state.params, unconnected_gradients="zero")
         state, norm = model.step(state, gradients, settings["max_grad_norm"], settings["learning_rate"])
         is_first = tf.equal(i % plan.steps_per_epoch, 0)
-        sums = tf.where(is_first, tf.zeros_like(sums), sums) + tf.concat([terms, norm[None]], 0)
+        earlier = (tf.where(is_first, tf.zeros_like(total), total) for total in sums)
+        sums = Diagnostics(*map(tf.add, earlier, terms._replace(grad_norm=norm)))
         num_summed = tf.where(is_first, 0, num_summed) + 1
-        stopped = terms[3] > 1.5 * settings["target_kl"]
+        stopped = terms.approx_kl > 1.5 * settings["target_kl"]
         return i + 1, state, sums, num_summed, stopped
 
-    start = (tf.constant(0), state, tf.zeros([len(_TERMS)], dtype), tf.constant(0), tf.constant(False))
+    none = Diagnostics(*[tf.zeros([], dtype)] * len(Diagnostics._fields))
+    start = (tf.constant(0), state, none, tf.constant(0), tf.constant(False))
     _, state, sums, num_summed, _ = tf.while_loop(goes_on, step, start)
-    return state, sums / tf.cast(num_summed, dtype)
+    return state, Diagnostics(*(total / tf.cast(num_summed, dtype) for total in sums))
 
 
 class TFPPOAgent(MasksActions, TFAgent):
@@ -158,23 +163,10 @@ class TFPPOAgent(MasksActions, TFAgent):
     specs = specs.PPO
     algorithm = "PPO"
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Make one PPO update from a window.
-
-        Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
-
-        Returns:
-            ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
-            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``; nothing if
-            the window holds no transition.
-        """
-        if not episode_data.num_env_steps:
-            return {}
-        self._meet_first_window(episode_data)
-        batch = self._batch(episode_data)
+    def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:
+        """Step on shuffled minibatches and return the diagnostics of the loss."""
         plan = Plan.draw(
-            episode_data.num_env_steps,
+            num_rows,
             len(batch.returns),
             minibatch_size=self.hyperparams["minibatch_size"],
             num_epochs=self.hyperparams["num_epochs"],
@@ -182,17 +174,10 @@ class TFPPOAgent(MasksActions, TFAgent):
         )
         update = compiled(ppo_update, self.model)
         with tf.device(self.networks.device):
-            state, means = update(self.networks.train_state, batch, plan, self._settings())
-        self.networks.train_state = state
-        terms = dict(zip(_TERMS, means.numpy().tolist(), strict=True))
-        entropy_cost = self.hyperparams["entropy_coef"] * terms["entropy"]
-        value_cost = self.hyperparams["value_coef"] * terms["value_loss"]
-        diagnostics = {"loss": terms["policy_loss"] - entropy_cost + value_cost, **terms}
-        diagnostics = self._finish(episode_data, batch, diagnostics)
-        self.networks.set_learning_rate(
-            adapted_learning_rate(self.networks.learning_rate, terms["approx_kl"], self.hyperparams["adaptive_kl"])
-        )
-        return diagnostics
+            self.networks.train_state, means = update(self.networks.train_state, batch, plan, self._settings())
+        found = Diagnostics(*(float(mean) for mean in means))
+        settings = self.hyperparams
+        return found.report(entropy_coef=settings["entropy_coef"], value_coef=settings["value_coef"])
 
     def _settings(self) -> dict[str, Array]:
         names = ("clip_range", "clip_range_value", "entropy_coef", "value_coef", "max_grad_norm", "target_kl")

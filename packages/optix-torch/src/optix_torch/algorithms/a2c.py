@@ -8,7 +8,6 @@ loss is ``-E[A log pi(a|s)] - entropy_coef E[H] + value_coef E[(V - R)^2]``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.actor_critic import ActorCriticAgent, explained_variance
+from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head
+from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
 from optix_core.policies import Head
@@ -36,23 +36,7 @@ from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import TorchNetworks, one_optimizer
 from optix_torch._live import LiveRunner
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyBatch:
-    """The valid rows of a window, all first axes ``B``.
-
-    Attributes:
-        observations: encoded, as the modules take them.
-        actions: as they were drawn; ``[B]`` or ``[B, D]``.
-        advantages: ``[B]``.
-        returns: ``[B]`` value targets; without a critic, rewards-to-go.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    advantages: Tensor
-    returns: Tensor
+from optix_torch._on_policy import LearnsInTorch
 
 
 class PolicyNetworks(TorchNetworks):
@@ -90,7 +74,7 @@ class PolicyNetworks(TorchNetworks):
         )
 
 
-class TorchAgent(ActorCriticAgent):
+class TorchAgent(LearnsInTorch, ActorCriticAgent):
     """A policy-gradient agent on your own modules, to train as it is or to build on.
 
     Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. Without a critic, choose windows
@@ -206,35 +190,16 @@ class TorchAgent(ActorCriticAgent):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Take one gradient step on :meth:`loss`.
+    def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:  # noqa: ARG002 - all are experience
+        """Take one gradient step on :meth:`loss`."""
+        terms = self.loss(batch)
+        self.networks.parameters.gradient.zero_()
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        norm = self.networks.parameters.clip_gradient_(self.hyperparams["max_grad_norm"])
+        self.networks.optimizer.step()
+        return {**{name: float(term.detach()) for name, term in terms.items()}, "grad_norm": float(norm)}
 
-        Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
-
-        Returns:
-            What :meth:`loss` returns, ``grad_norm``, ``learning_rate``, and with a critic ``explained_variance`` (of
-            the returns by the values before the step); nothing if the window holds no transition.
-        """
-        if not episode_data.num_env_steps:
-            return {}
-        with self.networks.learning(self._rng, self._num_updates):
-            self._meet_first_window(episode_data)
-            batch, values = self._batch(episode_data)
-            terms = self.loss(batch)
-            self.networks.parameters.gradient.zero_()
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
-            norm = self.networks.parameters.clip_gradient_(self.hyperparams["max_grad_norm"])
-            self.networks.optimizer.step()
-        self._finish_window(episode_data)
-        if self.device.type != "cpu":
-            self._refresh_policy()
-        diagnostics = {name: float(term.detach()) for name, term in terms.items()}
-        if self.critic is not None:
-            diagnostics["explained_variance"] = explained_variance(values, batch.returns.cpu().numpy())
-        return {**diagnostics, "grad_norm": float(norm), "learning_rate": self.networks.optimizer.learning_rate}
-
-    def loss(self, batch: PolicyBatch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss by the name ``"loss"`` (a 0-d tensor, for autograd) and what else to report of it.
 
         Args:
@@ -254,8 +219,8 @@ class TorchAgent(ActorCriticAgent):
         """Return log-probabilities and entropies ``[B]`` of actions under the policy as it is, for autograd."""
         return self._distribution.judge(self.actor(observations), actions)
 
-    def _batch(self, window: EpisodeData) -> tuple[PolicyBatch, Any]:
-        """Return the rows to learn from and the critic's values of them ``[B]``."""
+    def _judge(self, window: EpisodeData) -> Batch:
+        """Compute values and advantages with the critic that acted; ``log_probs`` is left out, :meth:`loss` judges."""
         T, N = window.rewards.shape
         observations = self._encoded(window.observations.reshape(T * N, *window.observations.shape[2:]))
         values = np.zeros((T, N), np.float32) if self.critic is None else self._values(observations).reshape(T, N)
@@ -264,13 +229,14 @@ class TorchAgent(ActorCriticAgent):
         if not window.valid.all():
             observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
         actions = as_tensor(window.flat(window.actions), self.device)
-        batch = PolicyBatch(
+        return Batch(
             observations=observations,
             actions=actions if actions.ndim <= 2 else actions.flatten(1),
+            log_probs=None,
+            values=as_tensor(window.flat(values), self.device),
             advantages=as_tensor(advantages, self.device),
             returns=as_tensor(returns, self.device),
         )
-        return batch, window.flat(values)
 
     def _values(self, observations: Tensor) -> Array:
         """Return the critic's values ``[B, 1]`` of encoded observations."""

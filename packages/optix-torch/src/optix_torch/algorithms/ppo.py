@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) for discrete, multi-discrete and continuous actions.
 
-One update, top to bottom: :meth:`TorchPPOAgent.learn` judges the window with the networks that collected it, computes
+One update, top to bottom: ``learn`` judges the window with the networks that collected it, computes
 advantages (GAE, truncation-correct), and makes ``num_epochs`` passes of minibatch steps on
 
 ``L = -E[min(r A, clip(r, 1 - c, 1 + c) A)] - entropy_coef E[H] + value_coef E[(V - R)^2]``
@@ -12,15 +12,17 @@ down in :func:`ppo_loss`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import methodcaller
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.actor_critic import ActorCriticAgent, adapted_learning_rate
+from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head
+from optix_core.agents.updates import Batch, Diagnostics
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
 from optix_core.errors import one_of
 from optix_core.policies import Head
@@ -39,44 +41,15 @@ from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import ActorCriticNetworks
 from optix_torch._modes import OldPolicy
+from optix_torch._on_policy import LearnsInTorch
 from optix_torch.distributions import Evaluation, only_allowed
 
 B = TypeVar("B")
 """A minibatch, however an algorithm lays it out."""
 
 
-class Batch(NamedTuple):
-    """Rows to learn from, all first axes ``B``.
-
-    Attributes:
-        observations: encoded, as the networks take them.
-        actions: as they were drawn; ``[B]`` or ``[B, D]``.
-        log_probs: ``[B]`` under the policy that acted.
-        values: ``[B]`` by the critic before the update.
-        advantages: ``[B]``, normalised if asked for.
-        returns: ``[B]`` value targets.
-        masks: ``[B, A]`` bool, the actions that were allowed; ``[B, 0]`` where all were.
-    """
-
-    observations: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    masks: Any = None
-
-    def take(self, rows: Tensor) -> Batch:
-        """Return the rows in this order."""
-        return Batch(*(tensor.index_select(0, rows) for tensor in self))
-
-    def split(self, sizes: list[int]) -> list[Batch]:
-        """Return consecutive parts, views on this batch."""
-        return [Batch(*part) for part in zip(*(torch.split(tensor, sizes) for tensor in self), strict=True)]
-
-
 class Loss(NamedTuple):
-    """The terms of PPO's loss on a minibatch (0-d tensors) and its gradients.
+    """The terms of PPO's loss on a minibatch (0-d tensors, in the order of :class:`Diagnostics`) and its gradients.
 
     Attributes:
         policy: clipped surrogate, negated.
@@ -138,7 +111,7 @@ def ppo_loss(log_probs: Tensor, entropies: Tensor, values: Tensor, batch: Batch,
     )
 
 
-class TorchPPOAgent(MasksActions, ActorCriticAgent):
+class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
     """PPO for discrete and multi-discrete actions, with your networks or with those :meth:`from_env` builds.
 
     Networks and optimiser are yours or built; random numbers are the agent's own, never the global ones. On a CPU with
@@ -237,38 +210,9 @@ class TorchPPOAgent(MasksActions, ActorCriticAgent):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Make one PPO update from a window.
-
-        Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
-
-        Returns:
-            ``loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction, grad_norm`` (means over the last epoch),
-            ``explained_variance`` (of the returns by the values before the update) and ``learning_rate``; nothing if
-            the window holds no transition.
-        """
-        if not episode_data.num_env_steps:
-            return {}
-        with self.networks.learning(self._rng, self._num_updates):
-            batch = self._judge(episode_data)
-            self._old_policy = self.networks.old_policy(batch.observations)
-            found = self._optimize(batch)
-            self._old_policy = None
-        values, returns = batch.values.cpu().numpy(), batch.returns.cpu().numpy()
-        rate = self.networks.optimizer.learning_rate
-        diagnostics = self._report(episode_data, found, values, returns, rate)
-        self.networks.optimizer.learning_rate = adapted_learning_rate(
-            rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
-        )
-        if self.device.type != "cpu":
-            self._refresh_policy()
-        return diagnostics
-
     def _judge(self, window: EpisodeData) -> Batch:
         """Compute log-probabilities, values and advantages with the networks that acted."""
         T, N = window.rewards.shape
-        self._meet_first_window(window)
         observations = self._encode(window.observations.reshape(T * N, *window.observations.shape[2:]))
         critic = self.networks.critic
         values = critic.infer(observations).cpu().numpy().reshape(T, N)
@@ -300,13 +244,16 @@ class TorchPPOAgent(MasksActions, ActorCriticAgent):
         """Return observations ``[B, *obs]`` as the networks take them."""
         return as_tensor(self._rows(observations), self.device)
 
-    def _optimize(self, batch: Batch) -> dict[str, float]:
+    def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:  # noqa: ARG002 - all are experience
         """Step on shuffled minibatches and return the diagnostics of the loss."""
-        return take_steps(
+        self._old_policy = self.networks.old_policy(batch.observations)
+        found = take_steps(
             self._minibatches(batch),
             lambda minibatch: self._step(*minibatch, key=self._graph_key),
             self.hyperparams,
         )
+        self._old_policy = None
+        return found
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """Yield the number of the epoch and a minibatch; rows are shuffled once per epoch."""
@@ -314,8 +261,9 @@ class TorchPPOAgent(MasksActions, ActorCriticAgent):
         sizes = [part.stop - part.start for part in minibatch_slices(num_rows, self.hyperparams["minibatch_size"])]
         for epoch in range(self.hyperparams["num_epochs"]):
             order = torch.from_numpy(self._rng.permutation(num_rows)).to(self.device)
-            for minibatch in batch.take(order).split(sizes):
-                yield epoch, minibatch
+            shuffled = batch.map(methodcaller("index_select", 0, order))
+            for columns in zip(*(column.split(sizes) for column in shuffled), strict=True):
+                yield epoch, Batch(*columns)
 
     def _step_in_place(self, *tensors: Tensor) -> Tensor:
         """Take one gradient step and return its statistics; it waits for nothing, so that a CUDA graph can replay it.
@@ -380,16 +328,12 @@ def take_steps(
         if epoch != latest:
             measured, latest = [], epoch
         measured.append(step(minibatch))
-        if target_kl is not None and measured[-1][_STATISTICS.index("approx_kl")] > 1.5 * target_kl:
+        if target_kl is not None and Diagnostics(*measured[-1]).approx_kl > 1.5 * target_kl:
             break
-    found = dict(zip(_STATISTICS, torch.stack(measured).mean(0).tolist(), strict=True))
-    total = found["policy_loss"] - settings["entropy_coef"] * found["entropy"]
-    return {"loss": total + settings["value_coef"] * found["value_loss"], **found}
-
-
-_STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+    means = Diagnostics(*torch.stack(measured).mean(0).tolist())
+    return means.report(entropy_coef=settings["entropy_coef"], value_coef=settings["value_coef"])
 
 
 def statistics(loss: Loss, gradient_norm: Tensor) -> Tensor:
-    """Return what describes a step, ``[6]``: the terms of the loss, and the gradient's norm before clipping."""
+    """Return what describes a step, ``[6]``: :class:`Diagnostics`, the gradient's norm before clipping among them."""
     return torch.stack([*loss[:5], gradient_norm])

@@ -1,10 +1,10 @@
 """Proximal policy optimisation (Schulman et al. 2017) with a recurrent network, for all kinds of actions.
 
-encoder -> GRU or LSTM -> actor and critic. One update, top to bottom: :meth:`TorchRecurrentPPOAgent.learn` lets the
-networks that acted remember through the window once more, from the state in which acting began and anew wherever an
-episode did; that gives log-probabilities, values, advantages, and the state before each sequence. Then it makes
-``num_epochs`` passes of steps on minibatches of whole sequences, with the loss of :mod:`optix_torch.algorithms.ppo`
-over the valid rows. Gradients flow back through a sequence, but neither past its beginning nor past that of an episode.
+encoder -> GRU or LSTM -> actor and critic. One update, top to bottom: ``learn`` lets the networks that acted remember
+through the window once more, from the state in which acting began and anew wherever an episode did; that gives
+log-probabilities, values, advantages, and the state before each sequence. Then it makes ``num_epochs`` passes of steps
+on minibatches of whole sequences, with the loss of :mod:`optix_torch.algorithms.ppo` over the valid rows. Gradients
+flow back through a sequence, but neither past its beginning nor past that of an episode.
 
 The states before sequences are those of the networks that acted, in every epoch (the "stored state" of Kapturowski et
 al. 2019, here at most one window old).
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
-from optix_core.agents.actor_critic import adapted_learning_rate
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
+from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
 from optix_core.environments.flattening import flat_space
 from optix_core.errors import one_of
@@ -35,7 +35,8 @@ from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, num_outputs_of, with_learning_rate_of
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._modes import OldPolicy, in_eval_mode
-from optix_torch.algorithms.ppo import Batch, Loss, ppo_loss, statistics, take_steps
+from optix_torch._on_policy import LearnsInTorch
+from optix_torch.algorithms.ppo import Loss, ppo_loss, statistics, take_steps
 from optix_torch.networks import backward_of_sum, build_mlp
 from optix_torch.recurrent import Cell, RecurrentActorCriticNetworks, State, build_cell
 
@@ -119,7 +120,7 @@ class Minibatch(NamedTuple):
     rows: Batch
 
 
-class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
+class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
     """PPO that remembers, for discrete, multi-discrete and continuous actions.
 
     The memory is handed in (:class:`optix_protocol.SupportsRecurrentState`): pipelines keep it with their environments,
@@ -220,44 +221,31 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
-        """Make one PPO update from a window.
-
-        Args:
-            episode_data: what this very policy collected, with the memory it began with; rows that are not valid are
-                left out.
-
-        Returns:
-            The diagnostics of :meth:`TorchPPOAgent.learn`; nothing if the window holds no transition.
+    def _judge(self, window: EpisodeData) -> Sequences:
+        """Judge a window, with the memory it began with, by the networks that acted.
 
         Raises:
             AgentError: the window has no ``initial_state``.
         """
-        if not episode_data.num_env_steps:
-            return {}
+        with in_eval_mode(*self.networks.modules.values()):
+            return self._remember(window)
+
+    def _optimize(self, sequences: Sequences, num_rows: int) -> dict[str, float]:  # noqa: ARG002 - all are experience
+        """Step on minibatches of shuffled sequences and return the diagnostics of the loss."""
         settings = self.hyperparams
-        with self.networks.learning(self._rng, self._num_updates):
-            with in_eval_mode(*self.networks.modules.values()):
-                sequences = self._judge(episode_data)
-            self._old_policy = self.networks.old_policy()
-            diagnostics = take_steps(
-                self._minibatches(sequences), lambda minibatch: statistics(*self._step(minibatch, settings)), settings
-            )
-            self._old_policy = None
-        values, returns = sequences.rows.values.cpu().numpy(), sequences.rows.returns.cpu().numpy()
-        rate = self.networks.optimizer.learning_rate
-        diagnostics = self._report(episode_data, diagnostics, values, returns, rate)
-        self.networks.optimizer.learning_rate = adapted_learning_rate(
-            rate, diagnostics["approx_kl"], self.hyperparams["adaptive_kl"]
+        self._old_policy = self.networks.old_policy()
+        found = take_steps(
+            self._minibatches(sequences), lambda minibatch: statistics(*self._step(minibatch, settings)), settings
         )
-        if self.device.type != "cpu":
-            self._refresh_policy()
-        return diagnostics
+        self._old_policy = None
+        return found
+
+    def _targets(self, sequences: Sequences, num_rows: int) -> tuple[Array, Array]:
+        return super()._targets(sequences.rows, num_rows)
 
     @torch.no_grad()
-    def _judge(self, window: EpisodeData) -> Sequences:
-        """Remember through the window with the networks that acted, and judge every row by what was remembered."""
-        self._meet_first_window(window)
+    def _remember(self, window: EpisodeData) -> Sequences:
+        """Remember through the window once more, and judge every row by what was remembered."""
         layout = Layout.of(window, self.hyperparams["sequence_length"])
         observations = as_tensor(layout.sequences(self._window_rows(window)), self.device)
         keep = as_tensor(layout.sequences(~window.episode_starts[..., None]).astype(np.float32), self.device)
@@ -335,12 +323,13 @@ class TorchRecurrentPPOAgent(RecurrentActorCriticAgent):
         numbers = sequences.numbers[:, columns].reshape(-1)
         places = np.flatnonzero(numbers >= 0)
         index = torch.from_numpy(columns).to(self.device)
+        valid = torch.from_numpy(numbers[places]).to(self.device)
         return Minibatch(
             observations=sequences.observations.index_select(1, index),
             keep=sequences.keep.index_select(1, index),
             state={name: tensor.index_select(0, index) for name, tensor in sequences.state.items()},
             places=torch.from_numpy(places).to(self.device),
-            rows=sequences.rows.take(torch.from_numpy(numbers[places]).to(self.device)),
+            rows=sequences.rows.map(lambda column: column.index_select(0, valid)),
         )
 
     def _step(self, minibatch: Minibatch, settings: Mapping[str, Any]) -> tuple[Loss, Tensor]:
