@@ -9,12 +9,11 @@ import torch
 from gymnasium import spaces
 
 from optix_core.agents import load_weights, save_weights
+from optix_core.agents.updates import Batch
 from optix_jax import FlaxGaussianPPOAgent, FlaxPPOAgent
-from optix_jax._learned import Batch as JaxBatch
 from optix_jax.algorithms import ppo as jax_ppo
 from optix_protocol import HyperparamSet
 from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
-from optix_torch.algorithms.ppo import Batch as TorchBatch
 
 ROWS, SIZES = 200, (5, 16, 16)
 BOX = spaces.Box(-1, 1, (5,))
@@ -125,7 +124,7 @@ def test_same_loss_gradients_and_parameters_after_ten_steps(kind, variant, dtype
 
     ours = torch_class.from_spaces(BOX, space, hyperparams=settings)
     in_torch(ours, arrays)
-    torch_batch = TorchBatch(**{name: torch.from_numpy(array) for name, array in batch.items()})
+    torch_batch = Batch(**{name: torch.from_numpy(array) for name, array in batch.items()})
     judged = ours._distribution.evaluate(ours.networks.actor.infer(torch_batch.observations), torch_batch.actions)
     usual = ours.hyperparams["max_grad_norm"]
     ours.set_hyperparams(HyperparamSet(params={"max_grad_norm": 1e9}))  # the gradient as it is
@@ -143,7 +142,7 @@ def test_same_loss_gradients_and_parameters_after_ten_steps(kind, variant, dtype
     }
     exact = {name: dtype(theirs.hyperparams[name]) for name in numbers if numbers[name] is not None}
     jax_settings = jax_ppo.Settings(**{**numbers, **exact})._replace(num_epochs=np.int32(10))
-    params, jax_batch = jax.tree.map(jax.numpy.asarray, in_jax(arrays)), JaxBatch(**batch)
+    params, jax_batch = jax.tree.map(jax.numpy.asarray, in_jax(arrays)), Batch(**batch)
     log_probs, entropies, _ = theirs.model.judge(params, jax_batch.observations, jax_batch.actions)
     (_, terms), gradients = jax.value_and_grad(
         lambda p: jax_ppo.ppo_loss(theirs.model, p, jax_batch, jax_settings), has_aux=True

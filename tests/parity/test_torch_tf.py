@@ -16,13 +16,12 @@ optix_tf = pytest.importorskip("optix_tf")
 
 from torch import nn  # noqa: E402
 
+from optix_core.agents.updates import Batch, Diagnostics  # noqa: E402
 from optix_tf._compilation import compiled  # noqa: E402
 from optix_tf._off_policy import Transitions as TFTransitions  # noqa: E402
 from optix_tf._runtime import keras, tf  # noqa: E402
-from optix_tf.algorithms.a2c import Batch as TFBatch  # noqa: E402
 from optix_tf.algorithms.ppo import Plan, ppo_update  # noqa: E402
 from optix_torch._learned import Transitions  # noqa: E402
-from optix_torch.algorithms.ppo import Batch  # noqa: E402
 
 HIDDEN, NUM_ACTIONS, NUM_DIMENSIONS, NUM_ROWS = (48, 32), 3, 2, 128
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
@@ -163,7 +162,8 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
         batch = Batch(log_probs=log_probs, masks=nothing, **{key: tensors[key] for key in names})
         for _ in range(num_updates):
             measured = agent._step_in_place(*batch)
-        diagnostics = {name: float(mean) for name, mean in means._asdict().items()}
+        diagnostics = Diagnostics(*measured.tolist())._asdict()
+        learned, slow = {"actor": agent.actor, "critic": agent.critic}, {}
     else:
         agent._rng = Noise(arrays["noise"].astype(np.float32))
         for _ in range(num_updates):
@@ -224,13 +224,12 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
     if "ppo" in name:
         rows = np.tile(np.arange(NUM_ROWS, dtype=np.int32), (num_updates, 1))
         plan = Plan(rows, np.full(num_updates, NUM_ROWS, np.int32), np.int32(num_updates), np.int32(1))
-        columns = {key: arrays[key] for key in TFBatch._fields if key in arrays}
+        columns = {key: arrays[key] for key in Batch._fields if key in arrays}
         nothing = np.empty((NUM_ROWS, 0), np.bool_)
-        batch = TFBatch(log_probs=np.zeros(NUM_ROWS, dtype), masks=nothing, **columns)
+        batch = Batch(log_probs=np.zeros(NUM_ROWS, dtype), masks=nothing, **columns)
         update = compiled(ppo_update, agent.model)
         agent.networks.train_state, means = update(agent.networks.train_state, batch, plan, agent._settings())
-        terms = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-        diagnostics = dict(zip(terms, means.numpy(), strict=True))
+        diagnostics = {name: float(mean) for name, mean in means._asdict().items()}
     else:
         names = {"q_network": "slow_q_network", "actor": "slow_actor"}
         names |= {f"critic_{i}": f"slow_critic{i}" for i in range(2)}
