@@ -73,7 +73,8 @@ class Budget:
     """Limits of a run; None is no limit.
 
     Attributes:
-        max_env_steps: environment steps of training, those of branches included. The run ends before the window that would exceed it.
+        max_env_steps: environment steps of training, those of branches included. The run ends before the window that
+            would exceed it.
         max_episodes: environment episodes that end while training.
         max_seconds: wall-clock seconds of training; the final evaluation comes on top.
     """
