@@ -115,16 +115,16 @@ class TwinCriticAgent(ContinuousAgent, FlaxOffPolicyAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        encoder, settings = blueprint.encoder, blueprint.settings
+        encoder, layers = blueprint.encoder, blueprint.layers("critic")
         num_outputs = cls._num_outputs(len(finite_bounds(blueprint.action_space)[0]))
-        layers: dict[str, Any] = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
         output: dict[str, Any] = {"output_gain": 0.01, "output_activation": cls._output_activation}
         critic: Any = (
             ImageCritic(**layers, channels_last=is_channels_last(encoder.shape))
             if isinstance(encoder, Keep)
             else build_network(encoder, 1, **layers)
         )
-        return {"actor": build_network(encoder, num_outputs, **layers, **output), "critic": critic}
+        actor = build_network(encoder, num_outputs, **blueprint.layers("actor"), **output)
+        return {"actor": actor, "critic": critic}
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 

@@ -141,13 +141,7 @@ class FlaxAgent(ActorCriticAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        actor, critic = build_networks(
-            blueprint.encoder,
-            num_outputs_for(blueprint.action_space),
-            hidden_sizes=blueprint.settings["hidden_sizes"],
-            activation=blueprint.settings["activation"],
-        )
-        return {"actor": actor, "critic": critic}
+        return build_networks(blueprint, num_outputs_for(blueprint.action_space))
 
     def _use_head(self, head: Head) -> None:
         super()._use_head(head)

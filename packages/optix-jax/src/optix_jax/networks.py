@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from optix_core import policies
+from optix_core.agents.base import Blueprint
 from optix_core.agents.initial_weights import orthogonal
 from optix_core.errors import ConfigError
 from optix_core.policies import Bits, Encoder, Flatten, Keep, OneHot, encoder_for
@@ -26,7 +27,23 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
     "sigmoid": nn.sigmoid,
     "identity": lambda x: x,
+    "celu": nn.celu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "leaky_relu": nn.leaky_relu,
+    "mish": jax.nn.mish,
+    "selu": nn.selu,
+    "softplus": nn.softplus,
+    "softsign": nn.soft_sign,
+    "relu6": nn.relu6,
+    "hard_sigmoid": nn.hard_sigmoid,
+    "hard_silu": nn.hard_silu,
+    "hard_tanh": nn.hard_tanh,
+    "log_sigmoid": nn.log_sigmoid,
+    "sparse_plus": jax.nn.sparse_plus,
+    "sparse_sigmoid": jax.nn.sparse_sigmoid,
+    "squareplus": jax.nn.squareplus,
 }
+"""JAX's activations by our names; policies in NumPy know them, too (:data:`optix_core.policies.ACTIVATIONS`)."""
 
 
 @jax.custom_vjp
@@ -272,18 +289,24 @@ def build_network(
         hidden_sizes: of an MLP.
         activation: of an MLP.
         output: ``output_gain`` and ``output_activation``, if not 1 and none.
+
+    Raises:
+        ConfigError: jax has no such activation.
     """
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"jax has no activation '{activation}'. It has: {', '.join(ACTIVATIONS)}.")
     if isinstance(encoder, Keep):
         return CNN(num_outputs=num_outputs, channels_last=is_channels_last(encoder.shape), **output)
     return MLP(hidden_sizes=tuple(hidden_sizes), num_outputs=num_outputs, activation=activation, **output)
 
 
-def build_networks(
-    encoder: Encoder, num_outputs: int, *, hidden_sizes: tuple[int, ...], activation: str
-) -> tuple[nn.Module, nn.Module]:
-    """Build separate actor (output gain 0.01) and critic (output gain 1) that fit an encoder."""
-    actor = build_network(encoder, num_outputs, hidden_sizes=hidden_sizes, activation=activation, output_gain=0.01)
-    return actor, build_network(encoder, 1, hidden_sizes=hidden_sizes, activation=activation)
+def build_networks(blueprint: Blueprint, num_outputs: int) -> dict[str, nn.Module]:
+    """Build separate actor (output gain 0.01) and critic (output gain 1)."""
+    encoder = blueprint.encoder
+    return {
+        "actor": build_network(encoder, num_outputs, **blueprint.layers("actor"), output_gain=0.01),
+        "critic": build_network(encoder, 1, **blueprint.layers("critic")),
+    }
 
 
 def is_channels_last(image_shape: tuple[int, ...]) -> bool:

@@ -11,6 +11,7 @@ from optix_core.errors import ConfigError
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array
 from optix_tf._runtime import keras
+from optix_tf.networks import name_of_activation
 
 
 def write_model(graph: PolicyGraph, model: Any, x: str) -> str:
@@ -22,9 +23,8 @@ def write_model(graph: PolicyGraph, model: Any, x: str) -> str:
     layers = model.layers if type(model) is keras.Sequential else [model]
     for layer in layers:
         writer = _WRITERS.get(type(layer))
-        name = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        name = "identity" if name == "linear" else name
-        if writer is None or name not in ("identity", "relu", "tanh", "sigmoid", "elu", "silu"):
+        name = name_of_activation(layer)
+        if writer is None or name is None:
             raise ConfigError(
                 f"{type(layer).__name__} cannot be written as ONNX: use export_saved_model, which takes any model."
             )

@@ -131,15 +131,15 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        encoder, settings, rng = blueprint.encoder, blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        encoder, rng = blueprint.encoder, np.random.default_rng([blueprint.seed, 1])
         num_actions = len(finite_bounds(blueprint.action_space)[0])
-        layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"], "rng": rng}
+        layers = {**blueprint.layers("critic"), "rng": rng}
         critics: list[Any]
         with tf.device(resolve_device(blueprint.device)):
             actor = build_network(
                 encoder,
                 cls._num_outputs(num_actions),
-                settings,
+                blueprint.layers("actor"),
                 output_gain=0.01,
                 output_activation=cls._output_activation,
                 rng=rng,

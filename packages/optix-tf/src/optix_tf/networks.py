@@ -10,17 +10,31 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from optix_core import policies
-from optix_core.agents import HyperparamStore
 from optix_core.agents.initial_weights import orthogonal
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
+from optix_core.policies.activations import LEAKY_SLOPE
 from optix_protocol import Array
 from optix_tf._runtime import keras, tf
 
 DenseLayers: TypeAlias = tuple[tuple[int, str], ...]
 """Width of each dense layer, and the name of the activation after it."""
 
+
+@keras.saving.register_keras_serializable("optix")
+def leaky_relu(x: Any) -> Any:
+    """Return ``x`` above 0 and its hundredth below; Keras' own has a slope of 0.2."""
+    return keras.activations.leaky_relu(x, negative_slope=LEAKY_SLOPE)
+
+
+_IN_KERAS: Mapping[str, Callable[[Any], Any]] = {
+    name: getattr(keras.activations, {"identity": "linear"}.get(name, name))
+    for name in policies.ACTIVATIONS
+    if name != "leaky_relu"
+} | {"leaky_relu": leaky_relu}
+_NAMES: Mapping[Any, str] = {function: name for name, function in _IN_KERAS.items()}
 _ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+    **_IN_KERAS,
     "tanh": tf.tanh,
     "relu": tf.nn.relu,
     "elu": tf.nn.elu,
@@ -28,6 +42,11 @@ _ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "sigmoid": tf.sigmoid,
     "identity": tf.identity,
 }
+
+
+def name_of_activation(layer: Any) -> str | None:
+    """Return our name of the activation of a layer, ``"identity"`` where it has none; None for an unknown one."""
+    return _NAMES.get(getattr(layer, "activation", keras.activations.linear))
 
 
 # ---- building -------------------------------------------------------------------------------------------------------
@@ -87,20 +106,19 @@ def build_image_critic(
 
 
 def build_network(
-    encoder: Encoder, num_outputs: int, settings: HyperparamStore, *, rng: np.random.Generator, **output: Any
+    encoder: Encoder, num_outputs: int, layers: Mapping[str, Any], *, rng: np.random.Generator, **output: Any
 ) -> Any:
     """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
 
     Args:
         encoder: makes the input.
         num_outputs: width of the last layer.
-        settings: ``hidden_sizes`` and ``activation`` of an MLP.
+        layers: ``hidden_sizes`` and ``activation`` of an MLP.
         rng: draws the weights.
         output: ``output_gain``, and ``output_activation`` if there is one.
     """
     if isinstance(encoder, Keep):
         return build_cnn(encoder.shape, num_outputs, rng=rng, **output)
-    layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
     return build_mlp(encoder.encoded_shape[0], num_outputs, rng=rng, **layers, **output)
 
 
@@ -128,7 +146,7 @@ def twin_of(model: Any, seed: int) -> Any:
 
 def _dense(units: int, activation: str | None) -> Any:
     # "zeros": an initialiser that draws would take its seed from Python's global random numbers.
-    return keras.layers.Dense(units, activation=activation, kernel_initializer="zeros")
+    return keras.layers.Dense(units, activation=_IN_KERAS[activation or "identity"], kernel_initializer="zeros")
 
 
 def _drawn(model: Any, output_gain: float, rng: np.random.Generator) -> Any:
@@ -194,11 +212,8 @@ def dense_layers(model: Any) -> DenseLayers | None:
         is_activation = type(layer) is keras.layers.Activation and layers and layers[-1][1] == "identity"
         if not (is_dense or is_activation) or not layer.trainable:
             return None
-        name = getattr(layer.activation, "__name__", "")
-        if getattr(keras.activations, name, None) is not layer.activation:
-            return None
-        name = "identity" if name == "linear" else name
-        if name not in _ACTIVATIONS:
+        name = name_of_activation(layer)
+        if name is None:
             return None
         if is_activation:
             layers[-1] = (layers[-1][0], name)

@@ -9,7 +9,6 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import num_outputs_for
 from optix_core.agents.synonyms import LEARNING_RATE
@@ -41,28 +40,30 @@ def with_learning_rate_of(
 
 
 def build_network(
-    encoder: Encoder, num_outputs: int, settings: HyperparamStore, *, output_gain: float, generator: torch.Generator
+    encoder: Encoder, num_outputs: int, layers: Mapping[str, Any], *, output_gain: float, generator: torch.Generator
 ) -> nn.Sequential:
-    """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations."""
+    """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
+
+    Args:
+        encoder: makes the input.
+        num_outputs: width of the last layer.
+        layers: ``hidden_sizes`` and ``activation`` of dense layers.
+        output_gain: of the last layer's weights.
+        generator: draws the weights.
+    """
     if isinstance(encoder, Keep):
         return build_cnn(encoder.shape, num_outputs, output_gain=output_gain, generator=generator)
-    return build_mlp(
-        encoder.encoded_shape[0],
-        num_outputs,
-        hidden_sizes=settings["hidden_sizes"],
-        activation=settings["activation"],
-        output_gain=output_gain,
-        generator=generator,
-    )
+    size = encoder.encoded_shape[0]
+    return build_mlp(size, num_outputs, output_gain=output_gain, generator=generator, **layers)
 
 
 def build_actor_and_critic(blueprint: Blueprint) -> dict[str, nn.Module]:
     """Build a policy's network, nearly uniform at first, and one for values."""
-    settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
-    encoder, outputs = blueprint.encoder, num_outputs_for(blueprint.action_space)
+    generator, encoder = torch.Generator().manual_seed(blueprint.seed), blueprint.encoder
+    outputs, of_actor, of_critic = num_outputs_for(blueprint.action_space), *map(blueprint.layers, ("actor", "critic"))
     return {
-        "actor": build_network(encoder, outputs, settings, output_gain=0.01, generator=generator),
-        "critic": build_network(encoder, 1, settings, output_gain=1.0, generator=generator),
+        "actor": build_network(encoder, outputs, of_actor, output_gain=0.01, generator=generator),
+        "critic": build_network(encoder, 1, of_critic, output_gain=1.0, generator=generator),
     }
 
 

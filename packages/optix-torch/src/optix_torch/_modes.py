@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from optix_torch._plain import is_hooked, parts_of
+from optix_torch._plain import ACTIVATIONS, is_hooked, parts_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,8 +24,7 @@ _MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.GRUCell, nn.LSTMCell)
 _AROUND = (nn.LayerNorm, nn.GroupNorm, nn.Sequential, nn.ModuleList, nn.Identity, nn.Flatten, nn.MaxPool2d)
-_ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.LeakyReLU, nn.Softplus, nn.Mish)
-_NEVER_MODAL = frozenset({*_LAYERS, *_AROUND, *_ACTIVATIONS})
+_NEVER_MODAL = frozenset({*_LAYERS, *_AROUND, *ACTIVATIONS.values()})
 """Kinds that are known not to, nor to draw random numbers, as are those of our own that say so (``never_modal``)."""
 
 

@@ -12,7 +12,7 @@ from optix_core.errors import ConfigError
 from optix_core.policies.onnx_export import OPSET, PolicyGraph
 from optix_protocol import Array
 from optix_torch._modes import copy_of
-from optix_torch._plain import is_plain
+from optix_torch._plain import ACTIVATIONS, is_plain, is_usual
 from optix_torch.dueling import RainbowNetwork
 from optix_torch.networks import ImageInput, NoisyLinear
 
@@ -57,7 +57,7 @@ def _is_known(module: nn.Module) -> bool:
         return all(_is_known(part) for part in (module.torso, module.value, module.advantage))
     if type(module) is nn.Conv2d and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
         return False
-    return not (type(module) is nn.ELU and module.alpha != 1.0)
+    return type(module) not in ACTIVATIONS.values() or is_usual(module)
 
 
 def _linear(graph: PolicyGraph, layer: Any, x: str) -> str:
@@ -112,12 +112,7 @@ _WRITERS: Mapping[type[nn.Module], Callable[[PolicyGraph, Any, str], str]] = {
     nn.Flatten: _flatten,
     ImageInput: _images,
     RainbowNetwork: _rainbow,
-    nn.ReLU: _activation("relu"),
-    nn.Tanh: _activation("tanh"),
-    nn.Sigmoid: _activation("sigmoid"),
-    nn.ELU: _activation("elu"),
-    nn.SiLU: _activation("silu"),
-    nn.Identity: _activation("identity"),
+    **{kind: _activation(name) for name, kind in ACTIVATIONS.items()},
 }
 
 

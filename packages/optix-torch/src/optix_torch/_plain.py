@@ -16,14 +16,32 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
+from optix_core.errors import ConfigError
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+    "selu": nn.SELU,
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
+    "relu6": nn.ReLU6,
+    "hard_sigmoid": nn.Hardsigmoid,
+    "hard_silu": nn.Hardswish,
+    "hard_tanh": nn.Hardtanh,
+    "hard_shrink": nn.Hardshrink,
+    "soft_shrink": nn.Softshrink,
+    "tanh_shrink": nn.Tanhshrink,
+    "log_sigmoid": nn.LogSigmoid,
 }
-"""The activations of networks that are built here and of policies in NumPy, by name."""
+"""Torch's activations by our names; policies in NumPy know them, too (:data:`optix_core.policies.ACTIVATIONS`)."""
 
 _NAMES = {kind: name for name, kind in ACTIVATIONS.items()}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -43,6 +61,27 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Whether calling a module runs the ``forward`` of one of these very classes, and nothing else."""
     own = vars(module)
     return type(module) in kinds and "forward" not in own and not is_hooked(module)
+
+
+def make_activation(name: str) -> nn.Module:
+    """Return a module of an activation.
+
+    Raises:
+        ConfigError: torch has none of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"torch has no activation '{name}'. It has: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]()
+
+
+def is_usual(activation: nn.Module) -> bool:
+    """Whether an activation has the constants (slope, limits, exactness) that its name stands for here."""
+    usual = vars(type(activation)())
+    return all(
+        value == usual.get(name)
+        for name, value in vars(activation).items()
+        if not name.startswith("_") and name not in ("training", "inplace")
+    )
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -65,7 +104,7 @@ def dense_layers(module: nn.Module) -> list[DenseLayer] | None:
         if isinstance(part, nn.Linear) and is_plain(part, nn.Linear) and _has_own_parameters(part):
             layers.append(DenseLayer(part, "identity"))
         elif is_plain(part, *_NAMES) and layers and layers[-1].activation == "identity":
-            if isinstance(part, nn.ELU) and part.alpha != 1.0:
+            if not is_usual(part):
                 return None
             layers[-1] = DenseLayer(layers[-1].linear, _NAMES[type(part)])
         else:

@@ -120,12 +120,11 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        generator, layers = torch.Generator().manual_seed(blueprint.seed), blueprint.layers("critic")
         encoder, num_actions = blueprint.encoder, len(finite_bounds(blueprint.action_space)[0])
-        layers = {"hidden_sizes": settings["hidden_sizes"], "activation": settings["activation"]}
         critics: list[nn.Module]
         outputs = cls._num_outputs(num_actions)
-        actor = build_network(encoder, outputs, settings, output_gain=0.01, generator=generator)
+        actor = build_network(encoder, outputs, blueprint.layers("actor"), output_gain=0.01, generator=generator)
         if isinstance(encoder, Keep):
             critics = [ImageCritic(encoder.shape, num_actions, generator=generator, **layers) for _ in range(2)]
         else:

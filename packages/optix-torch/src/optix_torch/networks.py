@@ -21,7 +21,7 @@ from optix_core.policies import MLP
 from optix_protocol import Array
 from optix_torch._arrays import as_tensor
 from optix_torch._modes import copy_of, in_eval_mode
-from optix_torch._plain import ACTIVATIONS, DenseLayer, can_write_gradients, dense_layers
+from optix_torch._plain import DenseLayer, can_write_gradients, dense_layers, make_activation
 
 _CHUNK_ROWS = 1024
 """Rows per forward pass outside training: activations of a larger chunk would fall out of the cache."""
@@ -44,7 +44,7 @@ def build_mlp(
     sizes = [num_inputs, *hidden_sizes]
     for low, high in pairwise(sizes):
         layers += [_orthogonal(nn.Linear, low, high, gain=math.sqrt(2), generator=generator)]
-        layers += [ACTIVATIONS[activation]()]
+        layers += [make_activation(activation)]
     layers += [_orthogonal(nn.Linear, sizes[-1], num_outputs, gain=output_gain, generator=generator)]
     return nn.Sequential(*layers)
 

@@ -126,6 +126,16 @@ class Blueprint:
         """Turns observations into the networks' input."""
         return encoder_for(self.observation_space)
 
+    def layers(self, part: str = "") -> dict[str, Any]:
+        """Return the hyperparameters that dense layers are built by: ``hidden_sizes`` and ``activation``.
+
+        Args:
+            part: ``"actor"`` or ``"critic"``, which may have sizes of their own.
+        """
+        own = self.settings.get(f"{part}_hidden_sizes")
+        sizes = self.settings["hidden_sizes"] if own is None else own
+        return {"hidden_sizes": sizes, "activation": self.settings["activation"]}
+
 
 class NetworkAgent(ABC):
     """An agent that acts through one network; :class:`ActorCriticAgent` and :class:`OffPolicyAgent` teach it to learn.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Hyperparam:
         network: shapes the network, not the learning; left out of ``get_hyperparams``.
         bound: default search range, or None if tuning should leave it alone.
         synonyms: other names by which users may call it; see :mod:`optix_core.agents.synonyms`.
+        read: turns other spellings of a value into its own, and leaves everything else alone.
         words: what else may be given in its place, and the value that it means (``{"auto": None}``).
         excludes: a hyperparameter that cannot be given beside it: it becomes None where only this one is given.
         adapts: a hyperparameter that learning changes by itself while this one is on; it cannot follow a schedule then.
@@ -48,6 +49,7 @@ class Hyperparam:
     network: bool = False
     bound: ParamBound | None = None
     synonyms: tuple[str, ...] = ()
+    read: Callable[[Any], Any] | None = None
     words: Mapping[str, Any] = field(default_factory=dict)
     excludes: str | None = None
     adapts: str | None = None
@@ -58,6 +60,8 @@ class Hyperparam:
         Raises:
             ConfigError: wrong type or out of range, in one line.
         """
+        if self.read is not None:
+            value = self.read(value)
         if isinstance(value, str) and value in self.words:
             value = self.words[value]
         if value is None and self.optional:
@@ -261,6 +265,7 @@ def parse(
         ConfigError: an unknown name, a bad value, or two names of one thing with two values.
     """
     others = other_names(specs)
+    values = _sizes_apart(specs, others, values)
     repeats_all = in_force is not None and values.keys() >= {n for n in in_force if not specs[n].network}
     parsed: dict[str, Any] = {}
     called: dict[str, str] = {}
@@ -281,6 +286,31 @@ def parse(
     return parsed
 
 
+_SIZES_OF = {"pi": "actor_hidden_sizes", "vf": "critic_hidden_sizes", "qf": "critic_hidden_sizes"}
+"""The networks of stable-baselines3's ``net_arch``."""
+
+
+def _sizes_apart(
+    specs: Mapping[str, Hyperparam], others: Mapping[str, str], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return values in which ``hidden_sizes`` by network (``net_arch=dict(pi=[64], vf=[256])``) are two settings."""
+    apart: dict[str, Any] = {}
+    for name, value in values.items():
+        alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value  # as older releases had it
+        by_network = isinstance(alone, Mapping) and "hidden_sizes" in (name, others.get(name))
+        if not by_network or "actor_hidden_sizes" not in specs:
+            apart[name] = value
+            continue
+        for network, sizes in alone.items():
+            if network not in _SIZES_OF:
+                raise ConfigError(f"{name} has sizes for 'pi' and 'vf' (or 'qf'), not for {network!r}.")
+            ours = _SIZES_OF[network]
+            if ours in values or ours in apart:
+                raise ConfigError(f"{name} and {ours} both size one network: give one of them.")
+            apart[ours] = sizes
+    return apart
+
+
 def other_names(specs: Mapping[str, Hyperparam]) -> dict[str, str]:
     """Return our names by the other names of the hyperparameters that exist."""
     return by_other_name({name: spec.synonyms for name, spec in specs.items()}, specs)
@@ -295,4 +325,6 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
 
 def default_values(specs: Mapping[str, Hyperparam]) -> dict[str, Any]:
     """Return the default of every hyperparameter, for ``AlgorithmInfo.default_hyperparams``."""
-    return {name: list(spec.default) if spec.kind is tuple else spec.default for name, spec in specs.items()}
+    return {
+        name: list(spec.default) if isinstance(spec.default, tuple) else spec.default for name, spec in specs.items()
+    }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from optix_core.agents import synonyms
 from optix_core.agents.hyperparams import Hyperparam
+from optix_core.policies.activations import ACTIVATIONS, activation_name
 from optix_protocol import ParamBound
 
 
@@ -14,6 +15,15 @@ def _named(specs: Mapping[str, Hyperparam], names: synonyms.Names) -> Mapping[st
     """Return hyperparameters that know their other names."""
     return {name: replace(spec, synonyms=names.get(name, ())) for name, spec in specs.items()}
 
+
+_ACTIVATION = Hyperparam(
+    default="relu", kind=str, choices=tuple(ACTIVATIONS), read=activation_name, fixed=True, network=True
+)
+"""A framework refuses those that it lacks."""
+
+_SIZES = Hyperparam(default=None, kind=tuple, optional=True, fixed=True, network=True)
+_TWO_SIZES: Mapping[str, Hyperparam] = {"actor_hidden_sizes": _SIZES, "critic_hidden_sizes": _SIZES}
+"""For an actor and a critic of unlike size; None is ``hidden_sizes``."""
 
 _PPO: Mapping[str, Hyperparam] = {
     "learning_rate": Hyperparam(default=3e-4, low=0, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
@@ -34,9 +44,8 @@ _PPO: Mapping[str, Hyperparam] = {
     "normalize_observations": Hyperparam(default=False, kind=bool, fixed=True),
     "normalize_rewards": Hyperparam(default=False, kind=bool, fixed=True),
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
-    "activation": Hyperparam(
-        default="tanh", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
-    ),
+    **_TWO_SIZES,
+    "activation": replace(_ACTIVATION, default="tanh"),
     "log_std_init": Hyperparam(default=0.0, low=-20, high=5, fixed=True, network=True),
 }
 
@@ -44,7 +53,7 @@ PPO: Mapping[str, Hyperparam] = _named(_PPO, synonyms.PPO)
 """PPO for every kind of action; ``log_std_init`` matters to Gaussian policies only."""
 
 _RECURRENT_PPO: Mapping[str, Hyperparam] = {
-    **_PPO,
+    **{name: spec for name, spec in _PPO.items() if name not in _TWO_SIZES},  # its heads are linear
     "sequence_length": Hyperparam(
         default=32, kind=int, low=1, bound=ParamBound(low=8, high=128, log=True, integer=True)
     ),
@@ -66,7 +75,7 @@ _A2C: Mapping[str, Hyperparam] = {
         name: _PPO[name]
         for name in (
             "entropy_coef", "value_coef", "gamma", "gae_lambda", "max_grad_norm", "normalize_advantage",
-            "normalize_observations", "normalize_rewards", "hidden_sizes", "activation", "log_std_init",
+            "normalize_observations", "normalize_rewards", "hidden_sizes", *_TWO_SIZES, "activation", "log_std_init",
         )
     },
 }  # fmt: skip
@@ -95,9 +104,8 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(256, 256), kind=tuple, fixed=True, network=True),
-    "activation": Hyperparam(
-        default="relu", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
-    ),
+    **_TWO_SIZES,
+    "activation": _ACTIVATION,
 }
 
 _SAC: Mapping[str, Hyperparam] = {
@@ -136,9 +144,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "tau": Hyperparam(default=1.0, low=0, high=1, open_low=True),
     "max_grad_norm": Hyperparam(default=10.0, low=0, open_low=True, bound=ParamBound(low=0.1, high=100.0, log=True)),
     "double_q": Hyperparam(default=True, kind=bool),
-    "activation": Hyperparam(
-        default="relu", kind=str, choices=("tanh", "relu", "elu", "silu"), fixed=True, network=True
-    ),
+    "activation": _ACTIVATION,
 }
 
 _DQN: Mapping[str, Hyperparam] = {

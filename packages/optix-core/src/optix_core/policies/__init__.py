@@ -1,5 +1,6 @@
 """Policies in plain NumPy: acting needs no framework."""
 
+from optix_core.policies.activations import ACTIVATIONS, activation_name
 from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
 from optix_core.policies.heads import (
     Bernoulli,
@@ -10,7 +11,7 @@ from optix_core.policies.heads import (
     MultiCategorical,
     SquashedGaussian,
 )
-from optix_core.policies.mlp import ACTIVATIONS, MLP
+from optix_core.policies.mlp import MLP
 from optix_core.policies.network import MaskablePolicy, NetworkPolicy, network_policy, policy_from_tree, policy_tree
 from optix_core.policies.recurrent import GRU, LSTM, RecurrentNetwork, RecurrentPolicy, StateNetwork
 
@@ -36,6 +37,7 @@ __all__ = [
     "RecurrentPolicy",
     "SquashedGaussian",
     "StateNetwork",
+    "activation_name",
     "encoder_for",
     "is_image_space",
     "network_policy",

@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from optix_core.policies.activations import ACTIVATIONS
 from optix_protocol import Array, StateTree
-
-
-def _relu(x: Array) -> Array:
-    return np.maximum(x, 0.0, out=x)
-
-
-def _tanh(x: Array) -> Array:
-    y: Array = np.tanh(x, out=x)
-    return y
-
-
-def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):
-        y: Array = 1.0 / (1.0 + np.exp(-x))
-    return y
-
-
-def _elu(x: Array) -> Array:
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
-
-
-def _silu(x: Array) -> Array:
-    y: Array = x * _sigmoid(x)
-    return y
-
-
-def _identity(x: Array) -> Array:
-    return x
-
-
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "identity": _identity,
-    "relu": _relu,
-    "tanh": _tanh,
-    "sigmoid": _sigmoid,
-    "elu": _elu,
-    "silu": _silu,
-}
-"""Activation functions by name; they may work in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +23,7 @@ class MLP:
     Attributes:
         weights: ``[in, out]`` of each layer, float32.
         biases: ``[out]`` of each layer, float32.
-        activations: a key of :data:`ACTIVATIONS` for each layer.
+        activations: a key of :data:`optix_core.policies.ACTIVATIONS` for each layer.
     """
 
     weights: Sequence[Array]

@@ -7,6 +7,7 @@ through :class:`PolicyGraph`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import MissingExtraError
+from optix_core.policies.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot
 from optix_core.policies.heads import (
     LOG_STD_RANGE,
@@ -41,7 +43,24 @@ OPSET = 18
 
 _IR_VERSION = 8
 _BATCH = "N"
-_ACTIVATIONS: Mapping[str, str] = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "elu": "Elu"}
+_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "identity": ("Identity", {}),
+    "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "elu": ("Elu", {}),
+    "celu": ("Elu", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
+    "selu": ("Selu", {"alpha": SELU_ALPHA, "gamma": SELU_SCALE}),
+    "softplus": ("Softplus", {}),
+    "softsign": ("Softsign", {}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_silu": ("HardSwish", {}),
+    "hard_shrink": ("Shrink", {"lambd": 0.5, "bias": 0.0}),
+    "soft_shrink": ("Shrink", {"lambd": 0.5, "bias": 0.5}),
+    "exponential": ("Exp", {}),
+}
+"""Activations that are one operator, with its attributes."""
 
 
 def export_tree(tree: StateTree, path: str | os.PathLike[str], *, kind: str = "policy") -> None:
@@ -166,7 +185,39 @@ class PolicyGraph:
         """Return the name of an activation function (:data:`optix_core.policies.ACTIVATIONS`) of ``x``."""
         if kind == "identity":
             return x
-        return self.add("Mul", x, self.add("Sigmoid", x)) if kind == "silu" else self.add(_ACTIVATIONS[kind], x)
+        if kind in _ACTIVATIONS:
+            operator, attributes = _ACTIVATIONS[kind]
+            return self.add(operator, x, **attributes)
+        return self._composed(x, kind)
+
+    def _composed(self, x: str, kind: str) -> str:
+        """Return the name of an activation that is made up of several operators."""
+        match kind:
+            case "silu":
+                return self.add("Mul", x, self.add("Sigmoid", x))
+            case "gelu":
+                below = self.add("Add", self.add("Erf", self.add("Mul", x, math.sqrt(0.5))), 1.0)
+                return self.add("Mul", self.add("Mul", x, 0.5), below)
+            case "mish":
+                return self.add("Mul", x, self.add("Tanh", self.add("Softplus", x)))
+            case "relu6":
+                return self.clip(x, 0.0, 6.0)
+            case "hard_tanh":
+                return self.clip(x, -1.0, 1.0)
+            case "tanh_shrink":
+                return self.add("Sub", x, self.add("Tanh", x))
+            case "log_sigmoid":
+                return self.add("Neg", self.add("Softplus", self.add("Neg", x)))
+            case "sparse_plus":
+                rising = self.add("Max", self.add("Add", x, 1.0), 0.0)
+                curve = self.add("Mul", self.add("Mul", rising, rising), 0.25)
+                return self.add("Where", self.add("GreaterOrEqual", x, 1.0), x, curve)
+            case "sparse_sigmoid":
+                return self.clip(self.add("Mul", self.add("Add", x, 1.0), 0.5), 0.0, 1.0)
+            case "squareplus":
+                root = self.add("Sqrt", self.add("Add", self.add("Mul", x, x), 4.0))
+                return self.add("Mul", self.add("Add", x, root), 0.5)
+        raise ValueError(f"Unknown activation '{kind}'; update optix-core.")
 
     def splice(self, model: Any, value: str) -> str:
         """Take over a model of one input and one output, made elsewhere, and return the name of its output."""

@@ -10,6 +10,7 @@ from optix_core.agents.backends import our_name_of
 from optix_core.agents.schedules import Schedule, schedule_of
 from optix_core.agents.synonyms import ADVICE, WINDOW
 from optix_core.errors import ConfigError
+from optix_core.policies.activations import activation_name
 from optix_core.training.settings import loop_settings, monitor_settings
 from optix_protocol import AlgorithmInfo
 
@@ -52,8 +53,8 @@ def sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple
 
 def _written(name: str, value: Any) -> Any:
     """Return a schedule, in whatever form it was given, as ``run.json`` holds it; any other value as it is."""
-    if isinstance(value, type):
-        return value.__name__
+    if name == "activation":
+        return activation_name(value)
     schedule = schedule_of(name, value)
     return str(schedule) if isinstance(schedule, Schedule) else schedule
 

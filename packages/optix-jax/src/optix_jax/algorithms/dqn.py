@@ -209,13 +209,7 @@ class FlaxDQNAgent(EpsilonGreedyAgent, FlaxOffPolicyAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        network = build_network(
-            blueprint.encoder,
-            int(blueprint.action_space.n),
-            hidden_sizes=blueprint.settings["hidden_sizes"],
-            activation=blueprint.settings["activation"],
-        )
-        return {"q_network": network}
+        return {"q_network": build_network(blueprint.encoder, int(blueprint.action_space.n), **blueprint.layers())}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

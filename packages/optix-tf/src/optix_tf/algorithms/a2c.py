@@ -187,12 +187,12 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        encoder, settings, rng = blueprint.encoder, blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        encoder, rng = blueprint.encoder, np.random.default_rng([blueprint.seed, 1])
         outputs = num_outputs_for(blueprint.action_space)
         with tf.device(resolve_device(blueprint.device)):
             return {
-                "actor": build_network(encoder, outputs, settings, output_gain=0.01, rng=rng),
-                "critic": build_network(encoder, 1, settings, output_gain=1.0, rng=rng),
+                "actor": build_network(encoder, outputs, blueprint.layers("actor"), output_gain=0.01, rng=rng),
+                "critic": build_network(encoder, 1, blueprint.layers("critic"), output_gain=1.0, rng=rng),
             }
 
     def _use_head(self, head: Head) -> None:

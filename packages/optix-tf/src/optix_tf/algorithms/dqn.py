@@ -131,10 +131,10 @@ class TFDQNAgent(EpsilonGreedyAgent, ReplayAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        settings, rng = blueprint.settings, np.random.default_rng([blueprint.seed, 1])
+        layers, rng = blueprint.layers(), np.random.default_rng([blueprint.seed, 1])
         num_actions = int(blueprint.action_space.n)
         with tf.device(resolve_device(blueprint.device)):
-            network = build_network(blueprint.encoder, num_actions, settings, output_gain=1.0, rng=rng)
+            network = build_network(blueprint.encoder, num_actions, layers, output_gain=1.0, rng=rng)
         return {"q_network": network}
 
     # ---- learning ---------------------------------------------------------------------------------------------------

@@ -160,9 +160,9 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
 
     @classmethod
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
-        settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
+        layers, generator = blueprint.layers(), torch.Generator().manual_seed(blueprint.seed)
         num_actions = int(blueprint.action_space.n)
-        network = build_network(blueprint.encoder, num_actions, settings, output_gain=1.0, generator=generator)
+        network = build_network(blueprint.encoder, num_actions, layers, output_gain=1.0, generator=generator)
         return {"q_network": network}
 
     # ---- learning ---------------------------------------------------------------------------------------------------

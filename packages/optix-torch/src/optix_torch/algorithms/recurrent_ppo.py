@@ -205,7 +205,7 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
     def _build(cls, blueprint: Blueprint) -> dict[str, Any]:
         settings, generator = blueprint.settings, torch.Generator().manual_seed(blueprint.seed)
         space = flat_space(blueprint.observation_space)  # our networks take no parts
-        encoder = build_network(encoder_for(space), 1, settings, output_gain=1.0, generator=generator)
+        encoder = build_network(encoder_for(space), 1, blueprint.layers(), output_gain=1.0, generator=generator)
         size, output = settings["cell_size"], encoder[-1]
         assert isinstance(output, nn.Linear)  # what the cell takes is what the network would have made its output from
         actor, critic = (
