@@ -282,9 +282,9 @@ class TorchNetworks(TorchModules):
             next_masks=torch.from_numpy(batch.next_masks).to(self.device),
         )
 
-    def to_host(self, errors: Tensor) -> Array:
+    def to_host(self, errors: Tensor | Array) -> Array:
         """Return errors ``[B]`` as an array."""
-        array: Array = errors.cpu().numpy()
+        array: Array = errors if isinstance(errors, np.ndarray) else errors.cpu().numpy()
         return array
 
 

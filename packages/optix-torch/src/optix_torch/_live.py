@@ -16,7 +16,7 @@ from optix_core.policies import MLP
 from optix_protocol import Array
 from optix_torch._ensembles import Ensemble, make_ensemble
 from optix_torch._plain import Watch
-from optix_torch.networks import AutogradRunner, Runner, host_mlp, make_runner
+from optix_torch.networks import AutogradRunner, DenseRunner, Runner, host_mlp, make_runner
 
 _TINY_NETWORK = 20_000
 """Below this many parameters NumPy answers a few observations sooner than torch does."""
@@ -37,6 +37,7 @@ class LiveRunner:
 
     Attributes:
         chosen: what runs it now.
+        host: learns a few rows of a tiny network in NumPy; None where it is not tiny, or no kernel can mean it.
         has_seen_hooks: whether that was chosen while acting, because of hooks that may be gone by the next window.
     """
 
@@ -63,6 +64,7 @@ class LiveRunner:
         self.chosen = self._make()
         self.forward, self.backward, self.infer = self.chosen.forward, self.chosen.backward, self.chosen.infer
         self._by_kernel = not isinstance(self.chosen, AutogradRunner)
+        self.host = self.chosen.on_host() if self._in_numpy and isinstance(self.chosen, DenseRunner) else None
         self._act = _sooner(host_mlp(self._module) if self._in_numpy else None, self.chosen.act)
 
     def act(self, rows: Array) -> Array:

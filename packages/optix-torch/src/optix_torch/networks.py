@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from optix_core.policies import MLP
 from optix_protocol import Array
 from optix_torch._arrays import as_tensor
+from optix_torch._host import HostChain
 from optix_torch._modes import copy_of, in_eval_mode
 from optix_torch._plain import DenseLayer, can_write_gradients, dense_layers, make_activation
 
@@ -311,6 +312,13 @@ class DenseRunner:
             biases=[bias.clone() for bias in self._biases],
             activations=self._activations,
         )
+
+    def on_host(self) -> HostChain | None:
+        """Return what learns by NumPy on the same memory; None if nothing here is trained."""
+        gradients = [(weight, bias) for weight, bias in self._gradients if weight is not None and bias is not None]
+        if not gradients:
+            return None
+        return HostChain(weights=self._weights, biases=self._biases, activations=self._activations, gradients=gradients)
 
     def _buffers_for(self, num_rows: int) -> _Buffers:
         buffers = self._buffers.get(num_rows)

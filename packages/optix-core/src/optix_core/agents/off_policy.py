@@ -200,10 +200,14 @@ class OffPolicyAgent(NetworkAgent):
         """Make so many updates, each on a batch of its own; a framework may override it to make several in one call."""
         for _ in range(num_updates):
             batch = self.replay.sample(self.hyperparams["batch_size"])
-            errors = self._update(self.networks.to_device(batch, self._rows))
+            errors = self._learn_from(batch)
             self._num_updates += 1
             if isinstance(self.replay, PrioritizedReplayBuffer):
                 self.replay.update_priorities(batch.indices, self.networks.to_host(errors))
+
+    def _learn_from(self, batch: ReplayBatch) -> Any:
+        """Make one gradient step on a batch of the memory, and return what :meth:`_update` does."""
+        return self._update(self.networks.to_device(batch, self._rows))
 
     # ---- state ------------------------------------------------------------------------------------------------------
 

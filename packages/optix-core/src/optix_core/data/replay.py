@@ -201,21 +201,24 @@ class ReplayBuffer:
             ready = np.flatnonzero(self._ready)
             return ready[self._rng.integers(0, len(ready), batch_size)]
         indices = self._rng.integers(0, self._num_used, batch_size)
-        while np.count_nonzero(ready := self._ready.take(indices)) < batch_size:
-            missing = ~ready
-            indices[missing] = self._rng.integers(0, self._num_used, np.count_nonzero(missing))
+        missing = np.flatnonzero(~self._ready.take(indices))
+        while len(missing):
+            drawn = self._rng.integers(0, self._num_used, len(missing))
+            indices[missing] = drawn
+            missing = missing[~self._ready.take(drawn)]
         return indices
 
     def _gather(self, indices: Array, weights: Array) -> ReplayBatch:
+        successors = self._successors.take(indices)
         return ReplayBatch(
             observations=self._observations.read(indices),
             actions=self._actions.take(indices, axis=0),
             rewards=self._rewards.take(indices),
-            next_observations=self._observations.read(self._successors.take(indices)),
+            next_observations=self._observations.read(successors),
             discounts=self._discounts().take(self._steps.take(indices)),
             weights=weights,
             indices=indices,
-            next_masks=self._masks.take(self._successors.take(indices), axis=0),
+            next_masks=self._masks.take(successors, axis=0),
         )
 
     def _discounts(self) -> Array:

@@ -157,11 +157,18 @@ class RunningEpisodes:
         first = np.ones(len(t), dtype=bool)
         first[1:] = n[1:] != n[:-1]
         returns, lengths = np.empty(len(t)), np.empty(len(t), dtype=np.int64)
-        returns[order] = end_total - np.where(first, 0.0, np.roll(end_total, 1))
-        lengths[order] = end_count - np.where(first, 0, np.roll(end_count, 1))
+        returns[order] = _differences(end_total, first)
+        lengths[order] = _differences(end_count, first)
         self.returns, self.lengths = totals[-1].copy(), counts[-1].copy()
         last = np.ones(len(t), dtype=bool)
         last[:-1] = first[1:]
         self.returns[n[last]] -= end_total[last]
         self.lengths[n[last]] -= end_count[last]
         return returns, lengths
+
+
+def _differences(values: Array, first: Array) -> Array:
+    """Return each of the values ``[E]`` minus the one before it; where ``first`` (bool ``[E]``), the value itself."""
+    differences = values.copy()
+    differences[1:] -= values[:-1]
+    return np.where(first, values, differences)

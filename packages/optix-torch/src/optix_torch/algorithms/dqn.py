@@ -15,7 +15,7 @@ it every ``target_update_interval`` updates. The loss ``E[w Huber(Q(s, a) - y)]`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,8 +24,11 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.q_learning import EpsilonGreedyAgent
-from optix_core.data import ReplayBuffer
+from optix_core.data import ReplayBatch, ReplayBuffer
 from optix_core.errors import ConfigError, one_of
+from optix_core.policies import MLP
+from optix_core.policies.masks import only
+from optix_protocol import Array
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import (
@@ -35,17 +38,18 @@ from optix_torch._construction import (
     num_outputs_of,
     with_learning_rate_of,
 )
+from optix_torch._host import HostChain
 from optix_torch._learned import TorchNetworks, Transitions, UpdatesInTorch
 from optix_torch._live import LiveRunner
 from optix_torch._module_optimizer import own_optimizer
 from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
 from optix_torch._target import Target
 from optix_torch.distributions import only_allowed
-from optix_torch.networks import make_runner
+from optix_torch.networks import host_mlp, make_runner
 
 
 class Loss(NamedTuple):
-    """DQN's loss on a batch and its gradient.
+    """DQN's loss on a batch and its gradient, as tensors or as NumPy arrays.
 
     Attributes:
         loss: 0-d, the weighted mean of the Huber losses.
@@ -53,9 +57,9 @@ class Loss(NamedTuple):
         d_q: ``[B, A]`` dL / dQ(s, .).
     """
 
-    loss: Tensor
-    errors: Tensor
-    d_q: Tensor
+    loss: Any
+    errors: Any
+    d_q: Any
 
 
 def dqn_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Loss:
@@ -76,6 +80,19 @@ def dqn_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Lo
     scale = 1.0 / q.shape[0]
     loss = torch.dot(weighted, errors.sub(slopes, alpha=0.5)).mul_(scale)
     d_q = torch.zeros_like(q).scatter_(1, index, weighted.mul_(scale).unsqueeze(1))
+    return Loss(loss, errors, d_q)
+
+
+def host_loss(q: Array, actions: Array, targets: Array, weights: Array) -> Loss:
+    """Compute the same as :func:`dqn_loss` in NumPy."""
+    rows, scale = np.arange(len(q)), 1.0 / len(q)
+    errors: Array = q[rows, actions]
+    errors -= targets
+    slopes = np.minimum(np.maximum(errors, -1.0), 1.0)
+    weighted = slopes * weights
+    loss = weighted.dot(errors - 0.5 * slopes) * scale
+    d_q = np.zeros_like(q)
+    d_q[rows, actions] = weighted * scale
     return Loss(loss, errors, d_q)
 
 
@@ -132,12 +149,13 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
         self._target = Target([self.q_network], self._parameters)
         self._runner = LiveRunner(self.q_network, place, act_in_numpy=True)
         self._target_runner = make_runner(self._target.networks[0], place)
+        self._target_mlp = host_mlp(self._target.networks[0])
         self._optimizer: Optimizer = (
             FusedAdam(self._parameters, learning_rate=0.0)
             if optimizer is None
             else own_optimizer(optimizer, {"q_network": q_network})
         )
-        self._latest: tuple[Tensor, ...] = ()
+        self._latest: tuple[Any, ...] = ()
         super().__init__(
             networks=TorchNetworks(
                 {"q_network": self.q_network},
@@ -167,6 +185,12 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
+    def _learn_from(self, batch: ReplayBatch) -> Any:
+        network, target = self._runner.host, self._target_mlp
+        if network is None or target is None or not network.is_sooner(len(batch.rewards)):
+            return super()._learn_from(batch)
+        return self._update_on_host(batch, network, target)
+
     def _update(self, batch: Transitions) -> Tensor:
         settings = self.hyperparams
         next_q = self._target_runner.infer(batch.next_observations)
@@ -182,19 +206,41 @@ class TorchDQNAgent(UpdatesInTorch, EpsilonGreedyAgent):
         loss = dqn_loss(q, actions, targets, batch.weights)
         self._parameters.gradient.zero_()
         self._runner.backward(loss.d_q)
+        self._step(loss, targets)
+        return cast(Tensor, loss.errors)
+
+    def _update_on_host(self, batch: ReplayBatch, network: HostChain, target: MLP) -> Array:
+        """Make the same update as :meth:`_update` in NumPy, for a tiny network and a few rows."""
+        next_rows = self._rows(batch.next_observations)
+        next_q = target(next_rows)
+        judged = network.infer(next_rows) if self.hyperparams["double_q"] else next_q
+        best = (only(judged, batch.next_masks) if batch.next_masks.shape[1] else judged).argmax(axis=1)
+        targets: Array = next_q[np.arange(len(best)), best]
+        targets *= batch.discounts
+        targets += batch.rewards
+
+        q = network.forward(self._rows(batch.observations))
+        actions = batch.actions - self._head.start if self._head.start else batch.actions
+        loss = host_loss(q, actions, targets, batch.weights)
+        network.backward(loss.d_q)
+        self._step(loss, targets)
+        return cast(Array, loss.errors)
+
+    def _step(self, loss: Loss, targets: Any) -> None:
+        """Move the network along its gradient, and now and then the target after it."""
+        settings = self.hyperparams
         norm = self._parameters.clip_gradient_(settings["max_grad_norm"])
         self._optimizer.step()
         if (self._num_updates + 1) % settings["target_update_interval"] == 0:
             self._target.follow(settings["tau"])
         self._latest = (loss.loss, loss.errors, targets, norm)
-        return loss.errors
 
     def _measure(self) -> dict[str, float]:
         loss, errors, targets, norm = self._latest
-        if loss.is_cpu:  # one by one, since there is nothing to wait for; small sums are sooner made by NumPy
-            scale = 1.0 / errors.shape[0]
-            error, target = np.abs(errors.numpy()).sum() * scale, targets.numpy().sum() * scale
-            numbers = [loss.item(), float(error), float(target), norm.item()]
+        if norm.is_cpu:  # one by one, since there is nothing to wait for; small sums are sooner made by NumPy
+            scale = 1.0 / len(errors)
+            error, target = np.abs(np.asarray(errors)).sum() * scale, np.asarray(targets).sum() * scale
+            numbers = [float(loss), float(error), float(target), norm.item()]
         else:
             numbers = torch.stack([loss, errors.abs().mean(), targets.mean(), norm]).tolist()
         names = ("loss", "td_error", "q_mean", "grad_norm")
