@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     )
     from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
     from optix_core.training import TrainConfig, TrainPlan, load_policy, train
+    from optix_core.tuning import (
+        AdaptiveOptimizer,
+        BackoffOptimizer,
+        MomentumOptimizer,
+        PBTOptimizer,
+        SPSAOptimizer,
+    )
     from optix_protocol import (
         BaseAgent,
         BaseEvaluator,
@@ -101,6 +108,13 @@ _HOMES = {
     ),
     "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
     "optix_core.training": ("TrainConfig", "TrainPlan", "load_policy", "train"),
+    "optix_core.tuning": (
+        "AdaptiveOptimizer",
+        "BackoffOptimizer",
+        "MomentumOptimizer",
+        "PBTOptimizer",
+        "SPSAOptimizer",
+    ),
     "optix_protocol": (
         "BaseAgent",
         "BaseEvaluator",
@@ -119,8 +133,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action",
+    "AdaptiveOptimizer",
     "AgentError",
     "Assessment",
+    "BackoffOptimizer",
     "BackoffScheduler",
     "BaseAgent",
     "BaseEvaluator",
@@ -143,8 +159,10 @@ __all__ = [
     "LoopCallback",
     "LoopState",
     "MissingExtraError",
+    "MomentumOptimizer",
     "ObsNormalizer",
     "OptixError",
+    "PBTOptimizer",
     "PolicySnapshot",
     "PrioritizedReplayBuffer",
     "Progress",
@@ -156,6 +174,7 @@ __all__ = [
     "RunDirectoryError",
     "RunResult",
     "RunningMeanStd",
+    "SPSAOptimizer",
     "Schedule",
     "StopReason",
     "TrainConfig",
