@@ -101,7 +101,7 @@ class Budget:
         """
         shares = []
         if self.max_env_steps is not None:
-            shares.append(progress.num_env_steps / self.max_env_steps)
+            shares.append((progress.num_env_steps + progress.search_env_steps) / self.max_env_steps)
         if self.max_episodes is not None:
             shares.append(progress.num_episodes / self.max_episodes)
         return min(1.0, max(shares)) if shares else None

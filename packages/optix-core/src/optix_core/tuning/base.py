@@ -175,10 +175,11 @@ class OnlineTuner(BaseOptimizer, ABC):
         bounds = dict(agent.param_bounds()) if isinstance(agent, SupportsParamBounds) else {}
         values = agent.get_hyperparams()
         if self._space is None:
-            fast = {name: b for name, b in bounds.items() if not b.slow and values.params.get(name) is not None}
+            left_out = {*getattr(agent, "schedules", ())}  # these move by themselves
             if values.params.get("adaptive_kl") is not None:
-                fast.pop("learning_rate", None)  # the agent adapts it already
-            self._space = Space.of(fast, self._log_params)
+                left_out.add("learning_rate")  # so does this one
+            fast = {name: b for name, b in bounds.items() if not b.slow and values.params.get(name) is not None}
+            self._space = Space.of({n: b for n, b in fast.items() if n not in left_out}, self._log_params)
         space = self._space_for(values)
         slow = [n for n in space.names if n in SLOW or (n in bounds and bounds[n].slow)]
         kept = tuple(axis for axis in space.axes if axis.name not in slow)

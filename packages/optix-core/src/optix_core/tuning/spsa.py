@@ -84,7 +84,7 @@ class SPSAOptimizer(OnlineTuner):
     @property
     def _distance(self) -> float:
         """The present ``c_k``."""
-        return self.perturbation / (self.k + 1) ** 0.101
+        return self.perturbation / math.pow(self.k + 1, 0.101)
 
     @property
     def decay(self) -> float:

@@ -178,7 +178,7 @@ def trial_side_by_side(points: ArrayLike, samples: Sequence[ArrayLike]) -> Trial
 
 def bounded(scores: ArrayLike) -> FloatArray:
     """Return scores whose squares are finite; NaN and infinity stay what they are."""
-    y = np.array(scores, dtype=np.float64)
+    y: FloatArray = np.array(scores, dtype=np.float64)
     finite = np.isfinite(y)
     y[finite] = np.clip(y[finite], -_LARGEST, _LARGEST)
     return y
@@ -190,7 +190,8 @@ def _worst_for_nan(scores: FloatArray) -> FloatArray:
     if len(finite) == len(scores):
         return scores
     if len(finite) == 0:
-        return (scores == math.inf).astype(np.float64)
+        none: FloatArray = np.where(scores == math.inf, 1.0, 0.0)
+        return none
     low, high = float(finite.min()), float(finite.max())
     reach = (high - low) or abs(low) or 1.0
     filled: FloatArray = np.where(np.isfinite(scores), scores, np.where(scores == math.inf, high + reach, low - reach))
