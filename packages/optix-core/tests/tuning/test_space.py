@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optix_core import AdaptiveOptimizer, BackoffOptimizer, MomentumOptimizer, PBTOptimizer, SPSAOptimizer
@@ -31,6 +31,7 @@ def test_there_and_back():
     assert Space.of({"a": (1e-4, 1e-2)}, log_params={"a"}).decode([0.5])["a"] == pytest.approx(1e-3)
 
 
+@settings(deadline=None)  # SciPy is imported in the first
 @given(
     st.sampled_from(TUNERS),
     st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=60),

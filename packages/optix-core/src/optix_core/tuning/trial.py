@@ -220,7 +220,8 @@ class InTurn:
     @property
     def point(self) -> Point:
         """Where that is."""
-        return self.points[self.present]
+        place: Point = self.points[self.present]
+        return place
 
     @property
     def complete(self) -> bool:
