@@ -13,6 +13,7 @@ from optix_core.agents.updates import Batch
 from optix_jax import FlaxGaussianPPOAgent, FlaxPPOAgent
 from optix_jax.algorithms import ppo as jax_ppo
 from optix_protocol import HyperparamSet
+from optix_protocol.conformance.masks import allowing, random_masks
 from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
 
 ROWS, SIZES = 200, (5, 16, 16)
@@ -29,7 +30,12 @@ CASES = {
         2,
     ),
 }
-VARIANTS = ({}, {"clip_range_value": 0.1, "value_coef": 1.0, "activation": "relu"}, {"entropy_coef": 0.05})
+VARIANTS = (
+    {},
+    {"clip_range_value": 0.1, "value_coef": 1.0, "activation": "relu"},
+    {"entropy_coef": 0.05},
+    {"entropy_coef": 0.05, "masked": True},
+)
 
 
 @pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
@@ -97,10 +103,13 @@ def from_jax(tree):
     return found
 
 
-def random_batch(space, dtype):
+def random_batch(space, dtype, masked):
     rng = np.random.default_rng(1)
     space.seed(0)
     actions = np.stack([space.sample() for _ in range(ROWS)])
+    masks = np.empty((ROWS, 0), np.bool_)  # all actions are allowed
+    if masked:
+        masks = allowing(space, random_masks(space, rng, ROWS), actions)
     actions = actions if actions.ndim == 1 else actions.reshape(ROWS, -1)  # as agents hand them on
     return {
         "observations": rng.normal(size=(ROWS, SIZES[0])).astype(dtype),
@@ -109,7 +118,7 @@ def random_batch(space, dtype):
         "values": rng.normal(size=ROWS).astype(dtype),
         "advantages": rng.normal(size=ROWS).astype(dtype),
         "returns": rng.normal(size=ROWS).astype(dtype),
-        "masks": np.empty((ROWS, 0), np.bool_),  # all actions are allowed
+        "masks": masks,
     }
 
 
@@ -117,15 +126,20 @@ def random_batch(space, dtype):
 @pytest.mark.parametrize("kind", CASES)
 def test_same_loss_gradients_and_parameters_after_ten_steps(kind, variant, dtype, tmp_path):
     space, torch_class, jax_class, num_outputs = CASES[kind]
+    masked = variant.get("masked", False)
+    if masked and kind == "box":
+        pytest.skip("masks are for discrete actions")
     settings = {"hidden_sizes": [16, 16], "num_epochs": 10, "minibatch_size": ROWS, "learning_rate": 1e-3, **variant}
+    settings.pop("masked", None)
     tolerance = {"rtol": 0, "atol": 1e-9 if dtype == np.float64 else 1e-5}
     arrays = write_weights(tmp_path / "weights.safetensors", num_outputs, kind == "box", dtype)
-    batch = random_batch(space, dtype)
+    batch = random_batch(space, dtype, masked)
 
     ours = torch_class.from_spaces(BOX, space, hyperparams=settings)
     in_torch(ours, arrays)
     torch_batch = Batch(**{name: torch.from_numpy(array) for name, array in batch.items()})
-    judged = ours._distribution.evaluate(ours.networks.actor.infer(torch_batch.observations), torch_batch.actions)
+    outputs = ours.networks.actor.infer(torch_batch.observations)
+    judged = ours._evaluate(outputs, torch_batch.actions, torch_batch.masks)
     usual = ours.hyperparams["max_grad_norm"]
     ours.set_hyperparams(HyperparamSet(params={"max_grad_norm": 1e9}))  # the gradient as it is
     policy_loss, value_loss, entropy, approx_kl, *_ = ours._step_in_place(*torch_batch).tolist()
@@ -143,7 +157,7 @@ def test_same_loss_gradients_and_parameters_after_ten_steps(kind, variant, dtype
     exact = {name: dtype(theirs.hyperparams[name]) for name in numbers if numbers[name] is not None}
     jax_settings = jax_ppo.Settings(**{**numbers, **exact})._replace(num_epochs=np.int32(10))
     params, jax_batch = jax.tree.map(jax.numpy.asarray, in_jax(arrays)), Batch(**batch)
-    log_probs, entropies, _ = theirs.model.judge(params, jax_batch.observations, jax_batch.actions)
+    log_probs, entropies, _ = theirs.model.judge(params, jax_batch.observations, jax_batch.actions, jax_batch.masks)
     (_, terms), gradients = jax.value_and_grad(
         lambda p: jax_ppo.ppo_loss(theirs.model, p, jax_batch, jax_settings), has_aux=True
     )(params)

@@ -23,6 +23,7 @@ from optix_jax._off_policy import Transitions as JaxTransitions  # noqa: E402
 from optix_jax._twin_critics import TwinModel  # noqa: E402
 from optix_jax.algorithms import dqn, sac, td3  # noqa: E402
 from optix_jax.networks import MLP, Network  # noqa: E402
+from optix_protocol.conformance.masks import random_masks  # noqa: E402
 from optix_torch._learned import Transitions  # noqa: E402
 
 HIDDEN, NUM_ACTIONS, NUM_DIMENSIONS = (48, 32), 3, 2
@@ -276,9 +277,12 @@ def test_losses_and_gradients_agree(name, num_updates, precision, reference_file
 
 
 @pytest.mark.parametrize("num_updates", [1, 10])
-@pytest.mark.parametrize("name", ["dqn", "sac", "td3"])
+@pytest.mark.parametrize("name", ["dqn", "masked dqn", "sac", "td3"])
 def test_parameters_agree_after_steps_of_adam(name, num_updates, precision, reference_file):
-    side, tolerance = Side(file_for(name, reference_file), precision), TOLERANCE[precision]
+    side, tolerance = Side(file_for(name.removeprefix("masked "), reference_file), precision), TOLERANCE[precision]
+    if name.startswith("masked"):
+        rng, name = np.random.default_rng(3), "dqn"
+        side.arrays["next_masks"] = random_masks(spaces.Discrete(NUM_ACTIONS), rng, len(side.arrays["rewards"]))
     expected, expected_slow, _, theirs = torch_updates(name, side, num_updates)
     found, found_slow, _, ours = jax_updates(name, side, num_updates)
     assert_close(found, expected, tolerance)

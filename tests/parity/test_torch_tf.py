@@ -17,6 +17,7 @@ optix_tf = pytest.importorskip("optix_tf")
 from torch import nn  # noqa: E402
 
 from optix_core.agents.updates import Batch, Diagnostics  # noqa: E402
+from optix_protocol.conformance.masks import allowing, random_masks  # noqa: E402
 from optix_tf._compilation import compiled  # noqa: E402
 from optix_tf._off_policy import Transitions as TFTransitions  # noqa: E402
 from optix_tf._runtime import keras, tf  # noqa: E402
@@ -34,6 +35,8 @@ SETTINGS = {
     "dqn": {"double_q": True, "target_update_interval": 3, "tau": 0.5},
     "sac": {"tau": 0.02, "initial_alpha": 0.3},
     "td3": {"tau": 0.02, "target_noise": 0.3, "target_noise_clip": 0.4, "policy_delay": 2},
+    "masked ppo": PPO_SETTINGS,
+    "masked dqn": {"double_q": True, "target_update_interval": 3, "tau": 0.5},
 }
 OUTPUTS = {"ppo": NUM_ACTIONS, "gaussian ppo": NUM_DIMENSIONS, "sac": 2 * NUM_DIMENSIONS, "td3": NUM_DIMENSIONS}
 
@@ -50,7 +53,8 @@ def precision(request, monkeypatch):
 @pytest.fixture
 def arrays(request, reference_file, precision):
     """The file's arrays, with what PPO needs besides, in the precision under test."""
-    name = request.getfixturevalue("name")
+    full_name = request.getfixturevalue("name")
+    name = full_name.removeprefix("masked ")
     if name == "dqn":
         networks = dict.fromkeys(("q_network", "slow_q_network"), (5, *HIDDEN, NUM_ACTIONS))
     elif "ppo" in name:
@@ -63,6 +67,11 @@ def arrays(request, reference_file, precision):
     path = reference_file(networks, num_actions=NUM_ACTIONS * is_discrete, num_dimensions=NUM_DIMENSIONS)
     rng = np.random.default_rng(1)
     found = dict(np.load(path)) | {name: rng.normal(size=NUM_ROWS) for name in ("advantages", "returns", "values")}
+    nothing = np.empty((NUM_ROWS, 0), np.bool_)  # all actions are allowed
+    found |= {"masks": nothing, "next_masks": nothing}
+    if full_name != name:
+        masks, next_masks = (random_masks(DISCRETE, rng, NUM_ROWS) for _ in range(2))
+        found |= {"masks": allowing(DISCRETE, masks, found["actions"]), "next_masks": next_masks}
     found["noise"] = np.round(256 * found["noise"]) / 256  # torch squares it in float32: exact with so few bits
     return {key: array.astype(precision) if array.dtype.kind == "f" else array for key, array in found.items()}
 
@@ -156,10 +165,9 @@ def of_torch(name, arrays, num_updates, settings, *, plain_steps=False):
     if "ppo" in name:
         agent.networks.optimizer.learning_rate = settings["learning_rate"]
         outputs = agent.networks.actor.infer(tensors["observations"])
-        log_probs = agent._distribution.evaluate(outputs, tensors["actions"]).log_probs
-        names = ("observations", "actions", "values", "advantages", "returns")
-        nothing = torch.empty(NUM_ROWS, 0, dtype=torch.bool)
-        batch = Batch(log_probs=log_probs, masks=nothing, **{key: tensors[key] for key in names})
+        log_probs = agent._evaluate(outputs, tensors["actions"], tensors["masks"]).log_probs
+        names = ("observations", "actions", "values", "advantages", "returns", "masks")
+        batch = Batch(log_probs=log_probs, **{key: tensors[key] for key in names})
         for _ in range(num_updates):
             measured = agent._step_in_place(*batch)
         diagnostics = Diagnostics(*measured.tolist())._asdict()
@@ -225,8 +233,7 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
         rows = np.tile(np.arange(NUM_ROWS, dtype=np.int32), (num_updates, 1))
         plan = Plan(rows, np.full(num_updates, NUM_ROWS, np.int32), np.int32(num_updates), np.int32(1))
         columns = {key: arrays[key] for key in Batch._fields if key in arrays}
-        nothing = np.empty((NUM_ROWS, 0), np.bool_)
-        batch = Batch(log_probs=np.zeros(NUM_ROWS, dtype), masks=nothing, **columns)
+        batch = Batch(log_probs=np.zeros(NUM_ROWS, dtype), **columns)
         update = compiled(ppo_update, agent.model)
         agent.networks.train_state, means = update(agent.networks.train_state, batch, plan, agent._settings())
         diagnostics = {name: float(mean) for name, mean in means._asdict().items()}
@@ -239,7 +246,6 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
         }
         agent.networks.train_state = agent.networks.train_state._replace(targets=slow)
         fields = {key: arrays[key] for key in Transitions._fields if key in arrays}
-        fields["next_masks"] = np.empty((len(fields["rewards"]), 0), np.bool_)
         noises = arrays["noise"].astype(np.float32).astype(dtype)[:num_updates]
         agent._update([TFTransitions(noise=noise.swapaxes(0, 1), **fields) for noise in noises])
         diagnostics = agent._measure()
@@ -273,6 +279,7 @@ def assert_same(found, expected, tolerance, scale=1.0):
 
 def test_losses_and_gradients_agree(name, arrays, precision):
     """After plain gradient steps, equal parameters over the learning rate are equal gradients."""
+    name = name.removeprefix("masked ")
     rate, tolerance = 0.125, TOLERANCE[precision]  # Keras keeps it in float32: a power of two is exact
     settings = settings_for(name, learning_rate=rate, **({} if name in ("sac", "td3") else {"max_grad_norm": 1e9}))
     for num_updates in (1, 2):
@@ -285,7 +292,7 @@ def test_losses_and_gradients_agree(name, arrays, precision):
 
 @pytest.mark.parametrize("num_updates", [pytest.param(1, marks=pytest.mark.slow), 10])
 def test_parameters_agree_after_steps_of_adam(name, num_updates, arrays, precision):
-    tolerance = TOLERANCE[precision]
+    tolerance, name = TOLERANCE[precision], name.removeprefix("masked ")
     expected, expected_slow, theirs = of_torch(name, arrays, num_updates, settings_for(name))
     found, found_slow, ours = of_tf(name, arrays, num_updates, settings_for(name))
     assert_same(found, expected, tolerance)

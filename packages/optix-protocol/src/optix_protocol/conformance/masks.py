@@ -10,7 +10,7 @@ import numpy as np
 from optix_protocol.conformance.cases import action_kind
 from optix_protocol.types import Array, EpisodeData
 
-__all__ = ["allowed_by", "mask_parts", "random_masks", "with_masks"]
+__all__ = ["allowed_by", "allowing", "mask_parts", "random_masks", "with_masks"]
 
 
 def mask_parts(space: Any) -> tuple[int, ...] | None:
@@ -40,11 +40,17 @@ def allowed_by(space: Any, masks: Array, actions: Any) -> Array:
     return allowed
 
 
+def allowing(space: Any, masks: Array, actions: Any) -> Array:
+    """Return masks ``[*shape, A]`` that allow actions ``[*shape, *act]``, too."""
+    wider = masks.copy()
+    np.put_along_axis(wider, _places(space, actions, masks.ndim - 1), True, axis=-1)
+    return wider
+
+
 def with_masks(space: Any, window: EpisodeData, *, seed: int = 0) -> EpisodeData:
     """Return a window with random masks, in which what was done was allowed; nothing is forbidden in invalid rows."""
     rng = np.random.default_rng(seed)
-    masks = random_masks(space, rng, *window.rewards.shape)
-    np.put_along_axis(masks, _places(space, window.actions, 2), True, axis=-1)
+    masks = allowing(space, random_masks(space, rng, *window.rewards.shape), window.actions)
     masks[~window.valid] = True
     return replace(
         window,
