@@ -1,11 +1,44 @@
-"""The whole suite: workers keep what they need, and say in the end how large they grew."""
+"""The whole suite: which worker runs what, what a worker keeps, and how large it grew."""
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+_FAMILIES = ("jax", "protocol", "core", "", "torch", "tf")
+"""The order of the files: what needs JAX and what needs TensorFlow are furthest apart. The empty one fits all."""
+
+
+def _family(path: str) -> int:
+    """Place of a test file in that order, by the families that its path names: JAX before all others."""
+    words = set(re.split(r"[\W_]", path))
+    named = [place for place, family in enumerate(_FAMILIES) if family in words - {""}]
+    return 0 if 0 in named else max(named, default=_FAMILIES.index(""))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Order the files by framework, all else as it was."""
+    items.sort(key=lambda item: _family(item.nodeid.split("::")[0]))
+
+
+class _FromBothEnds(LoadFileScheduling):
+    """Every other worker takes files from the far end, so that no worker holds what two frameworks have compiled."""
+
+    def _assign_work_unit(self, node):
+        if self.nodes.index(node) % 2:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Let the workers begin at both ends."""
+    config.option.loadscopereorder = False
+    return _FromBothEnds(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
