@@ -111,14 +111,15 @@ class TorchModules:
             AgentError: the modules have other parameters than when the agent was built.
         """
         self._take_stock()
-        if not self._may_be_modal:
-            yield
-            return
-        before = rng.bit_generator.state
-        seed = derive_seed(int(rng.integers(2**31)), "modules", num_updates)
-        rng.bit_generator.state = before
-        with seeded(seed, self.device), in_learning_modes(*self.modules.values()):
-            yield
+        with torch.enable_grad():  # an environment in torch may have turned it off for everybody
+            if not self._may_be_modal:
+                yield
+                return
+            before = rng.bit_generator.state
+            seed = derive_seed(int(rng.integers(2**31)), "modules", num_updates)
+            rng.bit_generator.state = before
+            with seeded(seed, self.device), in_learning_modes(*self.modules.values()):
+                yield
 
     @property
     def learning_rate(self) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optix_core.errors import ConfigError
 from optix_protocol import StateTree
 
 _REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
@@ -29,6 +30,9 @@ class FlatParameters:
 
     The parameters stay the modules' own; their memory moves into the vector.
 
+    Raises:
+        ConfigError: parameters that are not float32.
+
     Attributes:
         parameters: each once, in the order of the vector.
         trained: of each, whether it is; as :meth:`hold` found it.
@@ -38,10 +42,16 @@ class FlatParameters:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = tuple(dict.fromkeys(parameters))
+        for parameter in self.parameters:
+            if parameter.dtype is not torch.float32:
+                raise ConfigError(
+                    f"The networks have parameters of {parameter.dtype}, and agents learn in float32: call "
+                    "network.float() first."
+                )
         self.sizes = [parameter.numel() for parameter in self.parameters]
         device = self.parameters[0].device
-        self.vector = torch.empty(sum(self.sizes), device=device)
-        self.gradient = torch.zeros(sum(self.sizes), device=device)
+        self.vector = torch.empty(sum(self.sizes), dtype=torch.float32, device=device)
+        self.gradient = torch.zeros(sum(self.sizes), dtype=torch.float32, device=device)
         flat = zip(torch.split(self.vector, self.sizes), torch.split(self.gradient, self.sizes), strict=True)
         self._places = [
             (parameter, value.view(parameter.shape), gradient.view(parameter.shape))
@@ -301,7 +311,7 @@ class FusedAdam(_Moments):
             )
 
     def _counter(self, count: int, run: _Run) -> Tensor:
-        return torch.full((), float(count), device=run.vector.device)
+        return torch.full((), float(count), dtype=torch.float32, device=run.vector.device)
 
     def _count(self, counter: Tensor) -> int:
         return int(counter)

@@ -91,7 +91,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         self._target_critics = Target(critics, self._critic_parameters)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
-        self._statistics = torch.zeros(len(self._statistics_names), device=where)
+        self._statistics = torch.zeros(len(self._statistics_names), dtype=torch.float32, device=where)
         self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
         self._extra = extra
         self._optimizers = self._make_optimizers(optimizer, extra, twins)
@@ -231,7 +231,9 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         wanted = (1, 2, self._num_outputs(len(self._low)))
         if outputs.shape != wanted:
             raise ConfigError(f"The actor gives {outputs.shape[-1]} outputs; these actions need {wanted[-1]}.")
-        values = self._critic_nets.infer(observations, torch.zeros(2, len(self._low), device=self.device))
+        values = self._critic_nets.infer(
+            observations, torch.zeros(2, len(self._low), dtype=torch.float32, device=self.device)
+        )
         if values.shape != (2, 2, 1):
             raise ConfigError(f"A critic must give one value [B, 1]; it gives {list(values.shape[1:])} for B = 2.")
 

@@ -88,7 +88,7 @@ def _orthogonal(layer: Callable[..., nn.Module], *sizes: int, gain: float, gener
     # The layer initialises itself from the global random state, which is not ours to move. (``nn.utils.skip_init``
     # would avoid that, but imports torch's meta-device machinery: 1.5 s.)
     with torch.random.fork_rng(devices=[]):
-        module = layer(*sizes)
+        module = layer(*sizes, dtype=torch.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the last bits of a QR decomposition depend on the threads; the weights must not
     nn.init.orthogonal_(module.weight, gain, generator=generator)  # type: ignore[arg-type]
@@ -115,14 +115,17 @@ class NoisyLinear(nn.Module):
     def __init__(self, num_inputs: int, num_outputs: int, *, std_init: float, generator: torch.Generator) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(num_inputs)
-        self.weight = nn.Parameter(torch.empty(num_outputs, num_inputs).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.empty(num_outputs).uniform_(-bound, bound, generator=generator))
-        self.weight_sigma = nn.Parameter(torch.full((num_outputs, num_inputs), std_init * bound))
-        self.bias_sigma = nn.Parameter(torch.full((num_outputs,), std_init * bound))
+        weight, bias = (
+            torch.empty(shape, dtype=torch.float32) for shape in ((num_outputs, num_inputs), (num_outputs,))
+        )
+        self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
+        self.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
+        self.weight_sigma = nn.Parameter(torch.full_like(weight, std_init * bound))
+        self.bias_sigma = nn.Parameter(torch.full_like(bias, std_init * bound))
         self.noise_in: Tensor
         self.noise_out: Tensor
-        self.register_buffer("noise_in", torch.zeros(num_inputs), persistent=False)
-        self.register_buffer("noise_out", torch.zeros(num_outputs), persistent=False)
+        self.register_buffer("noise_in", torch.zeros(num_inputs, dtype=torch.float32), persistent=False)
+        self.register_buffer("noise_out", torch.zeros(num_outputs, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, out]`` for ``[B, in]`` with the present noise."""
@@ -150,7 +153,7 @@ class Noise:
         layers = [part for part in network.modules() if isinstance(part, NoisyLinear)]
         sizes = [size for layer in layers for size in (layer.noise_in.numel(), layer.noise_out.numel())]
         device = next(network.parameters()).device
-        self.vector = torch.zeros(sum(sizes), device=device)
+        self.vector = torch.zeros(sum(sizes), dtype=torch.float32, device=device)
         views = iter(torch.split(self.vector, sizes))
         for layer in layers:
             layer.noise_in, layer.noise_out = next(views), next(views)
@@ -296,7 +299,7 @@ class DenseRunner:
         """Return fresh outputs ``[B, out]``, chunk by chunk."""
         if x.shape[0] <= _CHUNK_ROWS:
             return self.forward(x).clone()
-        outputs = torch.empty(len(x), len(self._biases[-1]))
+        outputs = torch.empty(len(x), len(self._biases[-1]), dtype=torch.float32)
         for start in range(0, len(x), _CHUNK_ROWS):
             outputs[start : start + _CHUNK_ROWS] = self.forward(x[start : start + _CHUNK_ROWS])
         return outputs
@@ -333,9 +336,9 @@ class _Buffers:
     """Memory for one batch size: the output of each layer (as tensor and as NumPy view) and gradients between them."""
 
     def __init__(self, weights: Iterable[Tensor], num_rows: int) -> None:
-        outputs = [torch.empty(num_rows, weight.shape[0]) for weight in weights]
+        outputs = [torch.empty(num_rows, weight.shape[0], dtype=torch.float32) for weight in weights]
         self.outputs = [(output, output.numpy()) for output in outputs]
-        self.gradients = [torch.empty(num_rows, weight.shape[1]) for weight in weights]
+        self.gradients = [torch.empty(num_rows, weight.shape[1], dtype=torch.float32) for weight in weights]
 
 
 class AutogradRunner:

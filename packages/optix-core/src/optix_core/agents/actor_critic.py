@@ -78,6 +78,7 @@ class ActorCriticAgent(NetworkAgent):
         reward_normalizer: RewardNormalizer | None = None,
     ) -> None:
         # A framework that does not say how many outputs there are has chosen its head for good.
+        self._action_space = action_space
         self._knows_actions, self._num_outputs = action_space is not None or not num_outputs, num_outputs
         for name, given in (("normalize_observations", obs_normalizer), ("normalize_rewards", reward_normalizer)):
             if given is not None:

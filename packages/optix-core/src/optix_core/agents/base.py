@@ -15,7 +15,7 @@ from optix_core.agents.files import acted_masked, load_weights, other_order, sav
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
 from optix_core.agents.schedules import Schedule
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, in_one_line
 from optix_core.policies import (
     MLP,
     Encoder,
@@ -28,6 +28,7 @@ from optix_core.policies import (
     policy_tree,
 )
 from optix_core.policies.encoders import encoded, parts_of
+from optix_core.policies.masks import mask_parts
 from optix_protocol import (
     Array,
     EpisodeData,
@@ -156,6 +157,8 @@ class NetworkAgent(ABC):
     specs: ClassVar[Mapping[str, Hyperparam]]
     _knows_actions = True
     """False in an agent that was built without an action space, until :meth:`meet_spaces`."""
+    _action_space: Any = None
+    """The space that it was built for, if it was told."""
     _acts_masked = False
     """Whether it has ever acted or learned with masks: then models for deployment take one, too."""
 
@@ -336,6 +339,11 @@ class NetworkAgent(ABC):
         problem = other_order(parts_of(self._encoder), getattr(observation_space, "parts", ()))
         if problem:
             raise ConfigError(f"The networks take observations of {problem}: build the agent for this environment.")
+        if self._action_space is not None and mask_parts(self._action_space) != mask_parts(action_space):
+            raise ConfigError(
+                f"The agent acts in {in_one_line(self._action_space)} and the environment in "
+                f"{in_one_line(action_space)}: build the agent for this environment."
+            )
         if not self._knows_actions:
             self._take_action_space(action_space)
             self._knows_actions = True

@@ -49,7 +49,7 @@ class EpsilonGreedyAgent(MasksActions, OffPolicyAgent):
     ) -> None:
         self._num_actions = num_actions
         self._decayed = 1.0
-        self._knows_actions = action_space is not None
+        self._action_space, self._knows_actions = action_space, action_space is not None
         start = 0 if action_space is None else int(action_space.start)
         super().__init__(
             head=EpsilonGreedy(epsilon=hyperparams["epsilon_start"], start=start),

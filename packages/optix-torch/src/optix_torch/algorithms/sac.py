@@ -108,7 +108,7 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
     # ---- networks ---------------------------------------------------------------------------------------------------
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])])}
+        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])], dtype=torch.float32)}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

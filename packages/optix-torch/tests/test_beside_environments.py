@@ -1,0 +1,61 @@
+"""Agents beside environments that they were not made for, or that change torch for everybody."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from optix_core import ConfigError, VectorBatchPipeline, make_agent
+from optix_torch import TorchDQNAgent, TorchPPOAgent
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (spaces.Discrete(2), spaces.Discrete(4)),
+        (spaces.Discrete(4), spaces.Discrete(2)),
+        (spaces.MultiDiscrete([2, 2]), spaces.MultiDiscrete([2, 3])),
+        (spaces.MultiDiscrete([2, 2]), spaces.Discrete(4)),
+        (spaces.Discrete(2), spaces.Box(-1, 1, (2,))),
+    ],
+)
+@pytest.mark.parametrize("kind", [TorchPPOAgent, TorchDQNAgent])
+def test_an_agent_for_other_actions_is_refused(kind, own, other):
+    if kind is TorchDQNAgent and not isinstance(own, spaces.Discrete):
+        return
+    seen = spaces.Box(-1, 1, (3,))
+    agent = kind.from_spaces(seen, own)
+    agent.meet_spaces(seen, own)
+    with pytest.raises(ConfigError, match=r"The agent acts in .* and the environment in .*: build the agent for this"):
+        agent.meet_spaces(seen, other)
+
+
+@pytest.fixture
+def torch_in_doubles():
+    """What environments that simulate in torch do to everybody."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "recurrent_ppo", "dqn", "rainbow", "sac", "td3"])
+def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, torch_in_doubles):
+    env_id = "Pendulum-v1" if algorithm in ("sac", "td3") else "CartPole-v1"
+    settings = {"learning_starts": 8} if algorithm in ("dqn", "rainbow", "sac", "td3") else {}
+    agent = make_agent(algorithm, env_id, framework="torch", hidden_sizes=(8,), **settings)
+    window = VectorBatchPipeline(env_id, agent, n_envs=2, window_size=16).collect()
+    before = agent.networks.weights()
+    assert all(np.isfinite(value) for value in agent.learn(window).values())
+    after = agent.networks.weights()
+    assert {array.dtype for array in after.values()} == {np.dtype(np.float32)}
+    assert any((before[name] != after[name]).any() for name in before)
+
+
+def test_networks_in_doubles_are_refused_in_a_line():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 2)).double()
+    with pytest.raises(ConfigError, match=r"parameters of torch\.float64, and agents learn in float32"):
+        TorchDQNAgent(q_network=network)
+    with pytest.raises(ConfigError, match=r"parameters of torch\.float64, and agents learn in float32"):
+        TorchPPOAgent(actor=network, critic=torch.nn.Sequential(torch.nn.Linear(4, 1)))
