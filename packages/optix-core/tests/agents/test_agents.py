@@ -7,6 +7,7 @@ from gymnasium import spaces
 from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.errors import ConfigError
+from optix_core.policies.encoders import encoder_for
 from optix_protocol import HyperparamSet, ParamBound
 
 SPECS = {
@@ -144,3 +145,10 @@ def test_without_a_space_actions_are_counted_from_0_or_keep_their_units():
     assert gaussian.log_std.tolist() == [-0.5, -0.5]
     with pytest.raises(ConfigError, match="Box"):
         make_head(spaces.Discrete(2), 2, log_std_init=0.0, continuous=True)
+
+
+def test_spaces_without_a_number_are_refused():
+    with pytest.raises(ConfigError, match="nothing to choose in the action space Box"):
+        num_outputs_for(spaces.Box(-1, 1, (0,)))
+    with pytest.raises(ConfigError, match="nothing to see in the observation space Box"):
+        encoder_for(spaces.Box(-1, 1, (2, 0)))

@@ -1,5 +1,7 @@
 """Environments that misbehave, for ``optix train optix_cli_envs:Name-v0``."""
 
+import threading
+
 import gymnasium as gym
 import numpy as np
 
@@ -114,5 +116,56 @@ class Change(Toy):
         return np.ones(2, np.float32), reward, *rest
 
 
-for env in (Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions, Double, Arrives, Wide, Change):
+class OddKeys(Toy):
+    """Has numbers for keys in its infos, and a name that stands in no file."""
+
+    def step(self, action):
+        return *super().step(action)[:4], {1: 2.0, ("a", 2): 1.0, "\ud800": 1.0, "a\nb": 3.0, "kept": 4.0}
+
+
+class Unspeakable(Toy):
+    """Raises what no terminal can show."""
+
+    def reward(self, action):
+        raise RuntimeError("\ud800 [/bold]")
+
+
+class GivesUp(Toy):
+    """Raises what usually ends a generator."""
+
+    def step(self, action):
+        raise GeneratorExit
+
+
+class NoSpace(Toy):
+    """Has no action space."""
+
+    action_space = None
+
+
+class SilentEnd(Toy):
+    """Shows None in the end."""
+
+    def step(self, action):
+        seen, *rest = super().step(action)
+        return (None if self.t >= 20 else seen), *rest
+
+
+class Messy(Toy):
+    """Raises where nobody can catch it: in threads and when it is cleared away."""
+
+    def reset(self, *, seed=None, options=None):
+        thread = threading.Thread(target=self.fail)
+        thread.start()
+        thread.join()
+        return super().reset(seed=seed)
+
+    def fail(self):
+        raise RuntimeError("the link\nis down")
+
+    __del__ = fail
+
+
+ODD = (OddKeys, Unspeakable, GivesUp, NoSpace, SilentEnd, Messy)
+for env in (*ODD, Toy, Breaks, Mission, VectorReward, NaNReward, Mute, TupleActions, Double, Arrives, Wide, Change):
     gym.register(id=f"Cli{env.__name__}-v0", entry_point=env, max_episode_steps=50)

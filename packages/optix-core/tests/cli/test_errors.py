@@ -130,3 +130,31 @@ def test_what_is_left_out_of_the_observations_is_one_line_without_a_place_in_the
     assert outcome.code == 0, outcome.err
     told = [line for line in outcome.err.splitlines() if "left out" in line]
     assert told == ["optix: warning: The part mission of the observations has no array form and is left out."]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Unspeakable", ["RuntimeError", "? [/bold]"]),
+        ("GivesUp", ["raised GeneratorExit"]),
+        ("NoSpace", ["cannot be made: TypeError: action space does not inherit"]),
+        ("SilentEnd", ["returned the observation None", "Box(-1.0, 1.0, (2,), float32)"]),
+    ],
+)
+def test_odd_environments_are_told_in_one_line(train, name, words):
+    assert_one_line(train(f"optix_cli_envs:Cli{name}-v0", "--quiet"), *words)
+
+
+def test_keys_of_infos_may_be_anything(train, tmp_path):
+    assert train("optix_cli_envs:CliOddKeys-v0", "--max-env-steps", 500, "--quiet", "--out", "run").code == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["confirmed_infos"] == {"kept": 4.0}
+
+
+def test_errors_that_nobody_can_catch_have_no_traceback(start, tmp_path):
+    run = start("train", "optix_cli_envs:CliMessy-v0", "--backend", "reference", "--max-env-steps", 200, "--quiet",
+                "--out", tmp_path / "run")  # fmt: skip
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "Traceback" not in err
+    assert "RuntimeError: the link is down was raised in a thread" in err
+    assert "RuntimeError: the link is down was raised in an object that was being cleared away" in err

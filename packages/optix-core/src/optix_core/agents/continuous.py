@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from optix_core.agents.heads import num_outputs_for
 from optix_core.agents.hyperparams import HyperparamStore
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.errors import ConfigError, in_one_line, whole_number
@@ -152,6 +153,7 @@ def finite_bounds(action_space: Any) -> tuple[Array, Array]:
         raise ConfigError(
             f"Action space {action_space} is not supported: SAC and TD3 need a Box of continuous actions."
         )
+    num_outputs_for(action_space)
     low, high = bounds_of(action_space)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(

@@ -25,6 +25,8 @@ def num_outputs_for(action_space: Any) -> int:
         number = int(action_space.n)
     else:
         number = int(np.prod(action_space.shape))
+    if number < 1:
+        raise ConfigError(f"There is nothing to choose in the action space {in_one_line(action_space)}.")
     if number > _MOST_OUTPUTS:
         raise ConfigError(
             f"{in_one_line(action_space)} has too many actions for a network with an output for each ({number:,}): "

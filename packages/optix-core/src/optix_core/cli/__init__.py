@@ -20,4 +20,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     from optix_core.cli.app import run
 
+    if args is None:
+        from optix_core.cli.console import tell_stray_errors_in_one_line
+
+        tell_stray_errors_in_one_line()
     raise SystemExit(run(args))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +91,24 @@ def warnings_in_one_line() -> Iterator[None]:
         warnings.simplefilter("always", OptixWarning)
         warnings.showwarning = show
         yield
+
+
+def tell_stray_errors_in_one_line() -> None:
+    """From now on, tell in one line each what nobody can catch: what threads and ``__del__`` of environments raise.
+
+    With ``OPTIX_DEBUG`` set in the environment they keep their traceback.
+    """
+    from optix_core.environments.making import told
+
+    if os.environ.get("OPTIX_DEBUG"):
+        return
+
+    def tell(error: BaseException | None, where: str) -> None:
+        if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):
+            print(f"optix: warning: {told(error)} was raised in {where}.", file=sys.stderr)
+
+    sys.unraisablehook = lambda stray: tell(stray.exc_value, "an object that was being cleared away")
+    threading.excepthook = lambda stray: tell(stray.exc_value, "a thread, which has ended")
 
 
 def shown_path(path: str | Path) -> str:

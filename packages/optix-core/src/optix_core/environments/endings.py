@@ -31,7 +31,7 @@ class EndingInfos:
         """
         found: dict[str, Array] = {}
         for name, values in info.items():
-            if name.startswith("_") or name in _OURS or not isinstance(values, np.ndarray):
+            if not _is_name(name) or not isinstance(values, np.ndarray):
                 continue
             if values.shape[:1] != ended.shape or (numbers := _numbers(values[ended])) is None:
                 continue
@@ -46,7 +46,7 @@ class EndingInfos:
         """Take in the last info of one episode."""
         found: dict[str, Array] = {}
         for name, value in info.items():
-            if not isinstance(name, str) or name.startswith("_") or name in _OURS or isinstance(value, Mapping):
+            if not _is_name(name) or isinstance(value, Mapping):
                 continue
             number = _number(value)
             if number == number:
@@ -65,6 +65,11 @@ class EndingInfos:
     def _add(self, count: int, found: dict[str, Array]) -> None:
         self._rows.append((count, found))
         self._names |= dict.fromkeys(found)
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a key of an info is the name of something said: users may have numbers or anything else for keys."""
+    return isinstance(name, str) and name.isprintable() and not name.startswith("_") and name not in _OURS
 
 
 def columns_of(last_infos: Iterable[Mapping[str, Any]]) -> dict[str, Array]:

@@ -28,6 +28,7 @@ def told(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # an exception may fail to describe itself
         text = ""
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate can stand in no file and on no terminal
     if len(text) > MAX_MESSAGE:
         text = text[:MAX_MESSAGE] + " ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -43,7 +44,7 @@ def environment_failed(error: BaseException, doing: str) -> OptixError:
     Raises:
         KeyboardInterrupt: that is the user's, not the environment's.
     """
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+    if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, OptixError):
         return error
@@ -63,13 +64,22 @@ def _reset_hint(error: BaseException, text: str) -> str:
     return ""
 
 
-@contextmanager
-def blaming_environment(doing: str) -> Iterator[None]:
-    """Turn whatever is raised inside the block into an error in one line; see :func:`environment_failed`."""
-    try:
-        yield
-    except BaseException as error:
-        raise environment_failed(error, doing) from error
+class blaming_environment:  # noqa: N801 - as contextlib names them
+    """Turn whatever is raised inside the block into an error in one line; see :func:`environment_failed`.
+
+    Args:
+        doing: when that is.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            raise environment_failed(error, self._doing) from error
 
 
 def close_quietly(env: Any, **arguments: Any) -> str | None:

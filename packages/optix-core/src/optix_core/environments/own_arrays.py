@@ -38,8 +38,10 @@ class Outcomes(gym.Wrapper[Any, Any, Any, Any]):
         if type(observation) is np.ndarray and observation.shape == self._shape:
             return observation.copy()
         if self._shape is not None and np.shape(observation) != self._shape:
+            shape = list(np.shape(observation))
+            what = f"an observation {shape}" if shape else f"the observation {in_one_line(repr(observation))}"
             raise EnvError(
-                f"The environment returned an observation {list(np.shape(observation))}, and its observation_space "
-                f"is {in_one_line(self.env.observation_space)}: correct one of the two."
+                f"The environment returned {what}, and its observation_space is "
+                f"{in_one_line(self.env.observation_space)}: correct one of the two."
             )
         return observation.copy() if isinstance(observation, np.ndarray) else observation

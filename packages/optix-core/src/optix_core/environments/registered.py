@@ -48,6 +48,8 @@ def make_registered(env_id: str, kwargs: Mapping[str, Any] | None = None) -> gym
     except gym.error.Error as error:
         raise EnvError(f"Environment '{env_id}' cannot be made: {_one_line(error)}") from error
     except TypeError as error:
+        if "argument" not in str(error):
+            raise EnvError(f"Environment '{env_id}' cannot be made: {told(error)}") from error
         hint = " Give them: --env-arg KEY=VALUE." if "missing" in str(error) else ""
         raise EnvError(f"Environment '{env_id}' does not take these arguments: {_one_line(error)}.{hint}") from error
     except BaseException as error:

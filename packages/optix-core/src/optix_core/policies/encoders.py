@@ -205,6 +205,8 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     from optix_core.environments.flattening import flat_space
 
     space = flat_space(space)
+    if space.shape is not None and 0 in space.shape:
+        raise ConfigError(f"There is nothing to see in the observation space {in_one_line(space)}: show a constant.")
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return whole_numbers_of(space)
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.shape is not None:
