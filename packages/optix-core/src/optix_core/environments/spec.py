@@ -218,7 +218,7 @@ class EnvSpec:
         return bool(ours) and not spec.additional_wrappers
 
     @cached_property
-    def _probe(self) -> tuple[Any, Any, int | None, float | None, bool]:
+    def _probe(self) -> tuple[Any, Any, int | None, float | None, bool, Any]:
         if not self.repeatable:
             return _facts(self.make())
         if self.is_pool:
@@ -226,7 +226,7 @@ class EnvSpec:
             inner = pool.unwrapped
             facts = pool.single_observation_space, pool.single_action_space, inner.max_episode_steps
             pool.close()
-            return *facts, inner.reward_threshold, False
+            return *facts, inner.reward_threshold, False, inner.single_observation_space
         with inspected(self._make_plain, self.factory) as env:
             return _facts(self._presented(env))
 
@@ -234,6 +234,12 @@ class EnvSpec:
     def observation_space(self) -> gym.Space[Any]:
         """Space of one observation, after flattening."""
         space: gym.Space[Any] = self._probe[0]
+        return space
+
+    @property
+    def own_observation_space(self) -> gym.Space[Any]:
+        """Space of one observation as the environment itself gives it; after flattening where frames are stacked."""
+        space: gym.Space[Any] = self._probe[5]
         return space
 
     @property
@@ -298,13 +304,15 @@ def _presented(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         raise environment_failed(error, "when asked for its observation_space") from error
 
 
-def _facts(env: gym.Env[Any, Any]) -> tuple[Any, Any, int | None, float | None, bool]:
+def _facts(env: gym.Env[Any, Any]) -> tuple[Any, Any, int | None, float | None, bool, Any]:
     from optix_core.data import is_goal_env
+    from optix_core.environments.flattening import FlatEnv
 
     try:
         spec = env.spec
         limit, threshold = (spec.max_episode_steps, spec.reward_threshold) if spec else (None, None)
-        return env.observation_space, env.action_space, limit, threshold, is_goal_env(env)
+        own = env.env.observation_space if isinstance(env, FlatEnv) else env.observation_space
+        return env.observation_space, env.action_space, limit, threshold, is_goal_env(env), own
     except BaseException as error:
         raise environment_failed(error, "when asked for its spaces") from error
 

@@ -21,6 +21,7 @@ from optix_core.agents.backends import (
 from optix_core.convergence import ConvergenceMonitor, MonitorSettings
 from optix_core.data.capacity import check_capacity, row_bytes
 from optix_core.environments import EnvSpec
+from optix_core.environments.acting import on_own_observations
 from optix_core.environments.foreign import callable_modules, named_modules
 from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.result import RunResult
@@ -314,6 +315,7 @@ class TrainPlan:
             self.env_spec.observation_space,
             self.env_spec.action_space,
             frame_stack=self.hyperparams.get("frame_stack", 1),
+            exact=self.hyperparams.get("normalize_observations") is True,
         )
         check_capacity(int(capacity), row=row, budget=self.max_env_steps)
 
@@ -358,10 +360,13 @@ def load_policy(
 ) -> Policy:
     """Load the policy that a run of ``optix train`` ended with, to act with it.
 
+    Its ``act`` takes the environment's own observations, Dict and Tuple included: a single one, for which it returns an
+    action, or ``num_envs`` of them as a vector environment gives them, for which it returns ``[num_envs, *act]``.
+
     Args:
         run: the run directory.
         mode: ``"greedy"`` or ``"sample"``.
-        num_envs: environments that it acts on at once: ``act`` takes ``[num_envs, *obs]``.
+        num_envs: environments that it acts on at once.
         seed: of its random numbers.
         allow_import: as in :meth:`TrainPlan.from_dict`.
 
@@ -381,7 +386,8 @@ def load_policy(
             directory.registry.load_best(agent)
     if not isinstance(agent, SupportsPolicy):
         raise ConfigError(f"{plan.algorithm} of backend '{plan.backend}' has no make_policy(); act with the agent.")
-    return agent.make_policy(mode, num_envs=num_envs, seed=seed)
+    policy = agent.make_policy(mode, num_envs=num_envs, seed=seed)
+    return on_own_observations(policy, plan.env_spec.own_observation_space)
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
