@@ -261,7 +261,7 @@ class FlaxOffPolicyAgent(OffPolicyAgent):
         while num_updates:
             size = min(_MOST_UPDATES, 1 << (num_updates - 1).bit_length())
             count = min(num_updates, size)
-            batch = self.replay.sample(size * self.hyperparams["batch_size"])
+            batch = self._sample(size * self.hyperparams["batch_size"])
             self._run(self.networks.to_device(batch, self._rows), num_updates=count, size=size)
             self._num_updates += count
             num_updates -= count

@@ -194,10 +194,10 @@ class ReplayAgent(OffPolicyAgent, SavedModelExport):
     def _sample_and_update(self, num_updates: int) -> None:
         most = 1 if isinstance(self.replay, PrioritizedReplayBuffer) else _UPDATES_PER_CALL
         while num_updates:
-            first = self.replay.sample(self.hyperparams["batch_size"])
+            first = self._sample(self.hyperparams["batch_size"])
             size = first.observations.nbytes + first.next_observations.nbytes
             count = min(num_updates, most, max(1, _BYTES_PER_CALL // size))
-            batches = [first, *(self.replay.sample(len(first.rewards)) for _ in range(count - 1))]
+            batches = [first, *(self._sample(len(first.rewards)) for _ in range(count - 1))]
             errors = self._update([self._transitions(batch) for batch in batches])
             self._num_updates += count
             num_updates -= count

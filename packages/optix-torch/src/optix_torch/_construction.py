@@ -20,7 +20,7 @@ from optix_torch._arrays import as_tensor
 from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate
 from optix_torch._parts import give_parts
-from optix_torch.networks import build_cnn, build_mlp
+from optix_torch.networks import NoisyLinear, build_cnn, build_mlp
 
 
 def with_learning_rate_of(
@@ -85,10 +85,10 @@ def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Mo
             give_parts(part, observation_space)
         flat = flat_space(observation_space)
         return Flatten(shape=flat.shape or (), dtype=str(flat.dtype), parts=getattr(flat, "parts", ()))
-    layers = (nn.Linear, nn.RNNCellBase, nn.Embedding, nn.modules.conv._ConvNd)
+    layers = (nn.Linear, NoisyLinear, nn.RNNCellBase, nn.Embedding, nn.modules.conv._ConvNd)
     first = next((part for part in module.modules() if isinstance(part, layers)), None)
     if observation_space is not None:
-        if not isinstance(first, nn.Linear | nn.RNNCellBase):
+        if not isinstance(first, nn.Linear | NoisyLinear | nn.RNNCellBase):
             return Keep(shape=observation_space.shape, dtype=str(observation_space.dtype))
         encoder = encoder_for(observation_space)
         return Flatten(shape=encoder.shape, dtype=encoder.dtype) if isinstance(encoder, Keep) else encoder

@@ -14,13 +14,14 @@ from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.heads import make_head
 from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.normalizing import obs_normalizer_for, reward_normalizer_for
 from optix_core.agents.updates import Batch as Batch
 from optix_core.agents.updates import Diagnostics as Diagnostics
 from optix_core.agents.updates import adapted_learning_rate as adapted_learning_rate
 from optix_core.agents.updates import explained_variance as explained_variance
 from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
 from optix_core.errors import ConfigError
-from optix_core.policies import DiagonalGaussian, Encoder, Head, Keep, SquashedGaussian
+from optix_core.policies import DiagonalGaussian, Encoder, Head, SquashedGaussian
 from optix_core.policies.encoders import unrounded
 from optix_core.policies.heads import as_drawn
 from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
@@ -83,14 +84,8 @@ class ActorCriticAgent(NetworkAgent):
         for name, given in (("normalize_observations", obs_normalizer), ("normalize_rewards", reward_normalizer)):
             if given is not None:
                 hyperparams.note(name, True)
-        if hyperparams["normalize_observations"] and isinstance(encoder, Keep):
-            raise ConfigError("normalize_observations is for flat observations; images are scaled by the network.")
-        normalizer = obs_normalizer
-        if normalizer is None and hyperparams["normalize_observations"]:
-            normalizer = ObsNormalizer(encoder.encoded_shape)
-        self._reward_normalizer, self._follows_gamma = reward_normalizer, reward_normalizer is None
-        if reward_normalizer is None and hyperparams["normalize_rewards"]:
-            self._reward_normalizer = RewardNormalizer(gamma=hyperparams["gamma"])
+        self._follows_gamma = reward_normalizer is None
+        self._reward_normalizer = reward_normalizer_for(hyperparams, reward_normalizer)
         super().__init__(
             networks=networks,
             head=head,
@@ -98,7 +93,7 @@ class ActorCriticAgent(NetworkAgent):
             hyperparams=hyperparams,
             kind=kind,
             seed=seed,
-            obs_normalizer=normalizer,
+            obs_normalizer=obs_normalizer_for(encoder, hyperparams, obs_normalizer),
         )
 
     def action_distribution(self, observations: Array) -> ActionDistribution:

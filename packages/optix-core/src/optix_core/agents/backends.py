@@ -240,7 +240,8 @@ def build_agent(
     if not info.on_policy and isinstance(usual, int) and "capacity" not in hyperparams:
         stack = hyperparams.get("frame_stack", 1)
         whole = stack if isinstance(stack, int) else 1  # the agent says what is wrong with another
-        row = row_bytes(spec.observation_space, spec.action_space, frame_stack=whole)
+        exact = hyperparams.get("normalize_observations") is True
+        row = row_bytes(spec.observation_space, spec.action_space, frame_stack=whole, exact=exact)
         fits = fitting_capacity(usual, row=row)
         hyperparams = hyperparams if fits == usual else {**hyperparams, "capacity": fits}
     try:

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.normalizing import obs_normalizer_for, reward_normalizer_for
 from optix_core.data import HERBuffer, PrioritizedReplayBuffer, ReplayBatch, ReplayBuffer, is_goal_env
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
+from optix_core.policies.encoders import unrounded
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, EpisodeData, StateTree
 
@@ -65,8 +67,8 @@ class OffPolicyAgent(NetworkAgent):
         head: turns the acting network's outputs into actions.
         encoder: turns observations into the networks' input.
         replay: the memory.
-        hyperparams: the settings, with ``learning_rate``, ``gamma``, ``batch_size``, ``learning_starts`` and
-            ``updates_per_step`` among them.
+        hyperparams: the settings, with ``learning_rate``, ``gamma``, ``batch_size``, ``learning_starts``,
+            ``updates_per_step``, ``normalize_observations`` and ``normalize_rewards`` among them.
         kind: what stands in weight files, ``"torch/DQN"``.
         seed: seed of exploration.
     """
@@ -90,7 +92,16 @@ class OffPolicyAgent(NetworkAgent):
         self._num_env_steps = 0
         self._updates_owed = 0.0
         self._diagnostics: dict[str, float] = {}
-        super().__init__(networks=networks, head=head, encoder=encoder, hyperparams=hyperparams, kind=kind, seed=seed)
+        self._reward_normalizer = reward_normalizer_for(hyperparams)
+        super().__init__(
+            networks=networks,
+            head=head,
+            encoder=encoder,
+            hyperparams=hyperparams,
+            kind=kind,
+            seed=seed,
+            obs_normalizer=obs_normalizer_for(encoder, hyperparams),
+        )
 
     @classmethod
     def from_env(cls, env: Any, **options: Any) -> Self:
@@ -161,6 +172,7 @@ class OffPolicyAgent(NetworkAgent):
             Diagnostics of the latest update and ``buffer_size``; only the latter before ``learning_starts``.
         """
         if episode_data.num_env_steps:
+            self._take_statistics(episode_data)
             self.replay.add(episode_data)
             self._num_env_steps += episode_data.num_env_steps
             if not self.is_warming_up:
@@ -186,6 +198,26 @@ class OffPolicyAgent(NetworkAgent):
     def _explore(self, observations: Array) -> Array:
         return self._random_actions(len(observations)) if self.is_warming_up else super()._explore(observations)
 
+    def _take_statistics(self, window: EpisodeData) -> None:
+        """Take a window's observations and returns into the running statistics, before anything is learned from it."""
+        if self._obs_normalizer is not None:
+            self._obs_normalizer.update(unrounded(self._encoder, window.flat(window.observations)))
+        if self._reward_normalizer is not None:
+            rewards = window.rewards if window.intrinsic_rewards is None else window.rewards + window.intrinsic_rewards
+            self._reward_normalizer.gamma = self.hyperparams["gamma"]
+            self._reward_normalizer(rewards, window.done, window.valid)
+
+    def _sample(self, batch_size: int) -> ReplayBatch:
+        """Draw transitions; the memory keeps everything as it came, and rewards are normalised now.
+
+        Observations are normalised where they are encoded, by :meth:`_rows`.
+        """
+        batch = self.replay.sample(batch_size)
+        if self._reward_normalizer is None:
+            return batch
+        scaled = self._reward_normalizer.normalize(batch.rewards, num_steps=self.replay.n_step)
+        return batch._replace(rewards=scaled)
+
     def _make_updates(self, num_updates: int) -> None:
         if not num_updates:
             return
@@ -199,7 +231,7 @@ class OffPolicyAgent(NetworkAgent):
     def _sample_and_update(self, num_updates: int) -> None:
         """Make so many updates, each on a batch of its own; a framework may override it to make several in one call."""
         for _ in range(num_updates):
-            batch = self.replay.sample(self.hyperparams["batch_size"])
+            batch = self._sample(self.hyperparams["batch_size"])
             errors = self._learn_from(batch)
             self._num_updates += 1
             if isinstance(self.replay, PrioritizedReplayBuffer):
@@ -225,7 +257,9 @@ class OffPolicyAgent(NetworkAgent):
     def training_state(self) -> StateTree:
         """Return copies of networks, targets, optimisers, memory, random numbers and counters."""
         self._notice_learning_rate()
+        normalizer = self._reward_normalizer
         return {
+            **({} if normalizer is None else {"reward_normalizer": normalizer.state()}),
             **self.learned_state(),
             "replay": self.replay.state(),
             **self.hyperparams.state(),
@@ -243,6 +277,8 @@ class OffPolicyAgent(NetworkAgent):
         self._updates_owed = float(state["updates_owed"])
         self._diagnostics = dict(state["diagnostics"])
         self._acts_masked = bool(state.get("masked", False))  # absent in states of release 0.1
+        if self._reward_normalizer is not None:
+            self._reward_normalizer.restore(state["reward_normalizer"])
         self.replay.restore(state["replay"])
         self.restore_learned_state(state)
 
@@ -258,7 +294,8 @@ def make_replay(
 ) -> ReplayBuffer:
     """Make the memory that the settings ask for.
 
-    Observations are kept as they come, but never in float64.
+    Observations are kept as they come; those in float64 become float32, unless they are to be normalised, which may
+    bring out what is small beside a large offset.
 
     Raises:
         ConfigError: the memory could not hold what is gathered before learning starts.
@@ -274,7 +311,7 @@ def make_replay(
     dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
     common: dict[str, Any] = {
         "observation_shape": encoder.shape,
-        "observation_dtype": np.float32 if dtype == np.float64 else dtype,
+        "observation_dtype": np.float32 if dtype == np.float64 and not settings["normalize_observations"] else dtype,
         "capacity": settings["capacity"],
         "action_shape": action_shape,
         "action_dtype": action_dtype,

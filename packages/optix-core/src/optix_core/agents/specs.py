@@ -21,6 +21,11 @@ _ACTIVATION = Hyperparam(
 )
 """A framework refuses those that it lacks."""
 
+_NORMALIZERS: Mapping[str, Hyperparam] = {
+    "normalize_observations": Hyperparam(default=False, kind=bool, fixed=True),
+    "normalize_rewards": Hyperparam(default=False, kind=bool, fixed=True),
+}
+
 _SIZES = Hyperparam(default=None, kind=tuple, optional=True, fixed=True, network=True)
 _TWO_SIZES: Mapping[str, Hyperparam] = {"actor_hidden_sizes": _SIZES, "critic_hidden_sizes": _SIZES}
 """For an actor and a critic of unlike size; None is ``hidden_sizes``."""
@@ -41,8 +46,7 @@ _PPO: Mapping[str, Hyperparam] = {
     "target_kl": Hyperparam(default=None, low=0, open_low=True, optional=True),
     "clip_range_value": Hyperparam(default=None, low=0, open_low=True, optional=True),
     "adaptive_kl": Hyperparam(default=None, low=0, open_low=True, optional=True, adapts="learning_rate"),
-    "normalize_observations": Hyperparam(default=False, kind=bool, fixed=True),
-    "normalize_rewards": Hyperparam(default=False, kind=bool, fixed=True),
+    **_NORMALIZERS,
     "hidden_sizes": Hyperparam(default=(64, 64), kind=tuple, fixed=True, network=True),
     **_TWO_SIZES,
     "activation": replace(_ACTIVATION, default="tanh"),
@@ -75,7 +79,7 @@ _A2C: Mapping[str, Hyperparam] = {
         name: _PPO[name]
         for name in (
             "entropy_coef", "value_coef", "gamma", "gae_lambda", "max_grad_norm", "normalize_advantage",
-            "normalize_observations", "normalize_rewards", "hidden_sizes", *_TWO_SIZES, "activation", "log_std_init",
+            *_NORMALIZERS, "hidden_sizes", *_TWO_SIZES, "activation", "log_std_init",
         )
     },
 }  # fmt: skip
@@ -101,6 +105,7 @@ _TWIN_CRITICS: Mapping[str, Hyperparam] = {
     "learning_starts": Hyperparam(default=100, kind=int, low=0),
     "capacity": Hyperparam(default=1_000_000, kind=int, low=1, fixed=True),
     **_FRAMES,
+    **_NORMALIZERS,
     "n_step": Hyperparam(default=1, kind=int, low=1, fixed=True),
     **_HINDSIGHT,
     "hidden_sizes": Hyperparam(default=(256, 256), kind=tuple, fixed=True, network=True),
@@ -136,6 +141,7 @@ _REPLAY: Mapping[str, Hyperparam] = {
     "batch_size": Hyperparam(default=64, kind=int, low=1, bound=ParamBound(low=16, high=512, log=True, integer=True)),
     "capacity": Hyperparam(default=100_000, kind=int, low=1, fixed=True),
     **_FRAMES,
+    **_NORMALIZERS,
     "learning_starts": Hyperparam(default=500, kind=int, low=0),
     "updates_per_step": Hyperparam(default=0.25, low=0, bound=ParamBound(low=0.05, high=1.0, log=True)),
     "target_update_interval": Hyperparam(

@@ -21,18 +21,21 @@ _BOOKKEEPING = 40
 """Bytes per row beside observation and action: reward, steps, successor, flags, and what hindsight notes."""
 
 
-def row_bytes(observation_space: gym.Space[Any], action_space: gym.Space[Any], *, frame_stack: int = 1) -> int:
+def row_bytes(
+    observation_space: gym.Space[Any], action_space: gym.Space[Any], *, frame_stack: int = 1, exact: bool = False
+) -> int:
     """Return the bytes that a row of a replay memory takes.
 
     Args:
-        observation_space: of a single environment; parts (Dict, Tuple) are counted flat. float64 is kept as float32.
+        observation_space: of a single environment; parts (Dict, Tuple) are counted flat.
         action_space: of a single environment.
         frame_stack: pictures along the first axis of which one is kept.
+        exact: float64 is kept, and not as float32: where observations are normalised.
     """
     from optix_core.environments.flattening import flat_space
 
     flat = flat_space(observation_space)
-    dtype = np.dtype(np.float32 if flat.dtype in (None, np.float64) else flat.dtype)
+    dtype = np.dtype(np.float32 if flat.dtype is None or (flat.dtype == np.float64 and not exact) else flat.dtype)
     observation = math.prod(flat.shape or ()) * dtype.itemsize
     action = math.prod(action_space.shape or ()) * np.dtype(action_space.dtype or np.int64).itemsize
     return max(1, observation // max(1, frame_stack)) + action + _BOOKKEEPING

@@ -172,10 +172,15 @@ class RewardNormalizer:
         self.reset(done)
         return self.normalize(rewards)
 
-    def normalize(self, rewards: Any) -> Any:
-        """Return rewards of any shape normalised, float32, a number for a number; nothing is taken in."""
-        scaled = np.asarray(rewards) / np.sqrt(self.stats.var + self.epsilon)
-        normalised: Array = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+    def normalize(self, rewards: Any, *, num_steps: int = 1) -> Any:
+        """Return rewards of any shape normalised, float32, a number for a number; nothing is taken in.
+
+        Args:
+            rewards: of single steps, or sums.
+            num_steps: how many steps such a sum is over: its largest absolute value is so many times ``clip``.
+        """
+        scaled, limit = np.asarray(rewards) / np.sqrt(self.stats.var + self.epsilon), self.clip * num_steps
+        normalised: Array = np.clip(scaled, -limit, limit).astype(np.float32)
         return normalised if np.ndim(rewards) else float(normalised)
 
     def reset(self, done: Any = True) -> None:

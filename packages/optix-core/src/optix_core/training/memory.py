@@ -32,5 +32,6 @@ def usual_capacity(info: AlgorithmInfo, hyperparams: Mapping[str, Any], spec: En
     wanted = int(chosen["capacity"])
     if least >= wanted:  # the agent says what contradicts what
         return wanted
-    row = row_bytes(spec.observation_space, spec.action_space, frame_stack=stack)
+    exact = chosen.get("normalize_observations") is True
+    row = row_bytes(spec.observation_space, spec.action_space, frame_stack=stack, exact=exact)
     return fitting_capacity(wanted, row=row, budget=budget, least=least)

@@ -250,12 +250,19 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
             return runner.act(rows)
 
         policy = runner.act if mode == "greedy" else act
-        return NetworkPolicy(encoder=self._encoder, network=policy, head=self._head, mode=mode, rng=rng)
+        return NetworkPolicy(
+            encoder=self._encoder,
+            network=policy,
+            head=self._head,
+            normalizer=None if self._obs_normalizer is None else self._obs_normalizer.copy(),
+            mode=mode,
+            rng=rng,
+        )
 
     def host_policy(self) -> StateTree | None:
         """Return the policy without noise as plain arrays, None if it is no MLP."""
         mlp = self._mlp(self._noiseless())
-        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, None)
+        return None if mlp is None else policy_tree(self._encoder, mlp, self._head, self._obs_normalizer)
 
     def _write_network(self, graph: PolicyGraph) -> str:
         network = self._noiseless()
