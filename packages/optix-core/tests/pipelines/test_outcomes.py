@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from optix_core import BatchPipeline, EnvError, VectorBatchPipeline
+from optix_core import BatchPipeline, ConfigError, EnvError, VectorBatchPipeline
 from optix_core.environments import EnvSpec
 from optix_core.environments.outcomes import ObservationCheck, reward_of
 from optix_core.evaluation.rollouts import rollout
@@ -235,3 +235,59 @@ def test_random_numbers_of_any_kind(kind):
     lost = twin.restore_pipeline_state(state)
     assert lost is None if kind is None else "began new episodes" in lost  # said, not guessed
     assert EnvSpec.of(Old).observation_space == BOX
+
+
+# ---- vector environments of others ----------------------------------------------------------------------------------
+
+
+class OddVector(SyncVectorEnv):
+    """Answers in a form of its own: ``change`` makes it from the usual answer of ``step``."""
+
+    def __init__(self, change):
+        super().__init__([Shows] * 2)
+        self.change = change
+
+    def step(self, actions):
+        return self.change(*super().step(actions))
+
+
+ODD_ANSWERS = {
+    "lists": (lambda seen, *rest: (seen.tolist(), *[part.tolist() for part in rest[:3]], rest[3]), None),
+    "one row": (lambda seen, *rest: (seen[0], *rest), r"observations \[1\], and their observation_space says \[2, 1\]"),
+    "nothing seen": (lambda seen, *rest: (None, *rest), r"observations \[\], and their"),
+    "no infos": (lambda *parts: (*parts[:4], None), "infos of type NoneType"),
+    "a list of infos": (lambda *parts: (*parts[:4], [{}, {}]), "infos of type list"),
+    "old": (lambda *parts: (*parts[:3], parts[4]), "not enough values to unpack"),
+    "one reward": (lambda seen, reward, *rest: (seen, 1.0, *rest), r"rewards \[\] for 2 environments"),
+    "flags": (lambda seen, reward, over, *rest: (seen, reward, over[:1].repeat(3), *rest), "broadcast"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_ANSWERS)
+def test_vector_environments_of_others_are_named_for_odd_answers(case):
+    change, message = ODD_ANSWERS[case]
+
+    def collect():
+        return VectorBatchPipeline(OddVector(change), Idle(), window_size=12).collect()
+
+    def play():
+        return rollout(lambda **_: Idle(), OddVector(change), episodes=2, seed=0)
+
+    if message is None:
+        assert collect().episode_lengths.tolist() == [5] * 4
+        assert play().lengths.tolist() == [5, 5]
+        return
+    for use in (collect, play):
+        with pytest.raises(EnvError, match=message):
+            use()
+
+
+def test_arguments_that_cannot_be_are_refused_at_once():
+    for wrong, message in (
+        ({"env": []}, "the list of them is empty"),
+        ({"mode": "greed"}, "mode must be 'greedy', 'sample' or None"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            VectorBatchPipeline(**{"env": Shows, **wrong})

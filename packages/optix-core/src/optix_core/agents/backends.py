@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from optix_core.environments import EnvSpec
-from optix_core.errors import AgentError, ConfigError, suggest
+from optix_core.errors import AgentError, ConfigError, suggest, whole_number
 from optix_protocol import PROTOCOL_VERSION, ActionKind, AlgorithmInfo, Backend, BaseAgent
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def make_agent(
         backend=load_backend(framework or default_backend()),
         algorithm=algorithm,
         deterministic=deterministic,
-        seed=seed,
+        seed=whole_number("seed", seed, least=0),
         device=device,
         hyperparams={**(hyperparams or {}), **more_hyperparams},
     )

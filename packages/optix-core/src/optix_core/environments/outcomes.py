@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,34 @@ def rewards_of(rewards: Any, num_envs: int) -> Array:
         return array.reshape(num_envs)
     reward_of(array[0] if array.ndim else array)
     raise EnvError(f"The environments returned rewards {list(array.shape)} for {num_envs} environments.")
+
+
+def observations_of(observations: Any, shape: tuple[int, ...]) -> Array:
+    """Return the observations of environments side by side, ``[N, *obs]``.
+
+    Raises:
+        EnvError: they have another shape.
+    """
+    array = np.asarray(observations)
+    if array.shape != shape:
+        raise EnvError(
+            f"The environments returned observations {list(array.shape)}, and their observation_space says "
+            f"{list(shape)}: correct one of the two."
+        )
+    return array
+
+
+def infos_of(info: Any) -> Mapping[str, Any]:
+    """Return what environments side by side say beside their observations.
+
+    Raises:
+        EnvError: it is no dict.
+    """
+    if not isinstance(info, Mapping):
+        raise EnvError(
+            f"The environments returned infos of type {type(info).__name__}: a vector of them returns one dict."
+        )
+    return info
 
 
 class ObservationCheck:

@@ -25,7 +25,7 @@ from optix_core.environments.making import (
     time_limit,
 )
 from optix_core.environments.masks import LatestMasks, MaskReader
-from optix_core.environments.outcomes import ObservationCheck, reward_of, rewards_of
+from optix_core.environments.outcomes import ObservationCheck, infos_of, observations_of, reward_of, rewards_of
 from optix_core.errors import EnvError
 from optix_core.pipelines.actions import action_encoder
 from optix_core.pipelines.actor import Actor
@@ -342,9 +342,10 @@ def _play_rounds(
             actions = act(observations, mask)
             with blaming_environment(_when(lengths.max())):
                 observations, rewards, terminated, truncated, info = vector_env.step(actions)
+                observations, info = observations_of(observations, harmless.shape), infos_of(info)
+                ended = np.logical_or(terminated, truncated, out=np.empty(num_envs, np.bool_))
             np.add(returns, rewards_of(rewards, num_envs), out=returns, where=playing)
             lengths += playing
-            ended = np.logical_or(terminated, truncated)
             said = final_info_of(info, num_envs) if resets_at_once else info
             for row in np.flatnonzero(playing & ended).tolist():
                 endings[first + row] = _ending(terminated[row])
@@ -353,7 +354,7 @@ def _play_rounds(
             mask = read_masks(info, ~playing)
             if not playing.any():
                 break
-            observations = check.mended(np.asarray(observations), ~playing, harmless)
+            observations = check.mended(observations, ~playing, harmless)
             if resets_by_hand and ended.any():
                 observations, _ = vector_env.reset(options={"reset_mask": ended})
         for row in np.flatnonzero(playing).tolist():

@@ -34,6 +34,8 @@ def open_environments(
         return None, flat_vector(vector_with_masks(env))
     wrapper = _record_lives if episodic_life else EpisodeRecorder
     if isinstance(env, Sequence) and not isinstance(env, str):
+        if not env:
+            raise ConfigError("A pipeline needs one environment at least, and the list of them is empty.")
         specs = [EnvSpec.of(source) for source in env]
         return specs[0], make_vector(
             [spec.make for spec in specs], asynchronous=async_envs, wrapper=wrapper, copy=False

@@ -20,7 +20,7 @@ from optix_core.environments.making import (
     time_limit,
 )
 from optix_core.environments.masks import MaskReader
-from optix_core.environments.outcomes import ObservationCheck, require_rewards
+from optix_core.environments.outcomes import ObservationCheck, infos_of, observations_of, require_rewards
 from optix_core.errors import ConfigError, EnvError, OptixWarning, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces, overlooked_masks
@@ -93,9 +93,11 @@ class VectorBatchPipeline:
         from gymnasium.vector import AutoresetMode
 
         env = the_environment(env=env, env_id=env_id, env_fns=env_fns)
+        if mode not in (None, "greedy", "sample"):
+            raise ConfigError(f"mode must be 'greedy', 'sample' or None, got {mode!r}.")
         n_envs = whole_number("n_envs", one_of(8, n_envs=n_envs, num_envs=num_envs), least=1)
         self.window_size = whole_number("window_size", one_of(128, window_size=window_size, n_steps=n_steps), least=1)
-        self._clip_rewards = clip_rewards
+        self._clip_rewards, self._seed = clip_rewards, whole_number("seed", seed)
         self._max_eval_envs = None if max_eval_envs is None else whole_number("max_eval_envs", max_eval_envs, least=1)
         self.env_spec, self._envs = open_environments(env, n_envs, async_envs, episodic_life)
         try:
@@ -106,6 +108,7 @@ class VectorBatchPipeline:
             self._resets_on_next_step = autoreset == AutoresetMode.NEXT_STEP
             self._encode = action_encoder(self._envs.single_action_space)
             self._check = ObservationCheck(self._envs.single_observation_space)
+            self._shown = (self.num_envs, *(self._envs.single_observation_space.shape or ()))
             self._read_masks = MaskReader(self._envs.single_action_space, self.num_envs)
             self._mode = mode
             self._agent: BaseAgent | None = None
@@ -115,7 +118,6 @@ class VectorBatchPipeline:
             if self.env_spec is not None and self.env_spec.repeatable:
                 close_quietly(self._envs)
             raise
-        self._seed = seed
         self._versions = (0, 0)
         self._policy: Policy | None = None
         self._observation: Array | None = None
@@ -230,10 +232,10 @@ class VectorBatchPipeline:
         """Step the environments and write how episodes ended; return observations, rewards and infos."""
         try:
             observation, reward, window.terminated[t], window.truncated[t], info = self._envs.step(action)
+            return observations_of(observation, self._shown), reward, infos_of(info)
         except BaseException as error:
             self._broken = True
             raise environment_failed(error, f"after {self._num_env_steps + t * self.num_envs} steps") from error
-        return observation, reward, info
 
     def _end_episodes(
         self,
@@ -459,8 +461,8 @@ class VectorBatchPipeline:
         self._next_seed = None
         with blaming_environment("in reset()"):
             shown, info = self._envs.reset(seed=seed)
-            observation = np.asarray(shown)
-        self._observation, self._mask, self._memory = observation, self._read_masks(info), None
+            observation = observations_of(shown, self._shown)
+        self._observation, self._mask, self._memory = observation, self._read_masks(infos_of(info)), None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._running = RunningEpisodes(self.num_envs)
         return observation
