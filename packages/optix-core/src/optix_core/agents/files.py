@@ -45,14 +45,14 @@ def save_weights(
 
 
 def load_weights(
-    path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array], parts: Sequence[tuple[str, int]] = ()
+    path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array] | None, parts: Sequence[tuple[str, int]] = ()
 ) -> dict[str, Array]:
     """Read a file of :func:`save_weights`, checked against the arrays that it is to replace.
 
     Args:
         path: the file.
         kind: what must have written it.
-        like: arrays with the expected names and shapes.
+        like: arrays with the expected names and shapes; None expects nothing of them.
         parts: of the observations that the networks are to take.
 
     Raises:
@@ -75,6 +75,8 @@ def load_weights(
     problem = other_order([(str(name), int(size)) for name, size in metadata.get("parts", ())], parts)
     if problem:
         raise ValueError(f"{path} was trained on observations of {problem}.")
+    if like is None:
+        return arrays
     if arrays.keys() != like.keys():
         odd = sorted(arrays.keys() ^ like.keys())
         raise ValueError(f"{path} belongs to another network: {', '.join(odd[:3])} in only one of the two.")
