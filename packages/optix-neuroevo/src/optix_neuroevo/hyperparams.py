@@ -1,0 +1,36 @@
+"""The hyperparameters of graph agents, readable without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from optix_core.agents import Hyperparam, specs
+from optix_protocol import ParamBound
+
+_NOT_OURS = ("cell", "cell_size", "sequence_length")
+
+_LENGTHS = ParamBound(low=1, high=128, log=True, integer=True)
+
+GRAPH_PPO: Mapping[str, Hyperparam] = {
+    **{name: spec for name, spec in specs.RECURRENT_PPO.items() if name not in _NOT_OURS},
+    "hidden_sizes": replace(specs.RECURRENT_PPO["hidden_sizes"], default=(16,)),
+    "learning_rate": replace(
+        specs.RECURRENT_PPO["learning_rate"], default=2e-2, bound=ParamBound(low=1e-4, high=5e-2, log=True)
+    ),
+    "normalize_rewards": replace(specs.RECURRENT_PPO["normalize_rewards"], default=True),
+    "target_kl": replace(specs.RECURRENT_PPO["target_kl"], default=0.02),
+    "sequence_length": replace(
+        specs.RECURRENT_PPO["sequence_length"], default=1, synonyms=("chunk_len",), bound=_LENGTHS
+    ),
+}
+"""PPO for a graph: what it remembers is an input like any other, so gradients do not flow to earlier steps.
+
+Actor and critic share the graph, so rewards are normalised: errors of the value would drown everything else. A few
+weights need long steps, which ``target_kl`` holds back."""
+
+RECURRENT_GRAPH_PPO: Mapping[str, Hyperparam] = {
+    **GRAPH_PPO,
+    "sequence_length": replace(GRAPH_PPO["sequence_length"], default=32),
+}
+"""PPO whose gradients flow through ``sequence_length`` (``chunk_len``) steps."""
