@@ -250,16 +250,9 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
         observations = as_tensor(layout.sequences(self._window_rows(window)), self.device)
         keep = as_tensor(layout.sequences(~window.episode_starts[..., None]).astype(np.float32), self.device)
 
-        # Sequences of one environment follow each other: the memory after one is the memory before the next.
         state = {name: as_tensor(array, self.device) for name, array in self._beginning(window).items()}
-        before, after = [], []
-        for first in range(0, layout.parts * layout.num_envs, layout.num_envs):
-            part = slice(first, first + layout.num_envs)
-            before.append(state)
-            after.append(self.networks.through(observations[:, part], state, keep[:, part]))
-            state = {name: tensor[-1] for name, tensor in after[-1].items()}
+        before, memory = self._memories(layout, observations, state, keep)
         places = torch.from_numpy(layout.places()).to(self.device)
-        memory = {name: torch.cat([part[name] for part in after], 1).flatten(0, 1) for name in state}
         outputs, values = self.networks.outputs(memory["h"])
 
         values_by_row = values[places].cpu().numpy()
@@ -278,7 +271,7 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
         return Sequences(
             observations=observations,
             keep=keep,
-            state={name: torch.cat([part[name] for part in before]) for name in state},
+            state=before,
             rows=Batch(
                 observations=outputs.new_empty(len(valid), 0),
                 actions=actions,
@@ -289,6 +282,27 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
                 masks=valid.new_empty((len(valid), 0), dtype=torch.bool),
             ),
             numbers=numbers.reshape(layout.length, -1),
+        )
+
+    def _memories(self, layout: Layout, observations: Tensor, state: State, keep: Tensor) -> tuple[State, State]:
+        """Return what is remembered before each sequence ``[C, ...]`` and after each row ``[L C, ...]`` of a window.
+
+        Args:
+            layout: how the window is cut.
+            observations: ``[L, C, ...]``.
+            state: ``[N, ...]``, before the window.
+            keep: ``[L, C, 1]``, 0 where the memory begins anew before a row.
+        """
+        # Sequences of one environment follow each other: the memory after one is the memory before the next.
+        before, after = [], []
+        for first in range(0, layout.parts * layout.num_envs, layout.num_envs):
+            part = slice(first, first + layout.num_envs)
+            before.append(state)
+            after.append(self.networks.through(observations[:, part], state, keep[:, part]))
+            state = {name: tensor[-1] for name, tensor in after[-1].items()}
+        return (
+            {name: torch.cat([part[name] for part in before]) for name in state},
+            {name: torch.cat([part[name] for part in after], 1).flatten(0, 1) for name in state},
         )
 
     def _window_rows(self, window: EpisodeData) -> Array:
