@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.files import load_weights
@@ -27,7 +30,8 @@ from optix_protocol import EpisodeData, RecurrentState
 from optix_torch._arrays import resolve_device
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._modes import OldPolicy
-from optix_torch.algorithms.recurrent_ppo import TorchRecurrentPPOAgent
+from optix_torch.algorithms.recurrent_ppo import Layout, TorchRecurrentPPOAgent
+from optix_torch.recurrent import State
 
 
 class GraphAgent(TorchRecurrentPPOAgent):
@@ -171,6 +175,18 @@ class GraphAgent(TorchRecurrentPPOAgent):
     def _beginning(self, window: EpisodeData) -> RecurrentState:  # type: ignore[override]
         state = self.networks.brought(super()._beginning(window))
         return {name: array for name, array in state.items() if name != STAMP}
+
+    def _memories(self, layout: Layout, observations: Tensor, state: State, keep: Tensor) -> tuple[State, State]:
+        # The whole window in one go: sequences may be single rows.
+        L, P, N = layout.length, layout.parts, layout.num_envs
+
+        def by_time(tensor: Tensor) -> Tensor:
+            return tensor.view(L, P, N, *tensor.shape[2:]).transpose(0, 1).flatten(0, 1)
+
+        after = self.networks.through(by_time(observations), state, by_time(keep))
+        state = {name: state[name] for name in after}  # what nobody remembers is not there
+        before = {name: torch.cat([state[name][None], after[name][L - 1 : -1 : L]]).flatten(0, 1) for name in after}
+        return before, {name: t.view(P, L, N, -1).transpose(0, 1).flatten(0, 2) for name, t in after.items()}
 
 
 class RecurrentGraphAgent(GraphAgent):
