@@ -1,5 +1,7 @@
 """What is not allowed is never done, never learned from, and never counted on."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,21 @@ def test_only_agents_with_discrete_actions_have_masks():
     assert "action_masks" not in capabilities_of(gaussian)
     assert not isinstance(gaussian.make_policy("greedy", num_envs=1, seed=0), SupportsActionMasks)
     assert "action_masks" in capabilities_of(MAKERS["PPO"]())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_saved_models_take_masks(name, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    agent = MAKERS[name]()
+    agent.learn(VectorBatchPipeline(partial(MaskedChoice, start=3), agent, n_envs=4, window_size=50).collect())
+    agent.export_saved_model(tmp_path / "model")
+    served = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    rng = np.random.default_rng(0)
+    observations, masks = rng.random((50, 32)).astype(np.float32), rng.random((50, 16)) < 0.2
+    masks[:, 5] = True
+    actions = served(observation=tf.constant(observations), action_mask=tf.constant(masks))["action"].numpy()
+    expected = agent.make_policy("greedy", num_envs=50, seed=0).act_masked(observations, masks)
+    np.testing.assert_array_equal(actions, expected)
 
 
 @pytest.mark.parametrize("name", MAKERS)

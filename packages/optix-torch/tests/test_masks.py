@@ -8,10 +8,13 @@ from optix_core.pipelines import VectorBatchPipeline
 from optix_core.testing import mask_checks
 from optix_core.testing.masked import MaskedChoice
 from optix_protocol import SupportsActionMasks, capabilities_of
-from optix_torch import TorchDQNAgent, TorchGaussianPPOAgent, TorchPPOAgent
+from optix_torch import TorchDQNAgent, TorchGaussianPPOAgent, TorchPPOAgent, TorchRainbowDQNAgent
+from optix_torch.algorithms.rainbow import project
 from optix_torch.distributions import Categorical, only_allowed
 
+SMALL = {"learning_starts": 500, "capacity": 5000, "batch_size": 16, "updates_per_step": 0.1, "hidden_sizes": [32]}
 MAKERS = {
+    "Rainbow": lambda **o: TorchRainbowDQNAgent.from_env(MaskedChoice(start=3), seed=1, hyperparams={**SMALL, **o}),
     "PPO": lambda **o: TorchPPOAgent.from_env(MaskedChoice(start=3), seed=1, **o),
     "DQN": lambda **o: TorchDQNAgent.from_env(
         MaskedChoice(start=3), seed=1, hyperparams={"learning_starts": 500, "capacity": 5000, **o}
@@ -72,3 +75,18 @@ def test_the_value_of_what_comes_next_is_that_of_an_allowed_action():
 def test_masks_reach_files_states_and_models(name, tmp_path):
     pytest.importorskip("onnxruntime", reason="an extra: onnx")
     mask_checks.check_masks_reach_files_states_and_models(MAKERS[name], tmp_path)
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+def test_rainbow_takes_the_distribution_of_an_allowed_action(double_q):
+    agent = MAKERS["Rainbow"](double_q=double_q, learning_starts=1, n_step=1, target_update_interval=1000)
+    pipe = VectorBatchPipeline(lambda: MaskedChoice(start=3), agent, n_envs=1, window_size=30, seed=2)
+    agent.replay.add(pipe.collect())
+    batch = agent.networks.to_device(agent.replay.sample(64), agent._rows)
+    only = torch.randint(16, (64,))
+    agent._update(batch._replace(next_masks=torch.nn.functional.one_hot(only, 16).bool()))
+    logits = agent._target_runner.infer(batch.next_observations).view(64, 16, -1)  # its noise is that of the update
+    probs = logits[torch.arange(64), only].softmax(1)
+    v_min, v_max = agent.hyperparams["v_min"], agent.hyperparams["v_max"]
+    expected = project(probs, batch.rewards, batch.discounts, agent._support, v_min, v_max)
+    torch.testing.assert_close(agent._latest[2], expected)

@@ -23,15 +23,19 @@ from optix_core.policies import (
     OneHot,
     SquashedGaussian,
 )
+from optix_core.policies.heads import MaskableHead
 from optix_core.policies.ranges import is_whole
 from optix_tf._learned import KerasNetworks
 from optix_tf._runtime import tf
+from optix_tf.distributions import only_allowed
 
 
 class SavedModelExport:
     """An agent whose greedy policy can be written as a SavedModel."""
 
     networks: KerasNetworks
+    _behaviour: Any
+    _acts_masked: bool
     _encoder: Encoder
     _obs_normalizer: ObsNormalizer | None
 
@@ -43,7 +47,8 @@ class SavedModelExport:
         """Write the greedy policy to this directory as a TensorFlow SavedModel.
 
         Its signature ``serving_default`` takes ``observation`` ``[N, *obs]`` as the environment gives it (encoding and
-        normalisation are in the model) and returns ``action`` ``[N, *act]``.
+        normalisation are in the model) and returns ``action`` ``[N, *act]``. A policy that has acted or learned with
+        masks takes ``action_mask`` (bool ``[N, A]``), too.
         """
         encoder, normalizer, head = self._encoder, self._obs_normalizer, self._frozen_head()
         acting = self.networks.acting_part
@@ -52,7 +57,7 @@ class SavedModelExport:
         module = tf.Module()
         module.params = [tf.Variable(variable) for variable in acting.variables]
 
-        def act(observation: Any) -> dict[str, Any]:
+        def act(observation: Any, action_mask: Any = None) -> dict[str, Any]:
             if normalizer is None:
                 rows = _encode(encoder, observation)
             else:
@@ -62,10 +67,14 @@ class SavedModelExport:
                 rows = tf.cast(shifted, tf.float32) * scale.astype(np.float32)
                 rows = tf.clip_by_value(rows, -normalizer.clip, normalizer.clip)
             rows = tf.cast(rows, self.networks.dtype) if rows.dtype.is_floating else rows
-            return {"action": _greedy(head, network([variable.value() for variable in module.params], rows))}
+            outputs = network([variable.value() for variable in module.params], rows)
+            return {"action": _greedy(head, only_allowed(outputs, action_mask))}
 
-        observation = tf.TensorSpec([None, *encoder.shape], encoder.dtype, name="observation")
-        module.act = tf.function(act, input_signature=[observation], autograph=False)
+        inputs = [tf.TensorSpec([None, *encoder.shape], encoder.dtype, name="observation")]
+        if self._acts_masked and isinstance(head, MaskableHead):
+            one = self._behaviour.outputs(np.zeros((1, *encoder.shape), encoder.dtype))
+            inputs.append(tf.TensorSpec([None, sum(head.parts(one))], tf.bool, name="action_mask"))
+        module.act = tf.function(act, input_signature=inputs, autograph=False)
         tf.saved_model.save(module, os.fspath(path), signatures=module.act)
 
 

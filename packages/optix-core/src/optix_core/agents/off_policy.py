@@ -18,7 +18,7 @@ from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Head
 from optix_core.policies.encoders import unrounded
 from optix_core.seeding import derive_seed
-from optix_protocol import Array, EpisodeData, StateTree
+from optix_protocol import Array, EpisodeData, StateTree, SupportsActionMasks
 
 
 class Transitions(NamedTuple):
@@ -172,6 +172,7 @@ class OffPolicyAgent(NetworkAgent):
             Diagnostics of the latest update and ``buffer_size``; only the latter before ``learning_starts``.
         """
         if episode_data.num_env_steps:
+            self._acts_masked |= isinstance(self, SupportsActionMasks) and episode_data.action_mask is not None
             self._take_statistics(episode_data)
             self.replay.add(episode_data)
             self._num_env_steps += episode_data.num_env_steps

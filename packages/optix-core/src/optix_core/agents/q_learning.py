@@ -17,7 +17,28 @@ from optix_core.policies.masks import checked_mask, choose_uniformly
 from optix_protocol import ActionDistribution, Array, EpisodeData, StateTree
 
 
-class EpsilonGreedyAgent(MasksActions, OffPolicyAgent):
+class MasksValues(MasksActions):
+    """Acts by values where not every action is allowed; a base that stands before an off-policy agent's class."""
+
+    _num_actions: int
+    _head: EpsilonGreedy
+    _rng: np.random.Generator
+    is_warming_up: bool
+
+    def act_masked(self, observations: Array, mask: Array) -> Array:
+        """Choose actions ``[N]`` as ``act`` does, of those that the mask (bool ``[N, A]``) allows.
+
+        Raises:
+            ConfigError: (a ``ValueError``) a mask of another shape, or a row that allows nothing.
+        """
+        if not self.is_warming_up:
+            return super().act_masked(observations, mask)
+        allowed = checked_mask(mask, len(observations), (self._num_actions,))
+        self._acts_masked = True
+        return choose_uniformly(allowed, self._rng.random(len(allowed))) + self._head.start
+
+
+class EpsilonGreedyAgent(MasksValues, OffPolicyAgent):
     """Takes the most valuable action, or any one, with a probability that falls while it learns.
 
     Args:
@@ -64,21 +85,8 @@ class EpsilonGreedyAgent(MasksActions, OffPolicyAgent):
         """Return the probabilities with which ``act`` chooses once epsilon is at its end, for ``[B, *obs]``."""
         return self._frozen_head().distribution(self._behaviour.outputs(np.asarray(observations)))
 
-    def act_masked(self, observations: Array, mask: Array) -> Array:
-        """Choose actions ``[N]`` as ``act`` does, of those that the mask (bool ``[N, A]``) allows.
-
-        Raises:
-            ConfigError: (a ``ValueError``) a mask of another shape, or a row that allows nothing.
-        """
-        if not self.is_warming_up:
-            return super().act_masked(observations, mask)
-        allowed = checked_mask(mask, len(observations), (self._num_actions,))
-        self._acts_masked = True
-        return choose_uniformly(allowed, self._rng.random(len(allowed))) + self._head.start
-
     def learn(self, episode_data: EpisodeData) -> dict[str, float]:
         """Learn as every off-policy agent does; ``epsilon_decay`` then has lowered epsilon once more."""
-        self._acts_masked = self._acts_masked or episode_data.action_mask is not None
         if episode_data.num_env_steps:
             self._decayed *= self.hyperparams["epsilon_decay"] or 1.0
         return super().learn(episode_data)

@@ -246,13 +246,16 @@ class _OpenEpisode:
         if self._parts and not np.array_equal(self._parts[-1].last_observation[0], window.observations[0, env]):
             yield from self.cut()
         start, ends = 0, np.flatnonzero(window.done[:, env]).tolist()
-        finals = window.final_observations[window.ends[:, 1] == env]
-        for final, end in zip(finals, ends, strict=True):
-            self._append(window, env, slice(start, end + 1), final)
+        mine = np.flatnonzero(window.ends[:, 1] == env).tolist()
+        final_masks, last_masks = window.final_action_masks, window.last_action_mask
+        for row, end in zip(mine, ends, strict=True):
+            final_mask = None if final_masks is None else final_masks[row]
+            self._append(window, env, slice(start, end + 1), window.final_observations[row], final_mask)
             yield from self.cut()
             start = end + 1
         if start < window.num_steps:
-            self._append(window, env, slice(start, window.num_steps), window.last_observation[env])
+            last_mask = None if last_masks is None else last_masks[env]
+            self._append(window, env, slice(start, window.num_steps), window.last_observation[env], last_mask)
 
     def cut(self) -> Iterator[EpisodeData]:
         """Yield what there is as one episode, truncated if it has not terminated, and forget it."""
@@ -268,6 +271,7 @@ class _OpenEpisode:
             return {}
         whole = _joined(self._parts)
         names = ("observations", "actions", "rewards", "terminated", "truncated", "last_observation")
+        names += () if whole.action_mask is None else ("action_mask", "last_action_mask")
         infos = {f"info.{name}": array.copy() for name, array in (whole.infos or {}).items()}
         return {**{name: getattr(whole, name).copy() for name in names}, **infos}
 
@@ -282,7 +286,7 @@ class _OpenEpisode:
             episode._parts = [_single(**columns, infos=infos)]
         return episode
 
-    def _append(self, window: EpisodeData, env: int, rows: slice, after: Array) -> None:
+    def _append(self, window: EpisodeData, env: int, rows: slice, after: Array, after_mask: Array | None) -> None:
         valid = window.valid[rows, env]
         if not valid.any():
             return
@@ -291,6 +295,10 @@ class _OpenEpisode:
         names = ("observations", "actions", "rewards", "terminated", "truncated")
         parts = {name: array[rows, env][valid][:, None] for name, array in zip(names, columns, strict=True)}
         infos = {name: array[rows, env][valid][:, None] for name, array in (window.infos or {}).items()}
+        if window.action_mask is not None:
+            parts["action_mask"] = window.action_mask[rows, env][valid][:, None]
+            last = np.ones_like(window.action_mask[0, 0]) if after_mask is None else after_mask
+            parts["last_action_mask"] = last[None].copy()
         self._parts.append(_single(**parts, last_observation=after[None].copy(), infos=infos))
 
 
@@ -303,6 +311,8 @@ def _single(
     truncated: Array,
     last_observation: Array,
     infos: Mapping[str, Array],
+    action_mask: Array | None = None,
+    last_action_mask: Array | None = None,
 ) -> EpisodeData:
     """Return a window ``[T, 1]`` that ends with ``last_observation``, whether or not the episode does."""
     return EpisodeData(
@@ -317,6 +327,9 @@ def _single(
         episode_returns=np.zeros(1),
         episode_lengths=np.ones(1, np.int64),
         infos=infos,
+        action_mask=action_mask,
+        last_action_mask=last_action_mask,
+        final_action_masks=last_action_mask,
     )
 
 
@@ -325,4 +338,19 @@ def _joined(parts: list[EpisodeData]) -> EpisodeData:
     names = ("observations", "actions", "rewards", "terminated", "truncated")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     infos = joined_infos([part.infos or {} for part in parts], [part.num_steps for part in parts])
+    columns |= _joined_masks(parts)
     return _single(**columns, last_observation=parts[-1].last_observation, infos=infos)
+
+
+def _joined_masks(parts: list[EpisodeData]) -> dict[str, Array]:
+    """Return what was allowed in consecutive windows; where one does not say, while others do, everything was."""
+    masks = [part.action_mask for part in parts]
+    told = [mask for mask in masks if mask is not None]
+    if not told:
+        return {}
+    num_actions, last = told[0].shape[2], parts[-1].last_action_mask
+    rows = [np.ones((p.num_steps, 1, num_actions), bool) if m is None else m for p, m in zip(parts, masks, strict=True)]
+    return {
+        "action_mask": np.concatenate(rows),
+        "last_action_mask": np.ones((1, num_actions), bool) if last is None else last,
+    }

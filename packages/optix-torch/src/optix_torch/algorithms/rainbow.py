@@ -4,10 +4,10 @@ The network (:class:`optix_torch.dueling.RainbowNetwork`) gives for every action
 values between ``v_min`` and ``v_max`` (C51, Bellemare et al. 2017), as the sum of a value and an advantage stream
 (dueling, Wang et al. 2016) whose layers carry learned noise (Fortunato et al. 2018).
 
-One update, top to bottom, is :meth:`TorchRainbowDQNAgent._update`: the distribution of the next state's best action,
-chosen by the online network (double), is shrunk by ``gamma^n``, shifted by the ``n_step`` rewards and laid back on the
-atoms (:func:`project`); the loss is the cross-entropy with the online distribution, weighted for prioritised replay,
-whose priorities are Kullback-Leibler divergences.
+One update, top to bottom, is :meth:`TorchRainbowDQNAgent._update`: the distribution of the next state's best action, of
+those allowed there, chosen by the online network (double), is shrunk by ``gamma^n``, shifted by the ``n_step`` rewards
+and laid back on the atoms (:func:`project`); the loss is the cross-entropy with the online distribution, weighted for
+prioritised replay, whose priorities are Kullback-Leibler divergences.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
+from optix_core.agents.q_learning import MasksValues
 from optix_core.data import ReplayBuffer
 from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError, one_of
-from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, policy_tree
+from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, network_policy, policy_tree
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
@@ -39,6 +40,7 @@ from optix_torch._module_optimizer import own_optimizer
 from optix_torch._onnx import example_rows, write_module
 from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
 from optix_torch._target import Target
+from optix_torch.distributions import only_allowed
 from optix_torch.dueling import DuelingRunner, build_rainbow_network, make_dueling_runner
 from optix_torch.networks import Noise, Runner, host_mlp
 
@@ -99,7 +101,7 @@ def categorical_loss(logits: Tensor, actions: Tensor, targets: Tensor, weights: 
     return Loss((weights * cross_entropies).mean(), divergences, d_logits)
 
 
-class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
+class TorchRainbowDQNAgent(MasksValues, UpdatesInTorch, OffPolicyAgent):
     """Rainbow for discrete actions, with your network or with the one :meth:`from_env` builds.
 
     It explores by the noise in its weights, drawn anew for every window; a greedy policy acts by their means. The
@@ -214,7 +216,7 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
 
         next_logits = self._target_runner.infer(batch.next_observations).view(shape)
         judge = self._runner.infer(batch.next_observations).view(shape) if settings["double_q"] else next_logits
-        best = (judge.softmax(2) @ self._support).argmax(1)
+        best = only_allowed(judge.softmax(2) @ self._support, batch.next_masks).argmax(1)
         probs = next_logits.gather(1, best.view(-1, 1, 1).expand(-1, 1, shape[2])).squeeze(1).softmax(1)
         v_min, v_max = settings["v_min"], settings["v_max"]
         targets = project(probs, batch.rewards, batch.discounts, self._support, v_min, v_max)
@@ -250,7 +252,7 @@ class TorchRainbowDQNAgent(UpdatesInTorch, OffPolicyAgent):
             return runner.act(rows)
 
         policy = runner.act if mode == "greedy" else act
-        return NetworkPolicy(
+        return network_policy(
             encoder=self._encoder,
             network=policy,
             head=self._head,
