@@ -92,7 +92,8 @@ def example_event(kind):
     """A record of this kind with every required field filled."""
     fill = {
         str: "x", int: 1, bool: True, float: 0.5, events.Number: 0.5, dict[str, events.Json]: {"a": 1},
-        list[events.Json]: [], events.Budget: events.Budget(max_episodes=3), events.EvidenceRecord: EVIDENCE,
+        list[events.Json]: [], list[dict[str, events.Json]]: [{"a": 1}], list[events.Number]: ["NaN", 0.5],
+        events.Budget: events.Budget(max_episodes=3), events.EvidenceRecord: EVIDENCE,
         events.DecisionRecord: events.DecisionRecord(action="continue", checkpoint=False, learn=True),
     }  # fmt: skip
     return kind(**{f.name: fill[f.type] for f in msgspec.structs.fields(kind) if f.required})

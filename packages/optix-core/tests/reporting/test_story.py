@@ -203,7 +203,7 @@ def test_incidents_are_told_in_order():
         ("50", "not saved", "The disk is full."),
         ("40", "resumed", "Exactly where it had been."),
     )
-    assert sections["Hyperparameter changes"].table.rows == (("50", "learning_rate 0.001"),)
+    assert sections["Hyperparameter changes"].table.rows == (("50", "changed", "learning_rate 0.001"),)
 
 
 def test_a_journal_that_breaks_off_is_told_as_far_as_it_goes(events):

@@ -251,10 +251,36 @@ class Hyperparams(Event, frozen=True, tag="hyperparams"):
     Attributes:
         changed: the new values.
         version: their version from now on.
+        probe: whether they are an experiment, and their scores no evidence about convergence.
     """
 
     changed: dict[str, Json]
     version: int
+    probe: bool = False
+
+
+class Experiment(Event, frozen=True, tag="experiment"):
+    """A tuner compared hyperparameters.
+
+    Attributes:
+        tuner: who.
+        tried: values of every place, those in force first.
+        scores: mean score of each place, NaN for one that broke.
+        z: standard errors by which the best of the others is ahead of those in force.
+        accepted: whether the tuner moved.
+        values: in force from now on.
+        in_turn: tried one after the other in the run itself, and not side by side from one exact state.
+        env_steps: environment steps of the branches.
+    """
+
+    tuner: str
+    tried: list[dict[str, Json]]
+    scores: list[Number]
+    z: Number
+    accepted: bool
+    values: dict[str, Json]
+    in_turn: bool = False
+    env_steps: int = 0
 
 
 class NotSaved(Event, frozen=True, tag="not_saved"):
@@ -374,6 +400,7 @@ ALL: tuple[type[Event], ...] = (
     GreedyTest,
     Rollback,
     Hyperparams,
+    Experiment,
     NotSaved,
     NotValidated,
     Note,

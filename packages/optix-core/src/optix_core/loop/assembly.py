@@ -19,6 +19,7 @@ from optix_core.loop.run import Run
 from optix_core.loop.saving import StateSaver
 from optix_core.loop.settings import RunSettings
 from optix_core.loop.state import Clock, RunState
+from optix_core.loop.tuning import Tuning
 from optix_core.loop.validation import Validation
 from optix_protocol import BaseAgent, BaseOptimizer, BasePipeline
 
@@ -38,11 +39,13 @@ def assemble(
     seed: int,
     checkpoint_score_fn: Callable[[BaseAgent], float] | None,
     report: Callable[[str], None] | None,
+    careful: bool = False,
 ) -> Run:
     """Return a run that is about to begin.
 
     Args:
         checkpoint_score_fn: scores a policy for keeping, or None.
+        careful: the tuner is the loop's own, and acts only on evidence.
         report: gets a line of text at every look, or None.
         val_pipeline: the pipeline of validation, or None.
         agent: as for :class:`Run`, like all the others.
@@ -72,6 +75,20 @@ def assemble(
     laboratory = Laboratory(
         agent=agent, pipeline=pipeline, arena=arena, evaluator=controller.evaluator, counters=counters
     )
+    tuning = None
+    if tuner is not None:
+        tuning = Tuning(
+            tuner=tuner,
+            agent=agent,
+            laboratory=laboratory,
+            arena=arena,
+            controller=controller,
+            counters=counters,
+            run_dir=run_dir,
+            callbacks=callbacks,
+            seed=seed,
+            careful=careful,
+        )
     tests = PlayTests(
         agent=agent,
         arena=arena,
@@ -110,7 +127,7 @@ def assemble(
         agent=agent,
         pipeline=pipeline,
         validation=validation,
-        optimizer=tuner,
+        tuning=tuning,
         controller=controller,
         callbacks=callbacks,
         run_dir=run_dir,

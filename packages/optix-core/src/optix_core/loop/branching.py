@@ -107,6 +107,7 @@ class Laboratory:
         arena: plays the episodes that decide.
         evaluator: scores windows.
         counters: the run's; steps of branches are added to its ``search_env_steps``.
+        is_exact: False once something could not be brought back.
     """
 
     agent: BaseAgent
@@ -114,7 +115,7 @@ class Laboratory:
     arena: Arena
     evaluator: BaseEvaluator
     counters: RunCounters
-    _inexact: bool = False
+    is_exact: bool = True
 
     # ---- policies: nothing learns ------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class Laboratory:
     def can_branch(self) -> bool:
         """Whether agent and environments can be brought back exactly after they have gone another way."""
         pipeline = self.pipeline
-        if self._inexact or not isinstance(self.agent, SupportsTrainingState):
+        if not self.is_exact or not isinstance(self.agent, SupportsTrainingState):
             return False
         if not isinstance(pipeline, SupportsPipelineState):
             return False
@@ -228,7 +229,7 @@ class Laboratory:
         self.agent.restore_training_state(kept["agent"])
         note = self.pipeline.restore_pipeline_state(kept["pipeline"])
         if note is not None:
-            self._inexact = True
+            self.is_exact = False
             self.arena.note(f"After an experiment with other hyperparameters: {note} There will be no other.")
 
     def _follow(self, variant: Variant, window: EpisodeData, num_windows: int, episodes: int, seed: int) -> Outcome:

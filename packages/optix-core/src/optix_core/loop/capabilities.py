@@ -6,17 +6,18 @@ written for less. The others are capabilities, made use of where a part has them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from optix_core.convergence import Assessment
-from optix_protocol import BaseAgent, BaseOptimizer, LoopState, StateTree
+from optix_protocol import Array, BaseAgent, BaseOptimizer, EvalMetrics, HyperparamSet, LoopState, StateTree
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from optix_core.agents.schedules import Schedule
+    from optix_core.tuning.base import Finding
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 
@@ -75,6 +76,54 @@ class Tuner(BaseOptimizer, Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+        ...
+
+
+@runtime_checkable
+class PlansExperiments(Protocol):
+    """A tuner that can try places side by side, all from the same exact state of the run.
+
+    Attributes:
+        num_windows: that a branch learns from, where the budget has room.
+    """
+
+    num_windows: int
+
+    @property
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+        ...
+
+    def plan(self, hyperparams: HyperparamSet, eval_metrics: EvalMetrics) -> Sequence[Mapping[str, Any]]:
+        """Say which values to try, the present ones first, after a window with this score."""
+        ...
+
+    def conclude(self, samples: Sequence[Array]) -> HyperparamSet | None:
+        """Take in scores ``[E]`` of each place, on common seeds; return the values from now on."""
+        ...
+
+    def watch(self, eval_metrics: EvalMetrics) -> None:
+        """Hear the score of a window after which no experiment is held."""
+        ...
+
+
+@runtime_checkable
+class ReportsFindings(Protocol):
+    """A tuner that says what its experiments found.
+
+    Attributes:
+        num_failures: experiments since the latest that found something better.
+    """
+
+    num_failures: int
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """What it holds for the best, experiments aside."""
+        ...
+
+    def take_findings(self) -> list[Finding]:
+        """Return what was found since the last call."""
         ...
 
 

@@ -238,7 +238,7 @@ class LoopController:
                 continue
             score, episodes = joined
             self._smoother.update(score)
-            if self.degradation is not None:
+            if self.degradation is not None and is_evidence:
                 latest = self.degradation.update(score)
                 screen = latest if screen is None or latest.suspicious else screen
             if is_evidence and end > self.assessment.env_steps:

@@ -68,6 +68,8 @@ class RunCounters:
         num_confirmations: tests of a suspected degradation.
         num_greedy_tests: tests of what exploring may hide.
         search_env_steps: environment steps of branches that tried out other hyperparameters.
+        num_experiments: that the laboratory has held for a tuner.
+        tuning_form: how a tuner's experiments are held, "" before the first.
         outcome: why training is over, once it is by itself; a run that is killed after that has only to finish.
     """
 
@@ -79,6 +81,8 @@ class RunCounters:
     num_confirmations: int = 0
     num_greedy_tests: int = 0
     search_env_steps: int = 0
+    num_experiments: int = 0
+    tuning_form: str = ""
     outcome: tuple[StopReason, str] | None = None
 
 

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 Severity = Literal["fatal", "warning"]
 
+RECENT = 5
+"""Learns for which a symptom is recent."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Symptom:
@@ -57,9 +60,15 @@ class DiagnosticsWatch:
         self._entropies: deque[float] = deque(maxlen=history)
         self._first_entropy: float | None = None
         self._collapsed = False
+        self._since_symptom = RECENT
 
     def update(self, diagnostics: Mapping[str, float]) -> list[Symptom]:
         """Take in the diagnostics of one ``learn`` and return the symptoms, most severe first."""
+        found = self._symptoms(diagnostics)
+        self._since_symptom = 0 if found else min(RECENT, self._since_symptom + 1)
+        return found
+
+    def _symptoms(self, diagnostics: Mapping[str, float]) -> list[Symptom]:
         broken = sorted(name for name, value in diagnostics.items() if not math.isfinite(value))
         if broken:
             message = f"learn() reported {', '.join(broken)} as NaN or infinite: the update diverged."
@@ -68,9 +77,15 @@ class DiagnosticsWatch:
         found.append(self._entropy(diagnostics.get("entropy")))
         return [symptom for symptom in found if symptom is not None]
 
+    @property
+    def has_recent_symptom(self) -> bool:
+        """Whether one of the latest learns had a symptom."""
+        return self._since_symptom < RECENT
+
     def state_dict(self) -> dict[str, Any]:
         """Return the history as JSON-able values."""
         return {
+            "since_symptom": self._since_symptom,
             "losses": list(self._losses),
             "entropies": list(self._entropies),
             "first_entropy": self._first_entropy,
@@ -85,6 +100,7 @@ class DiagnosticsWatch:
         self._entropies.extend(state["entropies"])
         self._first_entropy = state["first_entropy"]
         self._collapsed = bool(state["collapsed"])
+        self._since_symptom = int(state.get("since_symptom", RECENT))  # absent in states of release 0.1
 
     def _loss(self, loss: float | None) -> Symptom | None:
         if loss is None:

@@ -60,7 +60,10 @@ class RLOptimizer:
             the verdict and the choice of the final policy, whose return is confirmed in its environment.
         evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
             the one it scores best; the confirmed return stays a return.
-        optimizer: changes hyperparameters while the run goes on; none by default.
+        optimizer: changes hyperparameters from the first window on (:mod:`optix_core.tuning` has five); none by default.
+            Where agent and environments can be brought back exactly, it tries values side by side, on at most 30 % of
+            the steps (``search_env_steps``, which count for ``max_env_steps``, too); elsewhere in turn, in the run
+            itself.
         scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default. Its settings may
             be given here by name in its place: those of :class:`BackoffScheduler` (``base_interval``,
             ``plateau_threshold``, ...) choose that, and the journal says so.
@@ -138,6 +141,8 @@ class RLOptimizer:
         self.pipeline = pipeline
         self.val_pipeline = val_pipeline
         self.optimizer = optimizer
+        if isinstance(optimizer, TakesAgent):
+            optimizer.take_agent(agent)
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_score_fn = checkpoint_score_fn
         self.seed = whole_number("seed", seed)
@@ -274,6 +279,8 @@ class RLOptimizer:
                         run.journal.append(events.Error(message=why))
                     else:
                         run.saver.save()
+                        if run.tuning is not None:
+                            run.tuning.settle()
                     final, unconfirmed = finish(run, reason)
                     failure = failure or unconfirmed
                     run.saver.settle()

@@ -11,7 +11,7 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import FollowsSchedules, SupportsWarmUp, Tuner
+from optix_core.loop.capabilities import FollowsSchedules, SupportsWarmUp
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence, decide
@@ -23,8 +23,8 @@ from optix_core.loop.recording import Recorder
 from optix_core.loop.saving import StateSaver
 from optix_core.loop.settings import RunSettings
 from optix_core.loop.state import Clock, RunState
+from optix_core.loop.tuning import Tuning
 from optix_core.loop.validation import Validation
-from optix_core.storage.documents import plain
 from optix_protocol import BaseAgent, BasePipeline, EpisodeData
 
 
@@ -36,7 +36,7 @@ class Run:
         agent: who learns.
         pipeline: where its windows come from.
         validation: measures the policy on a pipeline of its own, if there is one.
-        optimizer: changes its hyperparameters, or None.
+        tuning: changes its hyperparameters, or None.
         controller: counts, scores and judges.
         callbacks: are told what happens.
         run_dir: keeps policies, the exact state, and what happened.
@@ -58,7 +58,7 @@ class Run:
     agent: BaseAgent
     pipeline: BasePipeline
     validation: Validation
-    optimizer: Tuner | None
+    tuning: Tuning | None
     controller: LoopController
     callbacks: CallbackList
     run_dir: RunDirectory
@@ -80,6 +80,10 @@ class Run:
     def _warming(self) -> SupportsWarmUp | None:
         """The agent, if it has a warm-up; looked up once, because asking a Protocol costs more than a window."""
         return self.agent if isinstance(self.agent, SupportsWarmUp) else None
+
+    @property
+    def _is_warming_up(self) -> bool:
+        return self._warming is not None and self._warming.is_warming_up
 
     @cached_property
     def _follower(self) -> FollowsSchedules | None:
@@ -146,8 +150,9 @@ class Run:
         self.recorder.record(evidence, decision, observation, window)
         if decision.checkpoint:
             self.keeper.keep()
-        if decision.action is Action.TUNE:
-            self._tune(observation)
+        if evidence.tuning_due and decision.learn:  # a run that is stopped now resumes as if it had not been
+            assert self.tuning is not None
+            self.tuning.act(observation, window)
         if decision.learn:
             damage = self._learn(window)
             if damage is not None:
@@ -172,8 +177,8 @@ class Run:
                 on_failure=lambda message: self.journal.append(events.NotValidated(message=message)),
             ),
             validate_only=self.validation.pipeline is not None,
-            is_evidence=not (self.optimizer is not None and self.optimizer.is_probing()),
-            warming_up=self._warming is not None and self._warming.is_warming_up,
+            is_evidence=not (self.tuning is not None and self.tuning.tuner.is_probing()),
+            warming_up=self._is_warming_up,
             search_env_steps=self.counters.search_env_steps,
         )
 
@@ -194,9 +199,7 @@ class Run:
         return self.controller.evidence(
             snapshot_due=self.controller.snapshot_due(),
             tuning_due=(
-                self.optimizer is not None
-                and observation.metrics is not None
-                and window.hyperparam_version == self.counters.hyperparam_version
+                self.tuning is not None and self.tuning.is_due(observation, window, warming_up=self._is_warming_up)
             ),
             degradation=degradation,
             has_snapshot=best is not None,
@@ -216,22 +219,6 @@ class Run:
             if symptom.severity == "fatal":
                 damage = symptom.message
         return damage
-
-    def _tune(self, observation: Observation) -> None:
-        """Let the tuner change the hyperparameters, from a score that belongs to the present ones."""
-        assert self.optimizer is not None and observation.metrics is not None
-        old = self.agent.get_hyperparams()
-        before = dict(old.params)
-        asked = self.optimizer.suggest(old, observation.metrics)
-        if asked is None or all(name in old and old[name] == value for name, value in asked.items()):
-            return
-        self.agent.set_hyperparams(asked)
-        self.counters.hyperparam_versions += 1
-        self.counters.hyperparam_version = self.counters.hyperparam_versions
-        new = self.agent.get_hyperparams()  # by the agent's own names, whatever those that the tuner uses
-        changed = {name: value for name, value in new.items() if name not in before or before[name] != value}
-        self.journal.append(events.Hyperparams(changed=plain(changed), version=self.counters.hyperparam_version))
-        self.callbacks.on_hyperparam_update(old, new)
 
     def _announce_policy(self) -> None:
         for pipeline in (self.pipeline, self.validation.pipeline):

@@ -6,7 +6,7 @@ Works on the journal of a run that goes on, crashed or lost events; what is miss
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -210,18 +210,43 @@ def _incidents(entries: Sequence[Entry]) -> Section:
 
 
 def _tuning(entries: Sequence[Entry]) -> Section | None:
-    rows = []
+    rows, changes, probes, held, moved, cost = [], 0, 0, 0, 0, 0
     for position, event in _placed(entries):
-        if isinstance(event, events.Hyperparams):
-            changed = ", ".join(f"{name} {_value(value)}" for name, value in event.changed.items())
-            rows.append((steps(position), changed))
-    if not rows:
+        match event:
+            case events.Hyperparams(changed=changed, probe=probe):
+                changes, probes = changes + 1, probes + probe
+                if not probe:
+                    rows.append((steps(position), "changed", _values(changed)))
+            case events.Experiment():
+                held, moved, cost = held + 1, moved + event.accepted, cost + event.env_steps
+                rows.append((steps(position), f"{event.tuner} experiment", _experiment(event)))
+    if not changes and not held:
         return None
+    sentences = [
+        f"The tuner changed hyperparameters {_times(changes)}{f', {probes:,} of them to try' if probes else ''}."
+    ]
+    if held:
+        bill = f", on {steps(cost)} environment steps of branches" if cost else ""
+        sentences.append(f"It compared values {_times(held)}{bill}, and found better ones {_times(moved)}.")
     return Section(
         title="Hyperparameter changes",
-        sentences=(f"The tuner changed hyperparameters {_times(len(rows))}.",),
-        table=Table(headings=(">steps", "new values"), rows=_abridged(rows)),
+        sentences=tuple(sentences),
+        table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)) if rows else None,
     )
+
+
+def _experiment(event: events.Experiment) -> str:
+    """Say what was tried, how it scored, and what follows."""
+    tried = "; ".join(
+        f"{_values(values)}: {number(float(score))}" for values, score in zip(event.tried, event.scores, strict=False)
+    )
+    z = float(event.z)
+    ahead = f"{z:+.1f} standard errors" if math.isfinite(z) else "beyond any error" if z > 0 else "no score"
+    return f"{tried} ({ahead}); {'now ' + _values(event.values) if event.accepted else 'nothing changed'}."
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items())
 
 
 def _policies(entries: Sequence[Entry]) -> Section:

@@ -88,6 +88,11 @@ class AdaptiveOptimizer(OnlineTuner):
         if not self.is_probing() and np.isfinite(score):
             self._scores.append(float(bounded([score])[0]))
 
+    @property
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+        return max(tuner.num_places for tuner in self._tuners.values())
+
     def _share(self) -> None:
         """Let both gradient tuners count all experiments, and measure differences in one unit."""
         self._spsa.k = self._momentum.k = self.num_probes

@@ -54,6 +54,11 @@ class BackoffOptimizer(OnlineTuner):
         self._signs: FloatArray | None = None
         self._next = 0
 
+    @property
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+        return 3
+
     def _candidates(self, base: Point, rng: np.random.Generator) -> list[Point]:
         del rng
         space = self._space

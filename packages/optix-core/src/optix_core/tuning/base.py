@@ -267,6 +267,11 @@ class OnlineTuner(BaseOptimizer, ABC):
             self._space, self._is_typed = self._space.typed(hyperparams), True
         return self._space
 
+    @property
+    @abstractmethod
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+
     def _rng(self) -> np.random.Generator:
         """Return random numbers for the experiment that begins: they depend on its number alone."""
         return np.random.default_rng(derive_seed(self.seed, self.name, self.num_probes))

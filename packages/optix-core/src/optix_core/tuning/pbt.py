@@ -59,6 +59,11 @@ class PBTOptimizer(OnlineTuner):
         self._history: deque[tuple[Point, float]] = deque(maxlen=whole_number("history_size", history_size, least=5))
         self._base_score: float | None = None
 
+    @property
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+        return 1 + 2 * self.num_pairs
+
     def _candidates(self, base: Point, rng: np.random.Generator) -> list[Point]:
         assert self._space is not None
         centres = self._elite() if self._is_among_worst() else [base]

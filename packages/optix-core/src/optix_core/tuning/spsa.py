@@ -82,6 +82,11 @@ class SPSAOptimizer(OnlineTuner):
         self.differences = PairedDifferences()
 
     @property
+    def num_places(self) -> int:
+        """How many places an experiment tries, the present one among them."""
+        return 1 + 2 * self.num_directions
+
+    @property
     def _distance(self) -> float:
         """The present ``c_k``."""
         return self.perturbation / math.pow(self.k + 1, 0.101)
