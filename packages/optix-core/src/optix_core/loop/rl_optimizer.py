@@ -60,7 +60,7 @@ class RLOptimizer:
             the verdict and the choice of the final policy, whose return is confirmed in its environment.
         evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
             the one it scores best; the confirmed return stays a return.
-        optimizer: changes hyperparameters from the first window on (:mod:`optix_core.tuning` has five); none by default.
+        optimizer: changes hyperparameters from the first window on; :mod:`optix_core.tuning` has five; none by default.
             Where agent and environments can be brought back exactly, it tries values side by side, on at most 30 % of
             the steps (``search_env_steps``, which count for ``max_env_steps``, too); elsewhere in turn, in the run
             itself.
