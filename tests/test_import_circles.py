@@ -12,14 +12,7 @@ import pytest
 PACKAGES = Path(__file__).parent.parent / "packages"
 
 HELD = {
-    "optix_core.loop": "optix-core/src/optix_core/loop",
-    "optix_core.training": "optix-core/src/optix_core/training",
-    "optix_core.checkpoints": "optix-core/src/optix_core/checkpoints",
-    "optix_core.convergence": "optix-core/src/optix_core/convergence",
-    "optix_core.evaluation": "optix-core/src/optix_core/evaluation",
-    "optix_core.journal": "optix-core/src/optix_core/journal",
-    "optix_core.pipelines": "optix-core/src/optix_core/pipelines",
-    "optix_core.storage": "optix-core/src/optix_core/storage",
+    "optix_core": "optix-core/src/optix_core",
     "optix_jax": "optix-jax/src/optix_jax",
     "optix_protocol": "optix-protocol/src/optix_protocol",
     "optix_tf": "optix-tf/src/optix_tf",

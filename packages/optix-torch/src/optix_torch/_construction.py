@@ -12,10 +12,10 @@ from torch import nn
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import num_outputs_for
 from optix_core.agents.synonyms import LEARNING_RATE
-from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError
 from optix_core.policies import Encoder, Flatten, Keep, encoder_for
 from optix_core.policies.encoders import example_observations
+from optix_core.policies.flat_spaces import flat_space
 from optix_torch._arrays import as_tensor
 from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate

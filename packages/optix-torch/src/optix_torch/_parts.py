@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from optix_core.environments.flattening import flat_size
+from optix_core.policies.flat_spaces import flat_size
 
 Parts: TypeAlias = "Tensor | dict[str, Parts] | tuple[Parts, ...]"
 

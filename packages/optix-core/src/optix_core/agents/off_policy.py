@@ -301,7 +301,7 @@ def make_replay(
     Raises:
         ConfigError: the memory could not hold what is gathered before learning starts.
     """
-    from optix_core.environments.flattening import flat_space
+    from optix_core.policies.flat_spaces import flat_space
 
     starts, capacity = settings["learning_starts"], settings["capacity"]
     if starts >= capacity:

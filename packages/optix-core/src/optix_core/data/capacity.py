@@ -32,7 +32,7 @@ def row_bytes(
         frame_stack: pictures along the first axis of which one is kept.
         exact: float64 is kept, and not as float32: where observations are normalised.
     """
-    from optix_core.environments.flattening import flat_space
+    from optix_core.policies.flat_spaces import flat_space
 
     flat = flat_space(observation_space)
     dtype = np.dtype(np.float32 if flat.dtype is None or (flat.dtype == np.float64 and not exact) else flat.dtype)

@@ -48,7 +48,7 @@ class GoalLayout:
         """
         from gymnasium import spaces
 
-        from optix_core.environments.flattening import flat_sizes
+        from optix_core.policies.flat_spaces import flat_sizes
 
         sizes = flat_sizes(space) if isinstance(space, spaces.Dict) else {}
         if not {"achieved_goal", "desired_goal"} <= sizes.keys() or sizes["achieved_goal"] != sizes["desired_goal"]:

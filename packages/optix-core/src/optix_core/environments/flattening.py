@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, iterate
 
-from optix_core.errors import ConfigError, EnvError, OptixWarning, in_one_line
-from optix_core.policies.encoders import Bits, OneHot, whole_numbers_of
+from optix_core.errors import EnvError, OptixWarning, in_one_line
+from optix_core.policies.flat_spaces import FlatBox as FlatBox
+from optix_core.policies.flat_spaces import Part, array_parts, flat_box, flat_part, has_array_form, parts_in
+from optix_core.policies.flat_spaces import flat_size as flat_size
+from optix_core.policies.flat_spaces import flat_sizes as flat_sizes
+from optix_core.policies.flat_spaces import flat_space as flat_space
+from optix_core.policies.whole_numbers import Bits, OneHot, whole_numbers_of
 from optix_protocol import Array
-
-
-class FlatBox(spaces.Box):
-    """The space of flat vectors, which knows what they were made from.
-
-    Attributes:
-        parts: names and sizes of the parts, in order; ``"goal.place"`` is part ``place`` of part ``goal``.
-    """
-
-    parts: tuple[tuple[str, int], ...] = ()
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the vectors are the same, their parts in the same order: equal Dicts may differ in that."""
-        same_parts = not isinstance(other, FlatBox) or self.parts == other.parts
-        return same_parts and super().__eq__(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as Box
-
-
-class _Part(NamedTuple):
-    """A part of an observation that is no Dict or Tuple itself.
-
-    Attributes:
-        keys: where it is.
-        space: what it is in.
-    """
-
-    keys: tuple[Any, ...]
-    space: gym.Space[Any]
-
-    @property
-    def name(self) -> str:
-        return ".".join(map(str, self.keys))
 
 
 class Flattener:
@@ -67,21 +39,9 @@ class Flattener:
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        parts = list(_parts(space, ()))
-        self._parts = [part for part in parts if _has_array_form(part.space)]
-        self.left_out = tuple(part.name for part in parts if not _has_array_form(part.space))
-        if not self._parts:
-            raise ConfigError(
-                f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes "
-                "a Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple with such parts."
-            )
-        boxes = [_flat_part(part.space) for part in self._parts]
-        self.space = FlatBox(
-            low=np.concatenate([box.low for box in boxes]),
-            high=np.concatenate([box.high for box in boxes]),
-            dtype=np.result_type(*[box.dtype for box in boxes]).type,
-        )
-        self.space.parts = tuple((part.name, box.shape[0]) for part, box in zip(self._parts, boxes, strict=True))
+        self._parts = array_parts(space)
+        self.left_out = tuple(part.name for part in parts_in(space) if not has_array_form(part.space))
+        self.space = flat_box(space, self._parts)
         self._encoders = [_encoder_of(part) for part in self._parts]
 
     def __call__(self, observation: Any, *, is_last: bool = False) -> Array:
@@ -116,24 +76,6 @@ class Flattener:
                 OptixWarning,
                 stacklevel=3,
             )
-
-
-def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """Return the space of the flat vectors for a Dict or Tuple, any other space as it is."""
-    return Flattener(space).space if isinstance(space, spaces.Dict | spaces.Tuple) else space
-
-
-def flat_size(space: gym.Space[Any]) -> int:
-    """Return how many numbers of a flat vector a part takes that is no Dict or Tuple; 0 if it is left out."""
-    return int(_flat_part(space).shape[0]) if _has_array_form(space) else 0
-
-
-def flat_sizes(space: spaces.Dict) -> dict[str, int]:
-    """Return how many numbers of a flat vector each part of a Dict takes, in order; 0 for what is left out."""
-    sizes = dict.fromkeys(space.spaces, 0)
-    for part in _parts(space, ()):
-        sizes[part.keys[0]] += flat_size(part.space)
-    return sizes
 
 
 def flat_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -197,34 +139,9 @@ class FlatVectorEnv(gym.vector.VectorWrapper):
         return np.stack([self._flatten_one(row, is_last=bool(last)) for row, last in zip(rows, is_last, strict=True)])
 
 
-def _parts(space: gym.Space[Any], keys: tuple[Any, ...]) -> Iterator[_Part]:
-    if isinstance(space, spaces.Dict):
-        for key, part in space.spaces.items():
-            yield from _parts(part, (*keys, key))
-    elif isinstance(space, spaces.Tuple):
-        for index, part in enumerate(space.spaces):
-            yield from _parts(part, (*keys, index))
-    else:
-        yield _Part(keys, space)
-
-
-def _has_array_form(space: gym.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Text)
-
-
-def _flat_part(space: gym.Space[Any]) -> spaces.Box:
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        encoder = whole_numbers_of(space)
-        if isinstance(encoder, Bits):
-            return spaces.Box(0, 1, encoder.encoded_shape, np.int64)
-    box = spaces.flatten_space(space)
-    assert isinstance(box, spaces.Box)
-    return box
-
-
-def _encoder_of(part: _Part) -> Callable[[Any, bool], Array]:
+def _encoder_of(part: Part) -> Callable[[Any, bool], Array]:
     """Return a function from a part's value, and whether nobody will judge it, to its vector."""
-    space, dtype = part.space, _flat_part(part.space).dtype
+    space, dtype = part.space, flat_part(part.space).dtype
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         encoder = whole_numbers_of(space)
         return lambda value, is_last: _choice(encoder, part.name, np.asarray(value)[None], is_last).astype(dtype)

@@ -25,9 +25,9 @@ from optix_core.agents.base import Blueprint
 from optix_core.agents.off_policy import OffPolicyAgent, make_replay
 from optix_core.agents.q_learning import MasksValues
 from optix_core.data import ReplayBuffer
-from optix_core.environments.flattening import flat_space
 from optix_core.errors import ConfigError, one_of
 from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, network_policy, policy_tree
+from optix_core.policies.flat_spaces import flat_space
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array, PolicyMode, StateTree
 from optix_torch import hyperparams as specs

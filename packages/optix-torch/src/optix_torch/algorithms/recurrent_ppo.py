@@ -26,9 +26,9 @@ from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
-from optix_core.environments.flattening import flat_space
 from optix_core.errors import one_of
 from optix_core.policies import Head, encoder_for
+from optix_core.policies.flat_spaces import flat_space
 from optix_protocol import Array, EpisodeData
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import as_tensor, resolve_device
