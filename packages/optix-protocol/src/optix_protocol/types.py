@@ -311,7 +311,7 @@ class EvalMetrics:
         """
         if type(self.primary_score) is not float:
             object.__setattr__(self, "primary_score", _number("primary_score", self.primary_score))
-        if any(hasattr(value, "shape") for value in self.metrics.values()):
+        if any(type(value) is not float and hasattr(value, "shape") for value in self.metrics.values()):
             numbers = {name: _number(name, value) for name, value in self.metrics.items()}
             object.__setattr__(self, "metrics", numbers)
 

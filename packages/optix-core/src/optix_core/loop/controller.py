@@ -241,7 +241,7 @@ class LoopController:
             if self.degradation is not None and is_evidence:
                 latest = self.degradation.update(score)
                 screen = latest if screen is None or latest.suspicious else screen
-            if is_evidence and end > self.assessment.env_steps:
+            if is_evidence and end > self.scheduler.assessment.env_steps:
                 scores.append((end, score, episodes))
                 looked |= self.scheduler.update(score, end, episodes=episodes).looked
         return Observation(metrics=metrics, screen=screen, level=self.level, looked=looked, scores=scores)
@@ -371,7 +371,11 @@ class LoopController:
 
     def _score(self, window: EpisodeData, diagnostics: Mapping[str, float]) -> EvalMetrics | None:
         metrics = self.evaluator.score(window, diagnostics)
-        return None if metrics is None else replace(metrics, episode_id=self.progress.num_episodes)
+        if metrics is None:
+            return None
+        numbered = object.__new__(type(metrics))  # quicker than dataclasses.replace, and this is done every window
+        numbered.__dict__.update(metrics.__dict__, episode_id=self.progress.num_episodes)
+        return numbered
 
 
 def scores_returns(evaluator: BaseEvaluator) -> bool:

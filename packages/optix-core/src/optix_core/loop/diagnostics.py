@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 Severity = Literal["fatal", "warning"]
@@ -57,6 +57,7 @@ class DiagnosticsWatch:
         self.collapse_fraction = collapse_fraction
         self.max_kl = max_kl
         self._losses: deque[float] = deque(maxlen=history)
+        self._sizes: list[float] = []  # their absolute values in order: a median each window, and no sorting
         self._entropies: deque[float] = deque(maxlen=history)
         self._first_entropy: float | None = None
         self._collapsed = False
@@ -96,6 +97,7 @@ class DiagnosticsWatch:
         """Restore what ``state_dict`` returned."""
         self._losses.clear()
         self._losses.extend(state["losses"])
+        self._sizes = sorted(map(abs, self._losses))
         self._entropies.clear()
         self._entropies.extend(state["entropies"])
         self._first_entropy = state["first_entropy"]
@@ -105,15 +107,17 @@ class DiagnosticsWatch:
     def _loss(self, loss: float | None) -> Symptom | None:
         if loss is None:
             return None
-        symptom = None
+        symptom, size = None, abs(loss)
         if len(self._losses) >= 20:
-            recent = [abs(earlier) for earlier in self._losses]
-            level = median(recent)
-            # The spread costs another median: it is asked for only where the loss is large already.
-            if abs(loss) > max(10 * level, 1e-6) and abs(loss) > level + self.spike_factor * _spread(recent, level):
+            level = _median(self._sizes)
+            # The spread costs more than the median: it is asked for only where the loss is large already.
+            if size > max(10 * level, 1e-6) and size > level + self.spike_factor * _spread(self._sizes, level):
                 message = f"The loss jumped to {loss:.3g}; its recent level is {level:.3g}."
                 symptom = Symptom(kind="loss_spike", severity="warning", message=message)
+        if len(self._losses) == self._losses.maxlen:
+            del self._sizes[bisect_left(self._sizes, abs(self._losses[0]))]
         self._losses.append(float(loss))
+        insort(self._sizes, float(size))
         return symptom
 
     def _kl(self, kl: float | None) -> Symptom | None:
@@ -130,17 +134,22 @@ class DiagnosticsWatch:
         if self._first_entropy is None:
             self._first_entropy = float(entropy)
         floor = self.collapse_fraction * self._first_entropy
-        sudden = bool(self._entropies) and max(self._entropies) > 10 * floor
         collapsed = entropy < floor
         symptom = None
-        if collapsed and sudden and not self._collapsed:
-            message = f"The policy's entropy collapsed to {entropy:.2g} from {max(self._entropies):.2g}."
+        if collapsed and not self._collapsed and self._entropies and (highest := max(self._entropies)) > 10 * floor:
+            message = f"The policy's entropy collapsed to {entropy:.2g} from {highest:.2g}."
             symptom = Symptom(kind="entropy_collapse", severity="warning", message=message)
         self._collapsed = collapsed
         self._entropies.append(float(entropy))
         return symptom
 
 
+def _median(ordered: Sequence[float]) -> float:
+    """Return the middle of numbers in order, or the mean of the two in the middle."""
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
 def _spread(values: Sequence[float], level: float) -> float:
     """Return the median absolute deviation, scaled to the standard deviation of a normal distribution."""
-    return 1.4826 * median(abs(value - level) for value in values)
+    return 1.4826 * _median(sorted(abs(value - level) for value in values))

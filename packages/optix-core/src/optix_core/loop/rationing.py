@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 TOTAL_SHARE = 0.2
 """All evaluation together may cost this share of the training steps, unless a number of episodes is asked for."""
 
@@ -45,9 +48,9 @@ class EpisodeLengths:
         self._recent: deque[int] = deque((int(length) for length in recent), maxlen=200)
         self.steps_without_end = 0
 
-    def add(self, lengths: Iterable[int], num_steps: int) -> None:
+    def add(self, lengths: ArrayLike, num_steps: int) -> None:
         """Take note of the episodes that ended within so many steps of each environment."""
-        self._recent.extend(map(int, lengths))
+        self._recent.extend(np.asarray(lengths, np.int64).tolist())
         self.steps_without_end = 0 if self._recent else self.steps_without_end + num_steps
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,8 +144,7 @@ class ScoreSmoother:
         self._level = self._mean()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScorePoint:
+class ScorePoint(NamedTuple):
     """Episodes that one policy finished while training.
 
     Attributes:
@@ -229,4 +228,10 @@ def _join(a: ScorePoint, b: ScorePoint) -> ScorePoint:
     episodes = a.episodes + b.episodes
     score = (a.episodes * a.score + b.episodes * b.score) / episodes
     squares = sum((p.episodes - 1) * p.return_std**2 + p.episodes * (p.score - score) ** 2 for p in (a, b))
-    return replace(b, score=score, episodes=episodes, return_std=float(np.sqrt(squares / max(1, episodes - 1))))
+    return ScorePoint(
+        policy_version=b.policy_version,
+        num_env_steps=b.num_env_steps,
+        score=score,
+        episodes=episodes,
+        return_std=math.sqrt(squares / max(1, episodes - 1)),
+    )

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from optix_core.errors import ConfigError
 from optix_core.policies.whole_numbers import MOST_ONE_HOT as MOST_ONE_HOT
-from optix_core.policies.whole_numbers import Bits, OneHot, whole_numbers_of
+from optix_core.policies.whole_numbers import Bits as Bits
+from optix_core.policies.whole_numbers import OneHot as OneHot
+from optix_core.policies.whole_numbers import whole_numbers_of as whole_numbers_of
 from optix_protocol import Array, StateTree
 
 if TYPE_CHECKING:
