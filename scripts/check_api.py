@@ -31,6 +31,7 @@ PUBLIC_MODULES = (
     "conformance.pytest_suite",
     "conformance.recurrent_reference",
     "conformance.reference",
+    "testing",
 )
 """What is in ``__all__`` of these is public, and nothing else."""
 CHECKS = "conformance.checks"

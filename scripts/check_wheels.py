@@ -59,7 +59,12 @@ def check(name: str, wheels: dict[str, Path], constraints: Path, exclude_newer: 
     size = installed_megabytes(environment)
     run(*install, "--constraint", constraints, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100")
     module = name.replace("-", "_")
-    allowed = {"optix-torch": {"torch"}, "optix-neuroevo": {"torch"}, "optix-jax": {"jax"}, "optix-tf": {"tensorflow"}}.get(name, set())
+    allowed = {
+        "optix-torch": {"torch"},
+        "optix-neuroevo": {"torch"},
+        "optix-jax": {"jax"},
+        "optix-tf": {"tensorflow"},
+    }.get(name, set())
     script = (
         f"import {module}, importlib.util as u; "
         f"found = [f for f in {sorted(FRAMEWORKS - allowed)} if u.find_spec(f)]; assert not found, found"

@@ -1,11 +1,7 @@
 """The page docs/writing_a_backend.md is followed to the letter: its files written, its package used, its tests run."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,7 +17,7 @@ def blocks():
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(installed, tmp_path_factory):
     """The folder that the page builds, and an environment in which it is as good as installed."""
     folder = tmp_path_factory.mktemp("optix-tiny")
     for _, options, code in blocks():
@@ -34,33 +30,19 @@ def project(tmp_path_factory):
                 code = path.read_text().replace(anchor, f"{anchor}\n{code}")
             path.write_text(code)
     (folder / "src/optix_tiny/__init__.py").touch()
-    metadata = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    info = folder / "src" / f"optix_tiny-{metadata['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {metadata['name']}\nVersion: {metadata['version']}\n")
-    groups = metadata["entry-points"].items()
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    return folder
-
-
-def run(project, *command):
-    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "NO_COLOR": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+    return installed(folder)
 
 
 def test_the_page_has_the_files_that_it_shows_in_the_folder():
     titles = {options["title"] for _, options, _ in blocks() if "title" in options}
-    assert titles == {"pyproject.toml", "src/optix_tiny/agent.py", "src/optix_tiny/backend.py", "tests/test_tiny.py"}
+    sources = {"pyproject.toml", "src/optix_tiny/agent.py", "src/optix_tiny/backend.py"}
+    assert titles == sources | {"tests/test_tiny.py", "tests/test_learning.py"}
     tree = PAGE.read_text()
     assert all(title in tree for title in titles)
 
 
 def test_its_tests_pass(project):
-    code, output = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    code, output = project.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert code == 0, output
     assert int(re.search(r"(\d+) passed", output)[1]) >= 50
     assert "failed" not in output
@@ -70,16 +52,15 @@ def test_its_other_code_runs(project):
     snippets = [code for language, options, code in blocks() if language == "python" and not options]
     assert len(snippets) == 2
     for code in snippets:
-        status, output = run(project, "-c", code)
+        status, output = project.python("-c", code)
         assert status == 0, output
 
 
 def test_optix_finds_it_and_checks_it(project):
-    optix = ("-c", "from optix_core.cli import main; main()")
-    status, output = run(project, *optix, "backends")
+    status, output = project.optix("backends")
     assert status == 0, output
     assert "optix-tiny 1.0.0" in output
-    status, output = run(project, *optix, "check-backend", "tiny")
+    status, output = project.optix("check-backend", "tiny")
     assert status == 0, output
     assert re.search(r"\d+ checks ran", output)
 
@@ -88,11 +69,9 @@ def test_optix_trains_it(project):
     """The command of the page, at a quarter of its length: it ends, and the agent has learned something."""
     (command,) = re.findall(r"^optix (train .*)$", PAGE.read_text(), re.MULTILINE)
     arguments = command.replace("200000", "50000").split()
-    status, output = run(
-        project, "-c", "from optix_core.cli import main; main()", *arguments, "--out", "run", "--quiet"
-    )
+    status, output = project.optix(*arguments, "--out", "run", "--quiet")
     assert status == 0, output
-    result = json.loads((project / "run" / "result.json").read_text())
+    result = json.loads((project.folder / "run" / "result.json").read_text())
     assert (result["backend"], result["algorithm"]) == ("tiny", "actor-critic")
     assert result["confirmed_return"]["mean"] > 50.0  # a random policy earns 22
 
@@ -111,9 +90,9 @@ def test_a_backend_that_was_written_for_1_0_trains_where_there_are_masks_and_is_
         "arguments = ['--backend', 'tiny', '--max-env-steps', '4000', '--out', 'old', '--quiet']\n"
         "raise SystemExit(run(['train', 'Masked-v0', *arguments]))\n"
     )
-    status, output = run(project, "-c", program)
+    status, output = project.python("-c", program)
     assert status == 0, output
-    result = json.loads((project / "old" / "result.json").read_text())
+    result = json.loads((project.folder / "old" / "result.json").read_text())
     assert result["confirmed_return"]["mean"] > 0.0
     assert "takes no notice" in " ".join(result["notes"])
 
@@ -127,5 +106,5 @@ def test_six_methods_alone_would_have_passed_as_well(project):
         "    delattr(TinyAgent, name)\n"
         "check_agent(lambda seed=0: TinyAgent(4, 3, seed=seed), case=example_case()).raise_if_not_ok()\n"
     )
-    status, output = run(project, "-c", program)
+    status, output = project.python("-c", program)
     assert status == 0, output

@@ -16,7 +16,7 @@ from optix_jax import FlaxDQNAgent, FlaxSACAgent, FlaxTD3Agent
 from optix_jax._off_policy import run_updates
 from optix_jax.algorithms.sac import draw
 from optix_protocol import HyperparamSet, capabilities_of
-from optix_protocol.conformance.cases import Case, make_window
+from optix_protocol.testing import random_window
 
 LOW, HIGH = np.array([-2.0, 10.0], np.float32), np.array([2.0, 10.5], np.float32)
 VECTORS = spaces.Box(-np.inf, np.inf, (4,), np.float32)
@@ -42,7 +42,7 @@ def make(agent_class, observation_space=VECTORS, action_space=None, seed=0, **hy
 
 def window(agent_class, seed=0, observation_space=VECTORS, action_space=None):
     action_space = action_space or ACTIONS[agent_class]
-    return make_window(Case(observation_space=observation_space, action_space=action_space), seed=seed)
+    return random_window(observation_space, action_space, seed=seed, terminated=[(5, 0), (12, 1)], truncated=[(9, 1)])
 
 
 def fingerprint(agent):

@@ -11,7 +11,8 @@ from optix_jax._learned import Batch
 from optix_jax.algorithms import ppo
 from optix_jax.algorithms.ppo_update import Settings, ppo_loss, ppo_update
 from optix_jax.algorithms.ppo_update import _shuffled as shuffled
-from optix_protocol import EpisodeData, HyperparamSet
+from optix_protocol import HyperparamSet
+from optix_protocol.testing import random_window
 
 SPACES = spaces.Box(-1, 1, (3,)), spaces.Discrete(4)
 
@@ -34,22 +35,8 @@ def num_steps(state):
     return int(state.opt_state.count)
 
 
-def make_window(rng, T=8, N=4, valid=None):
-    valid = np.ones((T, N), bool) if valid is None else valid
-    terminated = (rng.random((T, N)) < 0.1) & valid
-    ends = int(terminated.sum())
-    return EpisodeData(
-        observations=rng.normal(size=(T, N, 3)).astype(np.float32),
-        actions=rng.integers(0, 4, (T, N)),
-        rewards=rng.normal(size=(T, N)).astype(np.float32),
-        terminated=terminated,
-        truncated=np.zeros((T, N), bool),
-        valid=valid,
-        last_observation=rng.normal(size=(N, 3)).astype(np.float32),
-        final_observations=rng.normal(size=(ends, 3)).astype(np.float32),
-        episode_returns=np.zeros(ends),
-        episode_lengths=np.ones(ends, np.int64),
-    )
+def make_window(seed=0):
+    return random_window(*SPACES, num_steps=8, num_envs=4, seed=seed)
 
 
 @pytest.mark.parametrize("clip_range_value", [None, 0.1])
@@ -128,7 +115,7 @@ def test_adaptive_kl_moves_the_learning_rate():
 
 def test_a_hundred_hyperparameter_changes_compile_nothing():
     agent, rng = make_agent(num_epochs=1, minibatch_size=16), np.random.default_rng(5)
-    agent.learn(make_window(rng))
+    agent.learn(make_window())
     before = ppo.update.num_traces
     for _ in range(100):
         agent.set_hyperparams(
@@ -146,9 +133,7 @@ def test_a_hundred_hyperparameter_changes_compile_nothing():
                 }
             )
         )
-        valid = np.ones((8, 4), bool)
-        valid[rng.integers(1, 8), rng.integers(4)] = False  # nor does another number of valid rows
-        agent.learn(make_window(rng, valid=valid))
+        agent.learn(make_window(seed=int(rng.integers(1000))))  # nor does another number of valid rows or ends
     assert ppo.update.num_traces == before
 
 
@@ -156,7 +141,7 @@ def test_hyperparameters_reach_the_update():
     def learned(**changes):
         agent = make_agent(num_epochs=1, minibatch_size=16)
         agent.set_hyperparams(HyperparamSet(params=changes))
-        agent.learn(make_window(np.random.default_rng(6)))
+        agent.learn(make_window(seed=6))
         return np.concatenate([leaf.ravel() for leaf in agent.networks.weights().values()])
 
     usual = learned()

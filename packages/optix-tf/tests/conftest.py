@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 
 import optix_tf._runtime  # noqa: F401 - before the test modules import tensorflow
-from optix_protocol import EpisodeData
+from optix_protocol.testing import random_window
 
 BOX = spaces.Box(-1, 1, (3,))
 SPACES = {
@@ -23,34 +23,8 @@ SPACES = {
 
 def make_window(kind="discrete", *, T=12, N=3, seed=0, num_ends=4):
     """A window in which ``num_ends`` episodes end, half of them by truncation; the row after an end is not valid."""
-    observation_space, action_space = SPACES[kind]
-    observation_space.seed(seed)
-    action_space.seed(seed)
-    rng = np.random.default_rng(seed)
-
-    def sample(space, *shape):
-        return np.stack([space.sample() for _ in range(int(np.prod(shape)))]).reshape(*shape, *space.shape)
-
-    ended = np.zeros((T, N), bool)
-    for i in range(num_ends):
-        ended[2 + 2 * (i // N), i % N] = True
-    terminated = ended & (rng.random((T, N)) < 0.5)
-    valid = np.ones((T, N), bool)
-    valid[1:] = ~ended[:-1]
-    data = EpisodeData(
-        observations=sample(observation_space, T, N),
-        actions=sample(action_space, T, N),
-        rewards=rng.normal(size=(T, N)).astype(np.float32),
-        terminated=terminated,
-        truncated=ended & ~terminated,
-        valid=valid,
-        last_observation=sample(observation_space, N),
-        final_observations=sample(observation_space, max(num_ends, 1))[:num_ends],
-        episode_returns=np.zeros(num_ends),
-        episode_lengths=np.ones(num_ends, int),
-    )
-    data.check()
-    return data
+    ends = [(2 + 2 * (i // N), i % N) for i in range(num_ends)]
+    return random_window(*SPACES[kind], num_steps=T, num_envs=N, seed=seed, terminated=ends[::2], truncated=ends[1::2])
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from optix_core import VectorBatchPipeline
 from optix_core.checkpoints import load_tree, save_tree
 from optix_core.environments import EnvSpec
 from optix_core.evaluation.rollouts import evaluate
-from optix_protocol.conformance import Case, check_agent, example_case, make_window
+from optix_protocol.conformance import check_agent, example_case
+from optix_protocol.testing import random_window
 from optix_torch import TorchAgent
 
 BOX = spaces.Box(-1, 1, (3,))
@@ -34,7 +35,7 @@ def make(kind="discrete", **options):
 
 
 def window(kind="discrete", **options):
-    return make_window(Case(observation_space=SPACES[kind][0], action_space=SPACES[kind][1]), **options)
+    return random_window(*SPACES[kind], **options)
 
 
 @pytest.mark.parametrize("kind", SPACES)

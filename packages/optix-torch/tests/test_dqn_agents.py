@@ -1,5 +1,6 @@
 """DQN and Rainbow: what they learn from, how they explore, what they leave alone."""
 
+import functools
 from dataclasses import replace
 
 import gymnasium as gym
@@ -16,7 +17,8 @@ from optix_core.loop.branching import Laboratory
 from optix_core.loop.counters import RunCounters
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.policies import policy_from_tree
-from optix_protocol import EpisodeData, HyperparamSet
+from optix_protocol import HyperparamSet
+from optix_protocol.testing import random_window
 from optix_torch import TorchDQNAgent, TorchRainbowDQNAgent
 from optix_torch.algorithms.dqn import dqn_loss
 from optix_torch.algorithms.rainbow import categorical_loss, project
@@ -26,6 +28,7 @@ from optix_torch.networks import Noise, NoisyLinear
 AGENTS = {"dqn": TorchDQNAgent, "rainbow": TorchRainbowDQNAgent}
 BOX, ACTIONS = spaces.Box(-1, 1, (3,)), spaces.Discrete(4, start=2)
 QUICK = {"learning_starts": 20, "updates_per_step": 0.5, "batch_size": 16, "hidden_sizes": [16, 16]}
+window = functools.partial(random_window, BOX, ACTIONS, num_steps=32, num_envs=2, reset_rows=False)
 
 
 @pytest.fixture(params=AGENTS)
@@ -124,27 +127,9 @@ def test_double_q_takes_the_online_choice_and_the_target_value():
 
 def _batch(observations):
     agent = make("dqn")
-    agent.learn(random_window())
+    agent.learn(window())
     batch = agent.replay.sample(len(observations))
     return batch._replace(observations=observations, next_observations=observations)
-
-
-def random_window(T=32, N=2, seed=0):
-    rng = np.random.default_rng(seed)
-    terminated = rng.random((T, N)) < 0.1
-    ends = int(terminated.sum())
-    return EpisodeData(
-        observations=rng.uniform(-1, 1, (T, N, 3)).astype(np.float32),
-        actions=rng.integers(2, 6, (T, N)),
-        rewards=rng.normal(size=(T, N)).astype(np.float32),
-        terminated=terminated,
-        truncated=np.zeros((T, N), bool),
-        valid=np.ones((T, N), bool),
-        last_observation=rng.uniform(-1, 1, (N, 3)).astype(np.float32),
-        final_observations=rng.uniform(-1, 1, (ends, 3)).astype(np.float32),
-        episode_returns=np.zeros(ends),
-        episode_lengths=np.ones(ends, int),
-    )
 
 
 # ---- noise ------------------------------------------------------------------------------------------------------
@@ -194,8 +179,8 @@ def test_acts_at_random_until_learning_starts(name):
     agent = make(name, learning_starts=60)
     same = np.zeros((4000, 3), np.float32)
     np.testing.assert_allclose(np.bincount(agent.act(same), minlength=6)[2:], 1000, atol=120)
-    agent.learn(random_window())
-    agent.learn(random_window(seed=1))
+    agent.learn(window())
+    agent.learn(window(seed=1))
     if name == "rainbow":
         assert len(set(agent.act(same))) == 1  # one noise for the whole batch
 
@@ -205,12 +190,12 @@ def test_short_episodes_fill_the_memory_with_their_ends_and_learning_starts_all_
     agent = make(name, capacity=200, learning_starts=190)
     for seed in range(6):  # 64 transitions each, and as many final observations where an episode is one step
         assert agent.is_warming_up is (seed < 3)
-        window = random_window(seed=seed)
-        ends = np.zeros(window.rewards.shape, bool)
+        data = window(seed=seed)
+        ends = np.zeros(data.rewards.shape, bool)
         ends[length - 1 :: length] = True
         agent.learn(
             replace(
-                window,
+                data,
                 truncated=ends,
                 terminated=np.zeros_like(ends),
                 final_observations=np.zeros((int(ends.sum()), 3), np.float32),
@@ -240,13 +225,13 @@ def test_acting_by_other_weights_for_a_while_copies_no_memory(name, tmp_path, mo
 
 def test_epsilon_falls_on_a_straight_line_and_says_how_often_to_explore():
     agent = make("dqn", epsilon_start=0.9, epsilon_end=0.1, epsilon_decay_steps=128)
-    agent.learn(random_window())
+    agent.learn(window())
     assert agent._head.epsilon == pytest.approx(0.5)
     same = np.zeros((4000, 3), np.float32)
     greedy = agent.make_policy("greedy", num_envs=1, seed=0).act(same[:1])[0]
     assert (agent.act(same) == greedy).mean() == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
     for seed in (1, 2):
-        agent.learn(random_window(seed=seed))
+        agent.learn(window(seed=seed))
     assert agent._head.epsilon == pytest.approx(0.1)
 
 
@@ -262,8 +247,8 @@ def test_learns_from_images_that_stay_bytes(name):
     space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     agent = make(name, space, spaces.Discrete(2), learning_starts=4, batch_size=4)
     rng = np.random.default_rng(0)
-    window = replace(
-        random_window(T=8, N=1),
+    data = replace(
+        window(num_steps=8, num_envs=1, ends=0.0),
         observations=rng.integers(0, 256, (8, 1, 1, 36, 36), np.uint8),
         actions=rng.integers(0, 2, (8, 1)),
         terminated=np.zeros((8, 1), bool),
@@ -273,7 +258,7 @@ def test_learns_from_images_that_stay_bytes(name):
         episode_lengths=np.zeros(0, int),
     )
     before = agent._weights()
-    assert np.isfinite(list(agent.learn(window).values())).all()
+    assert np.isfinite(list(agent.learn(data).values())).all()
     assert any((before[key] != value).any() for key, value in agent._weights().items())
     assert agent.host_policy() is None
 
@@ -312,7 +297,7 @@ def test_the_chain_of_a_rainbow_network_is_the_network_with_its_gradients(hidden
 def test_updates_follow_environment_steps_exactly(name):
     agent = make(name, learning_starts=1, updates_per_step=0.3)
     for seed in range(5):
-        agent.learn(random_window(T=3, N=1, seed=seed))
+        agent.learn(window(num_steps=3, num_envs=1, seed=seed))
     assert (
         agent._num_updates == 4
     )  # of 4.5; Rainbow's first window holds one transition of three steps, which is enough
@@ -322,10 +307,10 @@ def test_the_target_follows_only_every_interval():
     agent = make("dqn", target_update_interval=16, learning_starts=1, updates_per_step=0.25)
     target = agent._target.parameters.vector
     first = target.clone()
-    agent.learn(random_window(T=30))
+    agent.learn(window(num_steps=30))
     assert agent._num_updates == 15
     assert torch.equal(target, first)
-    agent.learn(random_window(T=2, seed=1))
+    agent.learn(window(num_steps=2, seed=1))
     assert agent._num_updates == 16
     assert torch.equal(target, agent._parameters.vector)
 
@@ -334,10 +319,10 @@ def test_priorities_are_used_where_asked_for():
     assert type(make("dqn").replay) is ReplayBuffer
     agent = make("dqn", per_alpha=0.6, n_step=3)
     assert isinstance(agent.replay, PrioritizedReplayBuffer)
-    agent.learn(random_window())
+    agent.learn(window())
     assert len(set(agent.replay.state()["priorities"])) > 10
     agent.set_hyperparams(HyperparamSet(params={"per_beta": 1.0, "gamma": 0.5}))
-    agent.learn(random_window(seed=1))
+    agent.learn(window(seed=1))
     assert (agent.replay.beta, agent.replay.gamma) == (1.0, 0.5)
 
 

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from optix_protocol.conformance import Case, make_window
+from optix_protocol.testing import random_window
 from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
 
 BOX = spaces.Box(-1, 1, (3,))
@@ -17,7 +17,7 @@ ACTIONS = {
 
 
 def window(kind, seed=0):
-    return make_window(Case(observation_space=BOX, action_space=ACTIONS[kind]), seed=seed)
+    return random_window(BOX, ACTIONS[kind], seed=seed)
 
 
 class TwoHeads(nn.Module):

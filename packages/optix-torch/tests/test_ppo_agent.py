@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
 from optix_core.policies import policy_from_tree
-from optix_protocol import EpisodeData, HyperparamSet, capabilities_of
+from optix_protocol import HyperparamSet, capabilities_of
+from optix_protocol.testing import random_window
 from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
 from optix_torch._cuda_graphs import GraphedUpdate
 
@@ -31,37 +32,8 @@ def make(kind="discrete", **options):
     return agent.from_spaces(*SPACES[kind], hyperparams=hyperparams, **options)
 
 
-def window(kind="discrete", T=12, N=3, seed=0):
-    """A window of random interaction with every kind of row in it."""
-    observation_space, action_space = SPACES[kind]
-    observation_space.seed(seed)
-    action_space.seed(seed)
-    rng = np.random.default_rng(seed)
-
-    def sample(space, *shape):
-        return np.stack([space.sample() for _ in range(int(np.prod(shape)))]).reshape(*shape, *space.shape)
-
-    terminated, truncated = rng.random((2, T, N)) < 0.1
-    valid = np.ones((T, N), bool)
-    valid[1:] = ~(terminated | truncated)[:-1]
-    terminated, truncated = terminated & valid, truncated & valid
-    ends = np.argwhere(terminated | truncated)
-    data = EpisodeData(
-        observations=sample(observation_space, T, N),
-        actions=sample(action_space, T, N),
-        rewards=rng.normal(size=(T, N)).astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        valid=valid,
-        last_observation=sample(observation_space, N),
-        final_observations=sample(observation_space, max(len(ends), 1))[: len(ends)],
-        episode_returns=np.zeros(len(ends)),
-        episode_lengths=np.ones(len(ends), int),
-    )
-    data.check()
-    assert len(ends)
-    assert not valid.all()
-    return data
+def window(kind="discrete", *, num_steps=12, num_envs=3, seed=0):
+    return random_window(*SPACES[kind], num_steps=num_steps, num_envs=num_envs, seed=seed, ends=0.2)
 
 
 def fingerprint(agent):
@@ -159,7 +131,7 @@ def test_rows_that_are_no_transition_teach_nothing():
     garbage = {
         "observations": np.where(data.valid[..., None], data.observations, 77.0).astype(np.float32),
         "actions": np.where(data.valid, data.actions, 3),
-        "rewards": np.where(data.valid, data.rewards, 1e6).astype(np.float32),
+        "rewards": np.where(data.valid, data.rewards, 1e6),
     }
     agents[0].learn(data)
     agents[1].learn(replace(data, **garbage))
@@ -168,7 +140,7 @@ def test_rows_that_are_no_transition_teach_nothing():
 
 def test_successors_come_from_the_same_environment_and_final_observations():
     """A permutation of the environments permutes the advantages; the observation after a reset is not a successor."""
-    agent, data = make(), window(T=30, N=4)
+    agent, data = make(), window(num_steps=30, num_envs=4)
     order = np.array([2, 0, 3, 1])
     columns = {
         field.name: getattr(data, field.name)[:, order]

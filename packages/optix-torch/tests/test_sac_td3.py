@@ -10,7 +10,7 @@ from torch import nn
 
 from optix_core.policies import policy_from_tree
 from optix_protocol import HyperparamSet, capabilities_of
-from optix_protocol.conformance.cases import Case, make_window
+from optix_protocol.testing import random_window
 from optix_torch import TorchSACAgent, TorchTD3Agent
 from optix_torch._cuda_graphs import GraphedUpdate
 from optix_torch._ensembles import has_bf16
@@ -33,7 +33,7 @@ def make(agent_class, observation_space=VECTORS, action_space=ACTIONS, seed=0, *
 
 
 def window(seed=0, observation_space=VECTORS, action_space=ACTIONS):
-    return make_window(Case(observation_space=observation_space, action_space=action_space), seed=seed)
+    return random_window(observation_space, action_space, seed=seed, terminated=[(5, 0), (12, 1)], truncated=[(9, 1)])
 
 
 def fingerprint(agent):

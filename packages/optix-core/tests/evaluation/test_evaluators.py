@@ -6,39 +6,22 @@ import numpy as np
 import pytest
 
 from optix_core.evaluation import ReturnEvaluator
-from optix_protocol import EpisodeData, EvalMetrics
-
-
-def window(rewards, returns=(), lengths=()):
-    rewards = np.asarray(rewards, dtype=np.float64)[:, None]
-    steps = len(rewards)
-    none = np.zeros((steps, 1), dtype=np.bool_)
-    return EpisodeData(
-        observations=np.zeros((steps, 1, 2)),
-        actions=np.zeros((steps, 1)),
-        rewards=rewards,
-        terminated=none,
-        truncated=none,
-        valid=~none,
-        last_observation=np.zeros((1, 2)),
-        final_observations=np.zeros((len(returns), 2)),
-        episode_returns=np.asarray(returns, dtype=np.float64),
-        episode_lengths=np.asarray(lengths, dtype=np.int64),
-    )
+from optix_protocol import EvalMetrics
+from optix_protocol.testing import episodes_window
 
 
 def test_the_score_is_the_mean_return_of_finished_episodes():
-    metrics = ReturnEvaluator().score(window([1.0] * 9, [10.0, 20.0, 60.0], [1, 2, 6]), {})
+    metrics = ReturnEvaluator().score(episodes_window([10.0, 20.0, 60.0], [1, 2, 6], rewards=[1.0] * 9), {})
     assert metrics.primary_score == 30.0
     assert metrics.metrics == {"episodes": 3.0, "return_std": pytest.approx(26.457513), "episode_length": 3.0}
 
 
 def test_a_window_without_a_finished_episode_is_no_evidence():
-    assert ReturnEvaluator().score(window([1.0] * 9), {}) is None
+    assert ReturnEvaluator().score(episodes_window(rewards=[1.0] * 9), {}) is None
 
 
 def test_an_intrinsic_bonus_never_counts():
-    data = window([1.0], [5.0], [5])
+    data = episodes_window([5.0], [5], rewards=[1.0])
     bonus = replace(data, intrinsic_rewards=np.full((1, 1), 1e6))
     assert ReturnEvaluator().score(bonus, {}) == ReturnEvaluator().score(data, {})
 
@@ -73,7 +56,7 @@ def test_a_sharpe_ratio_takes_ten_lines():
             return EvalMetrics(primary_score=float(sharpe), metrics={"days": len(daily)})
 
     steady, wild = ([0.01, 0.02] * 10, [0.10, -0.07] * 10)
-    scores = [SharpeEvaluator().score(window(days), {}) for days in (steady, wild)]
+    scores = [SharpeEvaluator().score(episodes_window(rewards=days), {}) for days in (steady, wild)]
     assert scores[0].primary_score == pytest.approx(np.sqrt(252) * 0.015 / np.std(steady, ddof=1))
     assert SharpeEvaluator().compare(*scores) > 0
-    assert SharpeEvaluator().score(window([0.0] * 5), {}) is None
+    assert SharpeEvaluator().score(episodes_window(rewards=[0.0] * 5), {}) is None

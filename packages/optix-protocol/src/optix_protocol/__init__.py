@@ -48,7 +48,7 @@ from optix_protocol.types import (
     Verdict,
 )
 
-__version__ = "1.1.0.dev0"
+__version__ = "1.1.0"
 PROTOCOL_VERSION = "1.1"
 """Major and minor version of the contract; a backend that is written for it declares it as ``protocol_version``."""
 

@@ -91,7 +91,7 @@ class Resumed(Event, frozen=True, tag="resumed"):
     notes: list[str] = []
 
 
-class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
+class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that a decision depended on: :class:`optix_core.Evidence`, flat and without the clock."""
 
     num_windows: int
@@ -111,7 +111,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     stop_request: str | None = None
 
 
-class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was decided: the action, whether the policy is kept, whether the window is learned from."""
 
     action: str

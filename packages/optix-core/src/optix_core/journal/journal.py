@@ -15,10 +15,9 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -29,7 +28,9 @@ from optix_core.storage.documents import parse_json
 from optix_core.storage.files import open_regular, write_error
 
 _MAX_LINE_BYTES = 16 * 2**20
-_TAIL = re.compile(rb', ?"crc": ?"([0-9a-f]{8})", ?"time": ?[0-9.e+-]{1,32}\}\n\Z')
+_TAIL = re.compile(rb', ?"crc": ?"([0-9a-f]{8})", ?"time": ?([0-9.e+-]{1,32})\}\n\Z')
+_HEAD = re.compile(rb'\{"seq": ?(0|[1-9][0-9]{0,14}), ?"kind": ?"([a-z_]+)"')
+_PLAIN_TIME = re.compile(rb"(0|[1-9][0-9]*)\.[0-9]+")
 
 
 class _Stamp(msgspec.Struct, frozen=True):
@@ -53,8 +54,7 @@ def _decoder() -> msgspec.json.Decoder[Event]:
     return msgspec.json.Decoder(_any_event())
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A line of the journal.
 
     Attributes:
@@ -205,6 +205,8 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[list[Entry], list[str]]:
                 entries.append(Entry(stamp.seq, stamp.time, decode(line)))
             except msgspec.ValidationError as error:
                 problems.append(f"line {number}: a {stamp.kind!r} event of another version ({error}); skipped")
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                problems.append(f"line {number} is damaged; skipped")
     return entries, problems
 
 
@@ -269,6 +271,9 @@ def _stamp(line: bytes) -> _Stamp | None:
     head = line[: len(line) - len(tail.group())]
     if zlib.crc32(head) != int(tail.group(1), 16):
         return None
+    begin = _HEAD.match(line)
+    if begin is not None and _PLAIN_TIME.fullmatch(tail.group(2)):  # as we write it: no need to parse all of the line
+        return _Stamp(int(begin.group(1)), begin.group(2).decode(), float(tail.group(2)))
     try:
         return _STAMP.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):

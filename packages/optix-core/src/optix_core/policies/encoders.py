@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, in_one_line
 from optix_core.policies.whole_numbers import MOST_ONE_HOT as MOST_ONE_HOT
 from optix_core.policies.whole_numbers import Bits as Bits
 from optix_core.policies.whole_numbers import OneHot as OneHot

@@ -179,7 +179,7 @@ class Bernoulli:
 
     def parts(self, logits: Array) -> tuple[int, ...]:
         """Return how many choices each part of a mask stands for: off and on, for one switch after the other."""
-        return (2,) * logits.shape[1]
+        return (2,) * int(logits.shape[1])
 
     def greedy(self, logits: Array, mask: Array | None = None) -> Array:
         """Return the more probable position of each switch, ``[N, *shape]`` for logits ``[N, D]``.

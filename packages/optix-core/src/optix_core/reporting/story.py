@@ -181,6 +181,8 @@ def _judgement(entries: Sequence[Entry]) -> Section:
 def _incidents(entries: Sequence[Entry]) -> Section:
     rows = []
     for position, event in _placed(entries):
+        if isinstance(event, events.Window):  # nearly all events are: they need not meet every case
+            continue
         match event:
             case events.Symptom(symptom=symptom, message=message):
                 rows.append((steps(position), symptom.replace("_", " "), message))
