@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optix_core.environments import EnvSpec
     from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
     from optix_core.evaluation import ReturnEvaluator, evaluate
+    from optix_core.evolution import RegimeDetector
     from optix_core.journal import read_events
     from optix_core.loop import (
         Action,
@@ -93,6 +94,7 @@ _HOMES = {
         "RunDirectoryError",
     ),
     "optix_core.evaluation": ("ReturnEvaluator", "evaluate"),
+    "optix_core.evolution": ("RegimeDetector",),
     "optix_core.journal": ("read_events",),
     "optix_core.loop": (
         "Action",
@@ -167,6 +169,7 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "Progress",
     "RLOptimizer",
+    "RegimeDetector",
     "ReplayBuffer",
     "ReturnEvaluator",
     "RewardNormalizer",
