@@ -20,8 +20,8 @@ class RegimeDetector:
 
     With a line fitted to them, the detrended coefficient of variation is the deviation of the residuals over the root
     mean square of the scores, which unlike their mean is not 0 where they change sign. Above ``volatile_above`` the
-    scores are *volatile*. Otherwise they are *trending* where a slope is certain, by the bound on a trend that holds for
-    autocorrelated scores (:func:`optix_core.convergence.statistics.trend_bounds`), and *ranging* where none is.
+    scores are *volatile*. Otherwise they are *trending* where a slope is certain, by the bound on a trend that holds in
+    autocorrelated noise (:func:`optix_core.convergence.statistics.trend_bounds`), and *ranging* where none is.
 
     Args:
         window: how many of the newest scores count.
