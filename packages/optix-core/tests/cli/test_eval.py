@@ -24,7 +24,7 @@ def values_of(outcome):
 def test_json_has_a_row_for_each_episode(optix, run):
     values = values_of(optix("eval", run, *ALLOW, "--episodes", 3, "--seed", 5, "--json"))
     rows = values["rows"]
-    assert [set(row) for row in rows] == [{"return", "length", "terminated", "truncated", "cut", "seed"}] * 3
+    assert [set(row) for row in rows] == [{"return", "length", "terminated", "truncated", "cut", "seed", "infos"}] * 3
     assert [(row["length"], row["terminated"], row["truncated"], row["cut"]) for row in rows] == [
         (20, True, False, False)
     ] * 3
@@ -32,6 +32,15 @@ def test_json_has_a_row_for_each_episode(optix, run):
     assert len({row["seed"] for row in rows}) == 3
     cut = values_of(optix("eval", run, *ALLOW, "--episodes", 2, "--max-episode-steps", 7, "--json"))
     assert [(row["length"], row["cut"]) for row in cut["rows"]] == [(7, True)] * 2 and cut["cut_episodes"] == 2
+
+
+def test_what_the_environment_says_at_the_ends_is_told(optix, run):
+    elsewhere = ("eval", run, *ALLOW, "--episodes", 3, "--seed", 5, "--env", "optix_cli_envs:CliArrives-v0")
+    values, said = values_of(optix(*elsewhere, "--json")), {"is_success": 1.0, "[bold]": 2.5}
+    assert values["infos"] == said and [row["infos"] for row in values["rows"]] == [said] * 3
+    assert "success rate 100 %, mean [bold] 2.5" in " ".join(optix(*elsewhere).out.split())
+    silent = values_of(optix("eval", run, *ALLOW, "--episodes", 2, "--json"))
+    assert silent["infos"] == {} and [row["infos"] for row in silent["rows"]] == [{}, {}]
 
 
 def test_sampled_actions_are_those_of_training(optix, run):

@@ -44,10 +44,11 @@ def evaluate(
     from optix_core.checkpoints import RunDirectory
     from optix_core.cli.console import facts, make_console, print_json, shown_path
     from optix_core.cli.runs import find_run
+    from optix_core.environments.endings import means
     from optix_core.evaluation.rollouts import evaluate as play
     from optix_core.evaluation.statistics import summarise
     from optix_core.reporting.contenders import confirmed_returns
-    from optix_core.reporting.text import certainty, number
+    from optix_core.reporting.text import at_the_ends, certainty, number
     from optix_core.seeding import derive_seed
     from optix_core.training import TrainPlan
 
@@ -87,6 +88,9 @@ def evaluate(
         "policy": f"snapshot {snapshot_id} of {shown_path(directory.path)}",
         "repeat with": " ".join([f"--seed {seed} --episodes {episodes}", *chosen]),
     }
+    ends = means(outcome.infos)
+    if ends:
+        lines["ends"] = at_the_ends(ends)
     if reported:
         agreement = (
             _agreement(summary, outcome.returns.tolist(), reported, earlier)
@@ -128,7 +132,13 @@ def _played(outcome: Rollouts) -> dict[str, Any]:
     """Return what was played, in JSON types: the spread of the returns, what it cost, and each episode."""
     import numpy as np
 
+    from optix_core.environments.endings import means
+
     episodes = zip(outcome.returns.tolist(), outcome.lengths.tolist(), outcome.endings, outcome.seeds, strict=True)
+    infos = [
+        {name: float(values[i]) for name, values in outcome.infos.items() if np.isfinite(values[i])}
+        for i in range(outcome.episodes)
+    ]
     return {
         "std": float(np.std(outcome.returns, ddof=1)) if outcome.episodes > 1 else 0.0,
         "min": float(outcome.returns.min()),
@@ -137,9 +147,10 @@ def _played(outcome: Rollouts) -> dict[str, Any]:
         "eval_env_steps": outcome.num_env_steps,
         "cut_episodes": outcome.num_cut,
         "forgotten": list(outcome.forgotten),
+        "infos": means(outcome.infos),
         "rows": [
-            {"return": total, "length": length, **{name: ending == name for name in _ENDINGS}, "seed": seed}
-            for total, length, ending, seed in episodes
+            {"return": total, "length": length, **{name: end == name for name in _ENDINGS}, "seed": seed, "infos": said}
+            for (total, length, end, seed), said in zip(episodes, infos, strict=True)
         ],
     }
 
