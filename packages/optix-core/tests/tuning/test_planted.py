@@ -126,3 +126,19 @@ def test_side_by_side_it_is_found_too_and_moves_only_on_evidence(kind):
             assert not tuner.is_probing()
         assert values["rate"] == pytest.approx(OPTIMUM, abs=0.08), gate
         assert tuner.num_probes == 25 and len(tuner.take_findings()) == 25 and not tuner.take_findings()
+
+
+@every_tuner
+def test_what_found_nothing_leaves_the_values_as_they_are_to_the_last_bit(kind):
+    tuner, rate = kind({"rate": (1e-5, 1e-1)}, {"rate"}), 0.001 * 3
+    metrics = EvalMetrics(primary_score=0.0)
+    for _ in range(3):
+        places = tuner.plan(HyperparamSet(params={"rate": rate}), metrics)
+        assert dict(tuner.conclude([np.zeros(4)] * len(places))) == {"rate": rate}
+    turns = kind({"rate": (1e-5, 1e-1)}, {"rate"})
+    seen = set()
+    for _ in range(40):
+        held = dict(turns.suggest(HyperparamSet(params={"rate": rate}), metrics))["rate"]
+        seen.add(held)
+        rate = held
+    assert turns.values == {"rate": 0.001 * 3} and 0.001 * 3 in seen and len(seen) > 2

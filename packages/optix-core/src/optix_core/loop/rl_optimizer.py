@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from optix_core.checkpoints import CheckpointRegistry, RunDirectory
 from optix_core.convergence import DegradationTest
@@ -29,6 +29,7 @@ from optix_core.loop.run import Run
 from optix_core.loop.schedulers import choose_scheduler
 from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.settings import RunSettings
+from optix_core.tuning.careful import careful_tuner
 from optix_protocol import (
     BaseAgent,
     BaseEvaluator,
@@ -63,7 +64,8 @@ class RLOptimizer:
         optimizer: changes hyperparameters from the first window on; :mod:`optix_core.tuning` has five; none by default.
             Where agent and environments can be brought back exactly, it tries values side by side, on at most 30 % of
             the steps (``search_env_steps``, which count for ``max_env_steps``, too); elsewhere in turn, in the run
-            itself.
+            itself. ``"auto"`` takes one for the learning rate that acts only on evidence that something is wrong, on at
+            most 20 %, and gives up after three failures.
         scheduler: judges the scores; a :class:`ConvergenceMonitor` with the run's budget by default. Its settings may
             be given here by name in its place: those of :class:`BackoffScheduler` (``base_interval``,
             ``plateau_threshold``, ...) choose that, and the journal says so.
@@ -96,7 +98,7 @@ class RLOptimizer:
         *,
         val_pipeline: BasePipeline | None = None,
         evaluator: BaseEvaluator | None = None,
-        optimizer: BaseOptimizer | None = None,
+        optimizer: BaseOptimizer | Literal["auto"] | None = None,
         scheduler: Scheduler | None = None,
         checkpoint_dir: str | Path | None = None,
         max_snapshots: int = RunSettings.max_snapshots,
@@ -115,6 +117,11 @@ class RLOptimizer:
         config: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        self._careful = isinstance(optimizer, str)
+        if isinstance(optimizer, str):
+            if optimizer != "auto":
+                raise ConfigError(f'optimizer must be a tuner, "auto" or None, got {optimizer!r}.')
+            optimizer = careful_tuner(agent, seed=seed)
         for kind, part in (
             ("agent", agent),
             ("pipeline", pipeline),
@@ -253,6 +260,7 @@ class RLOptimizer:
                 arena=arena,
                 interrupt=stack.enter_context(graceful_interrupts()),
                 settings=self.settings,
+                careful=self._careful,
                 seed=self.seed,
                 checkpoint_score_fn=self.checkpoint_score_fn,
                 report=print if self.verbose else None,

@@ -103,6 +103,7 @@ class OnlineTuner(BaseOptimizer, ABC):
         self._space = None if param_bounds is None else Space.of(param_bounds, log_params)
         self._is_typed = False
         self._base: Point | None = None
+        self._held: dict[str, Any] = {}
         self._in_turn: InTurn | None = None
         self._side_by_side: list[Point] | None = None
         self._noise = Noise()
@@ -138,19 +139,19 @@ class OnlineTuner(BaseOptimizer, ABC):
             hyperparams: the values that trained the policy which earned the score.
             eval_metrics: that score.
         """
-        space = self._space_for(hyperparams)
+        self._space_for(hyperparams)
         score = float(eval_metrics.primary_score)
         self._watch(score)
-        if self._in_turn is None or not self._are_in_force(space.decode(self._in_turn.point), hyperparams):
-            self._base = space.encode(hyperparams)
+        if self._in_turn is None or not self._are_in_force(self._asked(self._in_turn), hyperparams):
+            self._stand_at(hyperparams)
             self._in_turn = self._next_in_turn()
-        if self._are_in_force(space.decode(self._in_turn.point), hyperparams):  # not so outside the range, at first
+        if self._are_in_force(self._asked(self._in_turn), hyperparams):  # not so outside the range, at first
             self._in_turn.scores.append(score)
         if self._in_turn.complete:
             held = self._in_turn
             self._conclude(trial_in_turn(held.points, held.order, held.scores, self._noise), in_turn=True)
             self._in_turn = self._next_in_turn()
-        return HyperparamSet(params=space.decode(self._in_turn.point), episode_id=eval_metrics.episode_id)
+        return HyperparamSet(params=self._asked(self._in_turn), episode_id=eval_metrics.episode_id)
 
     def on_improvement(self, snapshot: PolicySnapshot) -> None:
         """Hear of a new best policy, of which a tuner makes nothing."""
@@ -201,9 +202,10 @@ class OnlineTuner(BaseOptimizer, ABC):
         """
         space = self._space_for(hyperparams)
         self._watch(float(eval_metrics.primary_score))
-        self._base = space.encode(hyperparams)
-        self._side_by_side = [self._base, *self._candidates(self._base, self._rng())]
-        return [space.decode(point) for point in self._side_by_side]
+        base = self._stand_at(hyperparams)
+        candidates = self._candidates(base, self._rng())
+        self._side_by_side = [base, *candidates]
+        return [self.values, *map(space.decode, candidates)]
 
     def watch(self, eval_metrics: EvalMetrics) -> None:
         """Hear a score between two experiments."""
@@ -215,15 +217,15 @@ class OnlineTuner(BaseOptimizer, ABC):
         Args:
             samples: ``[E]`` scores of each place; those at one position were earned on a common seed.
         """
-        assert self._side_by_side is not None and self._space is not None and self._base is not None
+        assert self._side_by_side is not None
         points, self._side_by_side = self._side_by_side, None
         self._conclude(trial_side_by_side(points, samples), in_turn=False)
-        return HyperparamSet(params=self._space.decode(self._base))
+        return HyperparamSet(params=self.values)
 
     @property
     def values(self) -> dict[str, Any]:
         """The values that the tuner holds for the best, experiments aside; empty before the first score."""
-        return {} if self._base is None or self._space is None else self._space.decode(self._base)
+        return dict(self._held)
 
     def take_findings(self) -> list[Finding]:
         """Return what the experiments since the last call said."""
@@ -238,6 +240,7 @@ class OnlineTuner(BaseOptimizer, ABC):
             "num_probes": self.num_probes,
             "num_failures": self.num_failures,
             "base": None if self._base is None else self._base.tolist(),
+            "held": dict(self._held),
             "in_turn": None if self._in_turn is None else self._in_turn.state_dict(),
             "noise": [self._noise.sum_of_squares, self._noise.freedom],
             "own": self._own_state(),
@@ -248,6 +251,7 @@ class OnlineTuner(BaseOptimizer, ABC):
         self.num_probes, self.num_failures = int(state["num_probes"]), int(state["num_failures"])
         base, in_turn = state["base"], state["in_turn"]
         self._base = None if base is None else np.array(base, dtype=np.float64)
+        self._held = dict(state["held"])
         self._in_turn = None if in_turn is None else InTurn.of_state(in_turn)
         total, freedom = state["noise"]
         self._noise = Noise(sum_of_squares=float(total), freedom=float(freedom))
@@ -272,6 +276,22 @@ class OnlineTuner(BaseOptimizer, ABC):
     def num_places(self) -> int:
         """How many places an experiment tries, the present one among them."""
 
+    def _stand_at(self, hyperparams: HyperparamSet) -> Point:
+        """Take the values in force for the present place, to the last bit where they lie in the range."""
+        assert self._space is not None
+        base = self._base = self._space.encode(hyperparams)
+        inside = self._space.decode(base)
+        self._held = {
+            name: hyperparams[name] if self._are_in_force({name: value}, hyperparams) else value
+            for name, value in inside.items()
+        }
+        return base
+
+    def _asked(self, held: InTurn) -> dict[str, Any]:
+        """Return the values that an experiment in turn wants to be in force now."""
+        assert self._space is not None
+        return self.values if held.present == 0 else self._space.decode(held.point)
+
     def _rng(self) -> np.random.Generator:
         """Return random numbers for the experiment that begins: they depend on its number alone."""
         return np.random.default_rng(derive_seed(self.seed, self.name, self.num_probes))
@@ -286,20 +306,21 @@ class OnlineTuner(BaseOptimizer, ABC):
         assert self._space is not None and self._base is not None
         proposal = np.clip(self._proposal(trial), 0.0, 1.0)
         accepted = trial.beats_base(trial.winner) if self.gate else not trial.invalid.all()
+        before = self.values
         if accepted:
-            self._base = proposal
+            self._base, self._held = proposal, self._space.decode(proposal)
         self.num_probes += 1
         self.num_failures = 0 if accepted else self.num_failures + 1
         self._findings.append(
             Finding(
                 tuner=self.name,
-                tried=tuple(self._space.decode(point) for point in trial.points),
+                tried=(before, *(self._space.decode(point) for point in trial.points[1:])),
                 scores=tuple(
                     math.nan if bad else float(mean) for mean, bad in zip(trial.means, trial.invalid, strict=True)
                 ),
                 z=trial.z(trial.winner),
                 accepted=accepted,
-                values=self._space.decode(self._base),
+                values=self.values,
                 in_turn=in_turn,
             )
         )

@@ -1,0 +1,182 @@
+"""Does tuning pay? Confirmed returns at equal total environment steps, tuned and untuned, with good and bad settings.
+
+    python benchmarks/tuning.py run --results FILE [--envs CartPole-v1 ...] [--rows default auto spsa ...]
+                                    [--factors 1 10 0.1] [--seeds 10] [--share 1.0]
+    python benchmarks/tuning.py report --results FILE
+
+A cell is one training: a task, a row, a factor on the default learning rate, a seed. Every cell is appended to FILE as
+it is done, and a benchmark that is started again does what is missing. Steps of experiments count for the budget.
+``report`` prints interquartile means with 95 % intervals of the mean, and for each factor how much of the gap between
+the default setting and the bad one is recovered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optix_core import (
+    AdaptiveOptimizer,
+    BackoffOptimizer,
+    MomentumOptimizer,
+    PBTOptimizer,
+    SPSAOptimizer,
+    TrainConfig,
+    TrainPlan,
+)
+from optix_core.evaluation import summarise
+
+BUDGETS: Mapping[str, int] = {
+    "CartPole-v1": 300_000,
+    "Acrobot-v1": 400_000,
+    "LunarLander-v3": 1_000_000,
+    "Pendulum-v1": 300_000,
+}
+"""Environment steps, those of experiments included."""
+
+RANGE = {"learning_rate": (1e-5, 1e-1)}
+"""What is tuned: wide enough for ten times the default and a tenth of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training."""
+
+    env_id: str
+    row: str
+    factor: float
+    seed: int
+    share: float = 1.0
+
+    def plan(self) -> TrainPlan:
+        """Return the run with its default settings, the learning rate times the factor."""
+        budget = int(BUDGETS[self.env_id] * self.share)
+        config = TrainConfig(env_id=self.env_id, algorithm="ppo", seed=self.seed, max_env_steps=budget)
+        rate = TrainPlan.of(config).make_agent().get_hyperparams()["learning_rate"]
+        overrides = {"learning_rate": rate * self.factor}
+        return TrainPlan.of(TrainConfig(**{**vars(config), "overrides": overrides}))
+
+
+def alone(cell: Cell, optimizer: Any = None) -> dict[str, Any]:
+    """Train by one run, with a tuner or without."""
+    loop = cell.plan().build(None, optimizer=optimizer)
+    result = loop.run()
+    confirmed = result.confirmed_return
+    return {
+        "return": None if confirmed is None else confirmed["mean"],
+        "train_env_steps": result.train_env_steps,
+        "search_env_steps": result.search_env_steps,
+        "eval_env_steps": result.eval_env_steps,
+        "stop_reason": result.stop_reason,
+        "learning_rate": loop.agent.get_hyperparams()["learning_rate"],
+        "experiments": getattr(loop.optimizer, "num_probes", 0),
+    }
+
+
+def handed_over(kind: Callable[..., Any]) -> Callable[[Cell], dict[str, Any]]:
+    """Return a row that hands a tuner to the loop."""
+    return lambda cell: alone(cell, kind(RANGE, {"learning_rate"}, seed=cell.seed))
+
+
+ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
+    "default": alone,
+    "auto": lambda cell: alone(cell, "auto"),
+    "spsa": handed_over(SPSAOptimizer),
+    "momentum": handed_over(MomentumOptimizer),
+    "backoff": handed_over(BackoffOptimizer),
+    "pbt-online": handed_over(PBTOptimizer),
+    "adaptive": handed_over(AdaptiveOptimizer),
+}
+"""Every way of training. A row that is added here is run and reported like the others."""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]  # a line that was cut off is done again
+
+
+def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell[name] for name in ("env_id", "row", "factor", "seed", "share"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
+    for seed in range(arguments.seeds):
+        for env_id in arguments.envs:
+            for factor in arguments.factors:
+                for row in arguments.rows:
+                    cell = Cell(env_id=env_id, row=row, factor=factor, seed=seed, share=arguments.share)
+                    if key(vars(cell)) in {key(done) for done in read(arguments.results)}:
+                        continue
+                    began = time.process_time()
+                    outcome = {**vars(cell), **ROWS[row](cell), "cpu_s": round(time.process_time() - began, 1)}
+                    with arguments.results.open("a") as file:
+                        file.write(json.dumps(outcome) + "\n")
+                    print(json.dumps(outcome), flush=True)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print the table."""
+    cells = [cell for cell in read(arguments.results) if cell["return"] is not None]
+    for env_id, share in dict.fromkeys((cell["env_id"], cell["share"]) for cell in cells):
+        rows = [c for c in cells if (c["env_id"], c["share"]) == (env_id, share)]
+        good = returns(rows, "default", 1.0)
+        print(f"\n{env_id}, {int(BUDGETS[env_id] * share):,} steps")
+        print("factor  row         seeds      IQM     95 % of the mean  recovered  search")
+        for factor in sorted({c["factor"] for c in rows}):
+            bad = returns(rows, "default", factor)
+            for row in dict.fromkeys(c["row"] for c in rows if c["factor"] == factor):
+                mine = returns(rows, row, factor)
+                if len(mine) < 2:
+                    continue
+                told = summarise(np.array(list(mine.values())))
+                interval = f"{told['ci_low']:.1f} to {told['ci_high']:.1f}"
+                print(
+                    f"{factor:>6g}  {row:<10} {len(mine):>6} {told['iqm']:>8.1f} {interval:>20} "
+                    f"{recovered(mine, bad, good) if factor != 1 else '':>10} {searched(rows, row, factor):>7.0%}"
+                )
+
+
+def returns(cells: list[dict[str, Any]], row: str, factor: float) -> dict[int, float]:
+    """Return the confirmed return of every seed."""
+    return {c["seed"]: c["return"] for c in cells if (c["row"], c["factor"]) == (row, factor)}
+
+
+def recovered(mine: Mapping[int, float], bad: Mapping[int, float], good: Mapping[int, float]) -> str:
+    """Return which share of the gap between the bad setting and the good one is closed, on common seeds."""
+    seeds = mine.keys() & bad.keys() & good.keys()
+    gap = sum(good[seed] - bad[seed] for seed in seeds)
+    return f"{sum(mine[seed] - bad[seed] for seed in seeds) / gap:.0%}" if gap > 0 else "no gap"
+
+
+def searched(cells: list[dict[str, Any]], row: str, factor: float) -> float:
+    """Return the share of all steps that experiments took."""
+    mine = [c for c in cells if (c["row"], c["factor"]) == (row, factor)]
+    search = sum(c["search_env_steps"] for c in mine)
+    return search / (search + sum(c["train_env_steps"] for c in mine))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--envs", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--factors", nargs="+", type=float, default=[1.0, 10.0, 0.1])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--share", type=float, default=1.0, help="of the budget, for a first look")
+    arguments = parser.parse_args()
+    {"run": run, "report": report}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
