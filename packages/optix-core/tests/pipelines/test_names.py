@@ -112,7 +112,7 @@ WRONG = {
     "no policy": (lambda agent: RLOptimizer(agent, BatchPipeline("CartPole-v1", mode="greedy")).run(), "make_policy"),
     "unknown setting": (lambda agent: RLOptimizer(agent, BatchPipeline("CartPole-v1"), noise_kk=2.0), "'noise_k'"),
     "unknown name": (lambda agent: make_agent("CartPole-v1", clip_rato=0.1), "clip_ratio"),
-    "two names": (lambda agent: make_agent("CartPole-v1", clip_ratio=0.1, clip_range=0.2), "by another name"),
+    "two names": (lambda agent: make_agent("CartPole-v1", clip_ratio=0.1, clip_range=0.2), "two values of one setting"),
     "foreign name": (lambda agent: make_agent("CartPole-v1", total_timesteps=10), r"RLOptimizer\(.*max_env_steps"),
     "two lengths in a plan": (lambda agent: plan(n_steps=64, window_size=32), "give one of them"),
     "foreign key": (lambda agent: plan(exploration_fraction=0.1), "counted in steps here"),

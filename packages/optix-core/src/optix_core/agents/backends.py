@@ -289,6 +289,7 @@ def _by_our_names(info: AlgorithmInfo, hyperparams: Mapping[str, Any]) -> dict[s
 
     names = our_name_of(info)
     named: dict[str, Any] = {}
+    as_given: dict[str, str] = {}
     for name, value in hyperparams.items():
         ours = names.get(name)
         if ours is None:
@@ -297,8 +298,9 @@ def _by_our_names(info: AlgorithmInfo, hyperparams: Mapping[str, Any]) -> dict[s
                 f"'{name}' {advice}" if advice else f"{info.name} has no hyperparameter '{name}'.{suggest(name, names)}"
             )
         if ours in named and named[ours] != value:
-            raise ConfigError(f"{name}={value!r} is given as {named[ours]!r}, too, by another name: give one of them.")
-        named[ours] = value
+            both = f"{as_given[ours]}={named[ours]!r} and {name}={value!r}"
+            raise ConfigError(f"{both} are two values of one setting, {ours}: give one of them.")
+        named[ours], as_given[ours] = value, name
     return named
 
 

@@ -29,6 +29,7 @@ def sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple
     loop: dict[str, Any] = {}
     hyperparams: dict[str, Any] = {}
     monitor: dict[str, Any] = {}
+    as_given: dict[str, str] = {}
     for given, value in overrides.items():
         group, dot, name = given.rpartition(".")
         if dot and group not in ("loop", info.name):
@@ -46,8 +47,9 @@ def sorted_overrides(overrides: Mapping[str, Any], info: AlgorithmInfo) -> tuple
             kept = loop if ours == "window_size" else hyperparams
             value = _written(ours, value)
         if ours in kept and kept[ours] != value:
-            raise ConfigError(f"{name}={value} is given as {ours}={kept[ours]}, too: they are one, give one of them.")
-        kept[ours] = value
+            both = f"{as_given[ours]}={kept[ours]} and {given}={value}"
+            raise ConfigError(f"{both} are two values of one setting, {ours}: give one of them.")
+        kept[ours], as_given[ours] = value, given
     return ({**loop, "monitor": monitor} if monitor else loop), hyperparams
 
 
