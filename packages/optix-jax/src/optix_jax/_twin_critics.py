@@ -22,8 +22,7 @@ from optix_jax._compilation import use_persistent_cache
 from optix_jax._devices import resolve_device
 from optix_jax._off_policy import FlaxOffPolicyAgent, FlaxReplayNetworks, Optimizer
 from optix_jax.networks import (
-    CNN,
-    MLP,
+    OWN,
     ImageCritic,
     Network,
     build_network,
@@ -80,7 +79,7 @@ class TwinCriticAgent(ContinuousAgent, FlaxOffPolicyAgent):
         use_persistent_cache()
         settings = HyperparamStore(self.specs, hyperparams)
         num_actions = len(finite_bounds(action_space)[0])
-        own = isinstance(actor, MLP | CNN)
+        own = isinstance(actor, OWN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
 
         shape, rng = encoder.encoded_shape, np.random.default_rng([seed, 1])

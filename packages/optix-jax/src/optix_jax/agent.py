@@ -24,8 +24,7 @@ from optix_jax._devices import resolve_device
 from optix_jax._learned import FlaxNetworks, Model, TrainState, default_optimizer
 from optix_jax.distributions import distribution_of
 from optix_jax.networks import (
-    CNN,
-    MLP,
+    OWN,
     NoCritic,
     build_networks,
     check_width,
@@ -92,7 +91,7 @@ class FlaxAgent(ActorCriticAgent):
         action_dim = one_of(None, action_dim=action_dim, n_actions=n_actions)
         if action_dim is None and action_space is None:
             raise ConfigError("Pass action_space=env.action_space, or action_dim=: how many actions are there?")
-        own = isinstance(actor, MLP | CNN)
+        own = isinstance(actor, OWN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         rng = np.random.default_rng([seed, 1])
         refuse_shared(actor, critic)

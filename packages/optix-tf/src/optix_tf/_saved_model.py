@@ -66,6 +66,8 @@ class SavedModelExport:
                 shifted = tf.cast(_encode(encoder, observation, exact), tf.float64) - normalizer.stats.mean
                 rows = tf.cast(shifted, tf.float32) * scale.astype(np.float32)
                 rows = tf.clip_by_value(rows, -normalizer.clip, normalizer.clip)
+                if isinstance(encoder, Flatten) and encoder.pictures:
+                    rows = tf.where(encoder.in_pictures, _encode(encoder, observation), rows)
             rows = tf.cast(rows, self.networks.dtype) if rows.dtype.is_floating else rows
             outputs = network([variable.value() for variable in module.params], rows)
             return {"action": _greedy(head, only_allowed(outputs, action_mask))}

@@ -12,7 +12,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
 from optix_core.errors import ConfigError
-from optix_core.policies import Keep
+from optix_core.policies import Flatten, Keep
 from optix_core.seeding import derive_seed
 from optix_protocol import Array
 from optix_tf._learned import Group, KerasNetworks, Part, TrainState
@@ -20,7 +20,16 @@ from optix_tf._off_policy import ReplayAgent
 from optix_tf._optimizers import Adam, KerasOptimizer, Optimizer, joined
 from optix_tf._runtime import keras, resolve_device, tf
 from optix_tf.algorithms.a2c import input_dtype, one_kind, with_learning_rate_of
-from optix_tf.networks import Network, build_image_critic, build_mlp, build_network, built, encoder_for_model, twin_of
+from optix_tf.networks import (
+    Network,
+    build_image_critic,
+    build_joined,
+    build_mlp,
+    build_network,
+    built,
+    encoder_for_model,
+    twin_of,
+)
 
 CRITICS = ("critic_0", "critic_1")
 
@@ -146,6 +155,9 @@ class TwinCriticAgent(ContinuousAgent, ReplayAgent):
             )
             if isinstance(encoder, Keep):
                 critics = [build_image_critic(encoder.shape, num_actions, **layers) for _ in CRITICS]
+            elif isinstance(encoder, Flatten) and encoder.pictures:
+                options = {**layers, "num_more": num_actions}
+                critics = [build_joined(encoder, 1, output_gain=1.0, **options) for _ in CRITICS]
             else:
                 size = encoder.encoded_shape[0] + num_actions
                 critics = [build_mlp(size, 1, output_gain=1.0, **layers) for _ in CRITICS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,16 +76,66 @@ def build_cnn(
     output_gain: float,
     rng: np.random.Generator,
     output_activation: str | None = None,
+    dtype: str = "uint8",
 ) -> Any:
     """Build the network of Mnih et al. 2015 for uint8 images ``[C, H, W]`` or ``[H, W, C]`` of at least 36 x 36."""
     channels_last = image_shape[2] < image_shape[0]
-    layers = [keras.Input(image_shape, dtype="uint8"), keras.layers.Rescaling(1 / 255)]
+    layers = [keras.Input(image_shape, dtype=dtype), keras.layers.Rescaling(1 / 255)]
     layers += [] if channels_last else [keras.layers.Permute((2, 3, 1))]
     for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
         convolution = keras.layers.Conv2D(filters, kernel, stride, activation="relu", kernel_initializer="zeros")
         layers.append(convolution)
     layers += [keras.layers.Flatten(), _dense(512, "relu"), _dense(num_outputs, output_activation)]
     return _drawn(keras.Sequential(layers), output_gain, rng)
+
+
+def build_joined(
+    encoder: Flatten,
+    num_outputs: int,
+    *,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    output_gain: float,
+    rng: np.random.Generator,
+    output_activation: str | None = None,
+    num_more: int = 0,
+) -> Any:
+    """Build convolutions for the pictures in flat rows, and dense layers over what they see and all other numbers.
+
+    Args:
+        encoder: makes the rows ``[B, D]``.
+        num_outputs: width of the last layer.
+        hidden_sizes: of the dense layers; the first is also what is kept of each picture (256 without any).
+        activation: of the dense layers.
+        output_gain: of the last layer.
+        rng: draws the weights.
+        output_activation: after the last layer.
+        num_more: width of a second input, the actions, if it is not 0.
+    """
+    features = hidden_sizes[0] if hidden_sizes else 256
+    see = {"output_gain": math.sqrt(2), "output_activation": "relu", "rng": rng}
+    rows = keras.Input(encoder.encoded_shape)
+    parts, rest, end = [], [], 0
+    for begin, shape in encoder.pictures:
+        rest += [rows[:, end:begin]] if end < begin else []
+        end = begin + math.prod(shape)
+        pixels = keras.layers.Reshape(shape)(rows[:, begin:end])
+        parts.append(build_cnn(shape, features, dtype="float32", **see)(pixels))
+    rest += [rows[:, end:]] if end < encoder.encoded_shape[0] else []
+    more = [keras.Input((num_more,))] if num_more else []
+    joined = keras.layers.Concatenate()(parts + rest + more) if len(parts + rest + more) > 1 else parts[0]
+    join = build_mlp(
+        int(joined.shape[1]),
+        num_outputs,
+        hidden_sizes=hidden_sizes,
+        activation=activation,
+        output_gain=output_gain,
+        output_activation=output_activation,
+        rng=rng,
+    )
+    model = keras.Model([rows, *more] if more else rows, join(joined))
+    model.sees_pictures = True
+    return model
 
 
 def build_image_critic(
@@ -110,6 +161,8 @@ def build_network(
 ) -> Any:
     """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
 
+    Where pictures are among other parts, the network of the former sees them, and the MLP is over that and the rest.
+
     Args:
         encoder: makes the input.
         num_outputs: width of the last layer.
@@ -119,6 +172,8 @@ def build_network(
     """
     if isinstance(encoder, Keep):
         return build_cnn(encoder.shape, num_outputs, rng=rng, **output)
+    if isinstance(encoder, Flatten) and encoder.pictures:
+        return build_joined(encoder, num_outputs, rng=rng, **layers, **output)
     return build_mlp(encoder.encoded_shape[0], num_outputs, rng=rng, **layers, **output)
 
 
@@ -251,6 +306,8 @@ def encoder_for_model(model: Any, observation_space: Any) -> Encoder:
     encoder = encoder_for(observation_space)
     first = next(iter(getattr(model, "layers", ())), None)
     takes_rows = len(shape) == 1 if shape else isinstance(first, keras.layers.Dense)
+    if isinstance(encoder, Flatten) and not getattr(model, "sees_pictures", False):
+        encoder = replace(encoder, pictures=())
     if takes_rows:
         return Flatten(shape=encoder.shape) if isinstance(encoder, Keep) else encoder
     several_axes = isinstance(encoder, Flatten) and len(encoder.shape) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate
 from optix_torch._parts import give_parts
 from optix_torch.networks import NoisyLinear, build_cnn, build_mlp
+from optix_torch.pictures import Pictures, build_joined
 
 
 def with_learning_rate_of(
@@ -44,6 +46,8 @@ def build_network(
 ) -> nn.Sequential:
     """Build a network that fits an encoder: that of Mnih et al. 2015 for images, an MLP for all other observations.
 
+    Where pictures are among other parts, the network of the former sees them, and the MLP is over that and the rest.
+
     Args:
         encoder: makes the input.
         num_outputs: width of the last layer.
@@ -53,6 +57,8 @@ def build_network(
     """
     if isinstance(encoder, Keep):
         return build_cnn(encoder.shape, num_outputs, output_gain=output_gain, generator=generator)
+    if isinstance(encoder, Flatten) and encoder.pictures:
+        return build_joined(encoder, num_outputs, output_gain=output_gain, generator=generator, **layers)
     size = encoder.encoded_shape[0]
     return build_mlp(size, num_outputs, output_gain=output_gain, generator=generator, **layers)
 
@@ -80,6 +86,8 @@ def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Mo
     Raises:
         ConfigError: the shape of an observation cannot be told from the module.
     """
+    if observation_space is not None and any(isinstance(part, Pictures) for part in module.modules()):
+        return encoder_for(observation_space)  # one of ours, which takes flat rows
     if isinstance(observation_space, spaces.Dict | spaces.Tuple):
         for part in (module, *others):
             give_parts(part, observation_space)
@@ -91,6 +99,8 @@ def encoder_for_module(module: nn.Module, observation_space: Any, *others: nn.Mo
         if not isinstance(first, nn.Linear | NoisyLinear | nn.RNNCellBase):
             return Keep(shape=observation_space.shape, dtype=str(observation_space.dtype))
         encoder = encoder_for(observation_space)
+        if isinstance(encoder, Flatten):
+            return replace(encoder, pictures=())
         return Flatten(shape=encoder.shape, dtype=encoder.dtype) if isinstance(encoder, Keep) else encoder
     if isinstance(first, nn.Linear):
         return Flatten(shape=(first.in_features,))

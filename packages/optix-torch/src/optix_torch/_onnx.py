@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from optix_torch._modes import copy_of
 from optix_torch._plain import ACTIVATIONS, is_plain, is_usual
 from optix_torch.dueling import RainbowNetwork
 from optix_torch.networks import ImageInput, NoisyLinear
+from optix_torch.pictures import Pictures
 
 
 def write_module(graph: PolicyGraph, module: nn.Module, x: str, example: Tensor) -> str:
@@ -53,6 +55,8 @@ def _is_known(module: nn.Module) -> bool:
         return False
     if isinstance(module, nn.Sequential):
         return all(_is_known(part) for part in module)
+    if isinstance(module, Pictures):
+        return all(_is_known(see) for see in module.see)
     if isinstance(module, RainbowNetwork):
         return all(_is_known(part) for part in (module.torso, module.value, module.advantage))
     if type(module) is nn.Conv2d and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
@@ -92,6 +96,16 @@ def _images(graph: PolicyGraph, layer: Any, x: str) -> str:
     return graph.add("Transpose", scaled, perm=[0, 3, 1, 2]) if layer.channels_last else scaled
 
 
+def _pictures(graph: PolicyGraph, layer: Any, x: str) -> str:
+    width = graph.rows_shape[0]
+    parts = []
+    for see, (begin, shape) in zip(layer.see, layer.places, strict=True):
+        pixels = graph.reshape(graph.part(x, begin, begin + math.prod(shape)), *shape)
+        parts.append(_write(graph, see, pixels))
+    parts += [graph.part(x, low, high) for low, high in layer.spans(width)]
+    return graph.add("Concat", *parts, axis=1)
+
+
 def _rainbow(graph: PolicyGraph, network: Any, x: str) -> str:
     features = _write(graph, network.torso, x)
     value, advantage = (_write(graph, stream, features) for stream in (network.value, network.advantage))
@@ -111,6 +125,7 @@ _WRITERS: Mapping[type[nn.Module], Callable[[PolicyGraph, Any, str], str]] = {
     nn.Conv2d: _conv,
     nn.Flatten: _flatten,
     ImageInput: _images,
+    Pictures: _pictures,
     RainbowNetwork: _rainbow,
     **{kind: _activation(name) for name, kind in ACTIVATIONS.items()},
 }

@@ -15,7 +15,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
 from optix_core.errors import ConfigError
-from optix_core.policies import Keep
+from optix_core.policies import Flatten, Keep
 from optix_core.policies.encoders import example_observations
 from optix_core.seeding import derive_seed
 from optix_protocol import StateTree
@@ -31,6 +31,7 @@ from optix_torch._module_optimizer import ModuleOptimizer, add_like, check_optim
 from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
 from optix_torch._target import Target
 from optix_torch.networks import build_cnn, build_mlp
+from optix_torch.pictures import build_joined
 
 
 class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
@@ -127,6 +128,9 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         actor = build_network(encoder, outputs, blueprint.layers("actor"), output_gain=0.01, generator=generator)
         if isinstance(encoder, Keep):
             critics = [ImageCritic(encoder.shape, num_actions, generator=generator, **layers) for _ in range(2)]
+        elif isinstance(encoder, Flatten) and encoder.pictures:
+            options = {**layers, "generator": generator, "num_more": num_actions}
+            critics = [build_joined(encoder, 1, output_gain=1.0, **options) for _ in range(2)]
         else:
             size = encoder.encoded_shape[0]
             options = {**layers, "generator": generator}

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.policies import MLP, Encoder, Keep
+from optix_torch._construction import build_network
 from optix_torch._plain import can_write_gradients, dense_layers, is_plain
-from optix_torch.networks import AutogradRunner, DenseRunner, NoisyLinear, Runner, build_cnn, build_mlp
+from optix_torch.networks import AutogradRunner, DenseRunner, NoisyLinear, Runner, build_cnn
 
 
 class RainbowNetwork(nn.Module):
@@ -53,10 +54,10 @@ def build_rainbow_network(encoder: Encoder, num_actions: int, settings: Hyperpar
             num_features, width = torso(torch.zeros(1, *encoder.shape, dtype=torch.float32)).shape[1], 512
     else:
         *sizes, width = settings["hidden_sizes"]
-        dense = build_mlp(
-            encoder.encoded_shape[0], 1, hidden_sizes=sizes, activation=activation, output_gain=1.0, generator=generator
+        dense = build_network(
+            encoder, 1, {"hidden_sizes": sizes, "activation": activation}, output_gain=1.0, generator=generator
         )
-        torso, num_features = dense[:-1], [encoder.encoded_shape[0], *sizes][-1]
+        torso, num_features = dense[:-1], dense[-1].in_features
 
     def stream(num_outputs: int) -> nn.Sequential:
         return nn.Sequential(

@@ -1,7 +1,8 @@
 """Policies in plain NumPy: acting needs no framework."""
 
 from optix_core.policies.activations import ACTIVATIONS, activation_name
-from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot, encoder_for, is_image_space
+from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot, encoder_for
+from optix_core.policies.flat_spaces import is_image_space
 from optix_core.policies.heads import (
     Bernoulli,
     Categorical,

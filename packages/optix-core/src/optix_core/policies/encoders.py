@@ -30,11 +30,14 @@ class Flatten:
         shape: shape of one observation.
         dtype: what environments give them as.
         parts: names and sizes of the parts that a Dict or Tuple was flattened to, in order; empty for other spaces.
+        pictures: where each picture among them begins, and its shape: networks see them by convolutions, and no
+            normaliser touches them.
     """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
     parts: tuple[tuple[str, int], ...] = ()
+    pictures: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -46,6 +49,14 @@ class Flatten:
         if observations.ndim != 2:
             observations = observations.reshape(len(observations), -1)
         return observations.astype(np.float32, copy=False)
+
+    @property
+    def in_pictures(self) -> Array:
+        """Bool ``[D]``, which numbers are pixels."""
+        pixels = np.zeros(self.encoded_shape, np.bool_)
+        for begin, shape in self.pictures:
+            pixels[begin : begin + int(np.prod(shape))] = True
+        return pixels
 
     def exact(self, observations: Array) -> Array:
         """Return ``[N, D]`` for ``[N, *shape]`` without rounding: float64 where float32 cannot tell all values apart.
@@ -61,6 +72,8 @@ class Flatten:
         settings = {"kind": "flatten", "shape": np.array(self.shape, np.int64), "dtype": self.dtype}
         if self.parts:
             settings["parts"] = json.dumps(self.parts)
+        if self.pictures:
+            settings["pictures"] = json.dumps(self.pictures)
         return settings
 
 
@@ -93,13 +106,6 @@ class Keep:
 Encoder: TypeAlias = Flatten | OneHot | Bits | Keep
 
 
-def is_image_space(space: gym.Space[Any]) -> bool:
-    """Whether a space holds images: uint8, three axes, at least 36 pixels high and wide (channels first or last)."""
-    if space.dtype != np.uint8 or space.shape is None or len(space.shape) != 3:
-        return False
-    return sorted(space.shape)[1] >= 36
-
-
 def encoder_for(space: gym.Space[Any]) -> Encoder:
     """Return the encoder that makes the observations of a space fit for an MLP (images: unchanged, for a CNN).
 
@@ -110,7 +116,7 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     """
     from gymnasium import spaces
 
-    from optix_core.policies.flat_spaces import flat_space
+    from optix_core.policies.flat_spaces import flat_space, is_image_space
 
     space = flat_space(space)
     if space.shape is not None and 0 in space.shape:
@@ -120,7 +126,8 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     if isinstance(space, spaces.Box | spaces.MultiBinary) and space.shape is not None:
         if is_image_space(space):
             return Keep(shape=space.shape, dtype=str(space.dtype))
-        return Flatten(shape=space.shape, dtype=str(space.dtype), parts=getattr(space, "parts", ()))
+        known = {name: getattr(space, name, ()) for name in ("parts", "pictures")}
+        return Flatten(shape=space.shape, dtype=str(space.dtype), **known)
     raise ConfigError(
         f"Observation space {type(space).__name__} is not supported: wrap the environment so that it observes a Box, "
         "Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
@@ -134,7 +141,14 @@ def unrounded(encoder: Encoder, observations: Array) -> Array:
 
 def encoded(encoder: Encoder, normalizer: ObsNormalizer | None, observations: Array) -> Array:
     """Return observations ``[N, *obs]`` as networks take them: encoded, and normalised where that is wanted."""
-    return encoder(observations) if normalizer is None else normalizer(unrounded(encoder, observations))
+    if normalizer is None:
+        return encoder(observations)
+    flat = unrounded(encoder, observations)
+    rows = normalizer(flat)
+    for begin, shape in encoder.pictures if isinstance(encoder, Flatten) else ():
+        place = slice(begin, begin + int(np.prod(shape)))
+        rows[:, place] = flat[:, place]
+    return rows
 
 
 def example_observations(encoder: Encoder, size: int, dtype: npt.DTypeLike | None = None) -> Array:
@@ -165,7 +179,8 @@ def encoder_from_tree(tree: StateTree) -> Encoder:
     shape = tuple(map(int, tree["shape"]))
     if tree["kind"] == "flatten":
         parts = tuple((str(name), int(size)) for name, size in json.loads(tree.get("parts", "[]")))
-        return Flatten(shape=shape, dtype=tree.get("dtype", "float32"), parts=parts)
+        pictures = tuple((int(begin), tuple(map(int, size))) for begin, size in json.loads(tree.get("pictures", "[]")))
+        return Flatten(shape=shape, dtype=tree.get("dtype", "float32"), parts=parts, pictures=pictures)
     if tree["kind"] == "keep":
         return Keep(shape=shape, dtype=tree.get("dtype", "float32"))
     if tree["kind"] in ("one_hot", "bits"):

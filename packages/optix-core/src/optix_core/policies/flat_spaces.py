@@ -18,9 +18,11 @@ class FlatBox(spaces.Box):
 
     Attributes:
         parts: names and sizes of the parts, in order; ``"goal.place"`` is part ``place`` of part ``goal``.
+        pictures: where each picture among them begins, and its shape.
     """
 
     parts: tuple[tuple[str, int], ...] = ()
+    pictures: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def __eq__(self, other: object) -> bool:
         """Whether the vectors are the same, their parts in the same order: equal Dicts may differ in that."""
@@ -56,6 +58,13 @@ def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
     return flat_box(space, array_parts(space)) if isinstance(space, spaces.Dict | spaces.Tuple) else space
 
 
+def is_image_space(space: gym.Space[Any]) -> bool:
+    """Whether a space holds images: uint8, three axes, at least 36 pixels high and wide (channels first or last)."""
+    if space.dtype != np.uint8 or space.shape is None or len(space.shape) != 3:
+        return False
+    return sorted(space.shape)[1] >= 36
+
+
 def flat_box(space: gym.Space[Any], parts: Sequence[Part]) -> FlatBox:
     """Return the space of the flat vectors of these parts of a space.
 
@@ -74,6 +83,12 @@ def flat_box(space: gym.Space[Any], parts: Sequence[Part]) -> FlatBox:
         dtype=np.result_type(*[box.dtype for box in boxes]).type,
     )
     box.parts = tuple((part.name, part_box.shape[0]) for part, part_box in zip(parts, boxes, strict=True))
+    begins = np.cumsum([0, *(size for _, size in box.parts)]).tolist()
+    box.pictures = tuple(
+        (begin, tuple(part.space.shape or ()))
+        for begin, part in zip(begins, parts, strict=False)
+        if is_image_space(part.space)
+    )
     return box
 
 

@@ -120,9 +120,11 @@ class PolicyGraph:
         rows = (
             self._flat(encoder, observations) if isinstance(encoder, Flatten) else self._encode(encoder, observations)
         )
-        rows = self.add("Cast", rows, to=self._onnx.TensorProto.DOUBLE)
-        shifted = self.to_float(self.add("Sub", rows, self.constant(mean.astype(np.float64))))
+        exact = self.add("Cast", rows, to=self._onnx.TensorProto.DOUBLE)
+        shifted = self.to_float(self.add("Sub", exact, self.constant(mean.astype(np.float64))))
         self.rows = self.clip(self.affine(shifted, scale), -normalizer.clip, normalizer.clip)
+        if isinstance(encoder, Flatten) and encoder.pictures:
+            self.rows = self.add("Where", self.constant(encoder.in_pictures), self.to_float(rows), self.rows)
 
     # ---- building blocks --------------------------------------------------------------------------------------------
 

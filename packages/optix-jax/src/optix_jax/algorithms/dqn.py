@@ -38,7 +38,7 @@ from optix_jax._off_policy import (
     follow,
 )
 from optix_jax.distributions import only_allowed
-from optix_jax.networks import CNN, MLP, Network, build_network, check_width, encoder_for_module, network_of
+from optix_jax.networks import OWN, Network, build_network, check_width, encoder_for_module, network_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ class FlaxDQNAgent(EpsilonGreedyAgent, FlaxOffPolicyAgent):
                 "Pass action_space=env.action_space, or action_dim=: the network does not tell its width."
             )
         num_actions = int(action_dim or action_space.n)
-        own = isinstance(q_network, MLP | CNN)
+        own = isinstance(q_network, OWN)
         encoder = encoder_for(observation_space) if own else encoder_for_module(observation_space)
         network, params = network_of(q_network, encoder.encoded_shape, np.random.default_rng([seed, 1]))
         check_width(network, params, encoder.encoded_shape, width=num_actions, part="network")
