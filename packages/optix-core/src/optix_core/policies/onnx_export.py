@@ -43,7 +43,7 @@ OPSET = 18
 
 _IR_VERSION = 8
 _BATCH = "N"
-_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "identity": ("Identity", {}),
     "relu": ("Relu", {}),
     "tanh": ("Tanh", {}),
