@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from optix_core.agents.blueprint import Blueprint as Blueprint
+from optix_core.agents.blueprint import spaces_of as spaces_of
 from optix_core.agents.files import acted_masked, load_weights, other_order, save_weights
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
+from optix_core.agents.learned import FollowsScheduler, WritesOnnx
+from optix_core.agents.learned import Networks as Networks
+from optix_core.agents.masking import MasksActions as MasksActions
 from optix_core.agents.schedules import Schedule
 from optix_core.data.normalizers import ObsNormalizer
 from optix_core.errors import ConfigError, in_one_line
 from optix_core.policies import (
-    MLP,
     Encoder,
     Head,
-    MaskablePolicy,
     NetworkPolicy,
     RecurrentPolicy,
-    encoder_for,
     network_policy,
     policy_tree,
 )
@@ -44,98 +44,6 @@ if TYPE_CHECKING:
 
 _STATISTICS = "observations."
 """What the names of an observation normaliser's arrays begin with in weight files."""
-
-
-class Networks(Protocol):
-    """The learned part of an agent, in whatever framework: parameters, their slow copies, their optimisers."""
-
-    def act(self, rows: Array) -> Array:
-        """Return the acting network's outputs ``[N, out]`` for encoded observations ``[N, ...]``, as it is now."""
-        ...
-
-    def frozen_act(self) -> Callable[[Array], Array]:
-        """Return ``act`` on a copy of the parameters."""
-        ...
-
-    def mlp(self) -> MLP | None:
-        """Return the acting network in NumPy, None if it is no chain of dense layers."""
-        ...
-
-    def weights(self) -> dict[str, Array]:
-        """Return copies of all that is learned, by name."""
-        ...
-
-    def load(self, weights: Mapping[str, Array]) -> None:
-        """Take over what :meth:`weights` returned; slow copies and optimisers stay as they are."""
-        ...
-
-    def align(self) -> None:
-        """Make the slow copies, if any, equal to what they follow."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Return copies of the slow copies and of what the optimisers remember."""
-        ...
-
-    def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
-        ...
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Use this step size from the next update on."""
-        ...
-
-
-@runtime_checkable
-class WritesOnnx(Protocol):
-    """Networks that can say in ONNX what they compute, where :meth:`Networks.mlp` cannot say it in NumPy."""
-
-    def write_onnx(self, graph: PolicyGraph) -> str:
-        """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
-        ...
-
-
-@runtime_checkable
-class FollowsScheduler(Protocol):
-    """Networks whose learning rate may be changed by somebody else: by a scheduler on a user's own optimiser."""
-
-    def notice_learning_rate(self) -> float | None:
-        """Return the learning rate if somebody else has changed it since the last call, else None."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blueprint:
-    """What networks are built for.
-
-    Attributes:
-        observation_space: a single environment's space.
-        action_space: a single environment's space.
-        settings: the hyperparameters, with those that shape the networks.
-        seed: of the initial weights.
-        device: as the constructors of agents take it.
-    """
-
-    observation_space: Any
-    action_space: Any
-    settings: HyperparamStore
-    seed: int
-    device: str
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Turns observations into the networks' input."""
-        return encoder_for(self.observation_space)
-
-    def layers(self, part: str = "") -> dict[str, Any]:
-        """Return the hyperparameters that dense layers are built by: ``hidden_sizes`` and ``activation``.
-
-        Args:
-            part: ``"actor"`` or ``"critic"``, which may have sizes of their own.
-        """
-        own = self.settings.get(f"{part}_hidden_sizes")
-        sizes = self.settings["hidden_sizes"] if own is None else own
-        return {"hidden_sizes": sizes, "activation": self.settings["activation"]}
 
 
 class NetworkAgent(ABC):
@@ -453,35 +361,3 @@ class NetworkAgent(ABC):
             )
         self.networks.load({name: array for name, array in weights.items() if not name.startswith(prefix)})
         self._refresh_policy()
-
-
-class MasksActions:
-    """Acts and learns where not every action is allowed; a base that stands before the agent's class.
-
-    See :class:`optix_protocol.SupportsActionMasks`. What an algorithm does with masks in ``learn`` is its own part.
-    """
-
-    _behaviour: NetworkPolicy | RecurrentPolicy
-    _acts_masked: bool
-
-    def act_masked(self, observations: Array, mask: Array) -> Array:
-        """Draw actions ``[N, *act]`` for observations ``[N, *obs]``, of those that the mask (bool ``[N, A]``) allows.
-
-        Raises:
-            ConfigError: (a ``ValueError``) a mask of another shape, or a row that allows nothing, or a policy whose
-                actions are not discrete.
-        """
-        if not isinstance(self._behaviour, MaskablePolicy):
-            raise ConfigError("Action masks are for discrete actions; this policy has others.")
-        actions = self._behaviour.act_masked(np.asarray(observations), mask)
-        self._acts_masked = True
-        return actions
-
-
-def spaces_of(env: Any) -> tuple[Any, Any]:
-    """Return observation and action space of one environment, given an environment, a vector of them, or the pair."""
-    if isinstance(env, tuple):
-        return env
-    if hasattr(env, "single_observation_space"):
-        return env.single_observation_space, env.single_action_space
-    return env.observation_space, env.action_space

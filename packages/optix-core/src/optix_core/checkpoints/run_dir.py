@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from optix_core.checkpoints._usable import require_usable
 from optix_core.checkpoints.registry import SNAPSHOTS_NAME, CheckpointRegistry
 from optix_core.checkpoints.runs import (
     EVENTS_NAME,
@@ -22,23 +22,19 @@ from optix_core.checkpoints.runs import (
     summarise_run,
 )
 from optix_core.checkpoints.state import KEPT_STATES, STATE_NAME, StateStore
+from optix_core.checkpoints.untrained import UntrainedPolicy
 from optix_core.errors import RunDirectoryError
 from optix_core.journal.journal import Journal, read_events
-from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport, printable
+from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport
 from optix_core.storage.documents import atomic_write_json, read_json
 from optix_core.storage.files import (
-    TEMPORARY_PREFIX,
     make_directories,
     remove_orphans,
-    require_own_directory,
     sync_file,
-    write_error,
 )
 from optix_core.storage.lock import LOCK_NAME, DirectoryLock
 from optix_core.storage.writer import BackgroundWriter
-from optix_protocol import BaseAgent, EvalMetrics, StateTree
-
-UNTRAINED_NAME = "untrained"
+from optix_protocol import BaseAgent, StateTree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +68,18 @@ class RunDirectory:
         """Use :meth:`create` or :meth:`open`."""
         self.path = path
         self.resumed = is_run_directory(path)
-        for directory in (path / UNTRAINED_NAME, path / UNTRAINED_NAME / SNAPSHOTS_NAME):
-            require_own_directory(directory)
+        self._writer = BackgroundWriter()
+        self._untrained = UntrainedPolicy(path, read_only=lock is None, writer=self._writer)
         self._lock = lock
         self._problems = remove_orphans(path) if lock else []
         if lock is not None and not lock.supported:
             reason = "this file system knows no locks: start no second run on this directory"
             self._problems.append(Problem(path=LOCK_NAME, reason=reason))
-        self._writer = BackgroundWriter()
         self._states = StateStore(self.state_path, self._writer, read_only=lock is None)
         self._listed: deque[frozenset[int]] = deque(maxlen=KEPT_STATES)
         self.registry = CheckpointRegistry(
             path, max_snapshots, resume=True, read_only=lock is None, writer=self._writer
         )
-        self._untrained_if_read: CheckpointRegistry | None = None
         self._journal = Journal(self.events_path) if lock else None
 
     @classmethod
@@ -102,11 +96,11 @@ class RunDirectory:
                 ``resume``), or cannot be written. Nothing was written then.
         """
         directory = Path(path)
-        _require_usable(directory, resume=resume)
+        require_usable(directory, resume=resume)
         make_directories(directory)
         lock = DirectoryLock(directory)
         try:
-            _require_usable(directory, resume=resume)  # again, now that nobody else can write
+            require_usable(directory, resume=resume)  # again, now that nobody else can write
             return cls(directory, lock=lock, max_snapshots=max_snapshots)
         except BaseException:
             lock.release()
@@ -173,7 +167,7 @@ class RunDirectory:
             *self._problems,
             *journal,
             *self.registry.problems,
-            *_inside(UNTRAINED_NAME, self._untrained.problems if self._untrained_if_read else ()),
+            *self._untrained.problems,
             *self._states.problems,
         )
 
@@ -228,18 +222,9 @@ class RunDirectory:
     # ------------------------------------------------------------------ where training began
 
     @property
-    def _untrained(self) -> CheckpointRegistry:
-        """A registry of its own, made when it is first asked for, so that a run that never began leaves nothing."""
-        if self._untrained_if_read is None:
-            self._untrained_if_read = CheckpointRegistry(
-                self.path / UNTRAINED_NAME, resume=True, read_only=self._lock is None, writer=self._writer
-            )
-        return self._untrained_if_read
-
-    @property
     def has_untrained(self) -> bool:
         """Whether the policy that training began with is there."""
-        return (self.path / UNTRAINED_NAME).exists() and bool(self._untrained.list())
+        return self._untrained.is_kept
 
     def keep_untrained(self, agent: BaseAgent) -> None:
         """Keep the policy that training begins with, once.
@@ -249,9 +234,7 @@ class RunDirectory:
             AgentError: the agent did not write its weights.
         """
         self._require_writable()
-        if not self.has_untrained:
-            score = EvalMetrics(primary_score=-math.inf, episode_id=0)
-            self._untrained.save(agent, eval_metrics=score, hyperparams=agent.get_hyperparams())
+        self._untrained.keep(agent)
 
     def load_untrained(self, agent: BaseAgent) -> None:
         """Give an agent the policy that training began with.
@@ -259,7 +242,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it is damaged or missing; the agent is untouched.
         """
-        self._untrained.load_best(agent)
+        self._untrained.load(agent)
 
     # ------------------------------------------------------------------ exact resume
 
@@ -330,8 +313,7 @@ class RunDirectory:
         """Read every file of the run in full and report what is damaged."""
         reports = [self.registry.verify(), self._states.verify()]
         if self.has_untrained:
-            found = self._untrained.verify()
-            reports.append(replace(found, problems=_inside(UNTRAINED_NAME, found.problems)))
+            reports.append(self._untrained.verify())
         problems = [problem for report in reports for problem in report.problems]
         num_checked = sum(report.num_checked for report in reports)
         for path in (self.run_path, self.result_path):
@@ -377,47 +359,9 @@ class RunDirectory:
                 raise
 
 
-def _require_usable(directory: Path, *, resume: bool) -> None:
-    try:
-        names = os.listdir(directory)  # noqa: PTH208
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise RunDirectoryError(f"{str(directory)!a} is a file: choose another directory.") from None
-    except OSError as error:
-        raise write_error(f"read {str(directory)!a}", error) from error
-    names = [name for name in names if _is_content(directory / name)]
-    if not names:
-        return
-    if is_run_directory(directory):
-        if not resume:
-            raise RunDirectoryError(
-                f"{str(directory)!a} holds a run already: choose another directory, or resume that run."
-            )
-    else:
-        raise RunDirectoryError(
-            f"{str(directory)!a} is not empty and holds no run ({printable(min(names))}): choose another directory."
-        )
-
-
-def _inside(directory: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    return tuple(replace(problem, path=f"{directory}/{problem.path}") for problem in problems)
-
-
 def _snapshots_listed(state: Mapping[str, Any]) -> frozenset[int]:
     """Return the numbers of the snapshots in a state, or in the outline of one that may be forged."""
     try:
         return frozenset(int(entry["snapshot_id"]) for entry in state["snapshots"]["snapshots"])
     except (KeyError, TypeError, ValueError):
         return frozenset()
-
-
-def _is_content(path: Path) -> bool:
-    """Whether a name is more than what a run leaves that was killed before it began."""
-    if path.name == LOCK_NAME or path.name.startswith(TEMPORARY_PREFIX):
-        return False
-    if path.name == EVENTS_NAME:
-        return path.is_symlink() or not path.is_file() or path.stat().st_size > 0
-    if path.name in (SNAPSHOTS_NAME, STATE_NAME) and path.is_dir() and not path.is_symlink():
-        return any(path.iterdir())
-    return True

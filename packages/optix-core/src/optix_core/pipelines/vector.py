@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,8 +15,6 @@ from optix_core.environments.making import (
     blaming_environment,
     close_quietly,
     environment_failed,
-    layers,
-    time_limit,
 )
 from optix_core.environments.masks import MaskReader
 from optix_core.environments.outcomes import ObservationCheck, infos_of, observations_of, require_rewards
@@ -26,7 +23,8 @@ from optix_core.pipelines.actions import action_encoder, check_actions
 from optix_core.pipelines.actor import Actor, MeetsSpaces, overlooked_masks
 from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.buffers import RunningEpisodes, WindowBuffers
-from optix_core.pipelines.opening import environments_of, open_environments
+from optix_core.pipelines.held import CLOSED, HeldEnvironments
+from optix_core.pipelines.opening import open_environments
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, Policy, RecurrentState, StateTree, SupportsPolicy
 
@@ -35,10 +33,8 @@ if TYPE_CHECKING:
 
 EnvSource: TypeAlias = "str | EnvSpec | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]"
 
-_CLOSED = "This pipeline is closed: a run closes its pipelines when it ends. Make a new one."
 
-
-class VectorBatchPipeline:
+class VectorBatchPipeline(HeldEnvironments):
     """Collects windows ``[T, N]`` from ``N`` environments, without a reset between windows.
 
     Time limits are kept apart from terminations, the true final observation of every episode is delivered, and the
@@ -101,7 +97,7 @@ class VectorBatchPipeline:
         self._max_eval_envs = None if max_eval_envs is None else whole_number("max_eval_envs", max_eval_envs, least=1)
         self.env_spec, self._envs = open_environments(env, n_envs, async_envs, episodic_life)
         try:
-            self.num_envs: int = self._envs.num_envs
+            self.num_envs = self._envs.num_envs
             autoreset = autoreset_mode(self._envs)
             if autoreset == AutoresetMode.DISABLED:
                 raise EnvError("The vector environment has auto-reset disabled; make it with NEXT_STEP or SAME_STEP.")
@@ -127,8 +123,6 @@ class VectorBatchPipeline:
         self._running = RunningEpisodes(self.num_envs)
         self._num_env_steps = self._num_episodes = 0
         self._next_seed: int | None = None
-        self._closed = False
-        self._broken = False
         self._has_warned = False
 
     @property
@@ -179,14 +173,13 @@ class VectorBatchPipeline:
         Args:
             seed: they follow from it; None: from the pipeline's.
         """
-        self._observation, self._next_seed = None, seed
-        if self._policy is not None:
-            self._policy.reset()
+        self._next_seed = seed
+        self._drop_episodes()
 
     def collect(self) -> EpisodeData:
         """Step every environment ``window_size`` times and return what happened."""
         if self._closed:
-            raise EnvError(_CLOSED)
+            raise EnvError(CLOSED)
         observation = self._begin_anew() if self._observation is None else self._observation
         actor, ended, mask = self._actor(), self._ended, self._mask
         initial_state = actor.state
@@ -351,105 +344,10 @@ class VectorBatchPipeline:
         self._begin_anew()
         return "The environments cannot be brought back exactly, so they began new episodes."
 
-    def make_eval_env(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
-        """Make environments of the same kind for evaluation, beside those of training.
-
-        Args:
-            num_envs: how many could be used. No more than ``max_eval_envs`` are made, fewer if they cannot be.
-
-        Returns:
-            None where there is only the one that trains: an object, a ready vector environment, a function that returns
-            the same one again, a simulator of which no second one can live. :meth:`lend` is the way then.
-        """
-        spec = self.env_spec
-        if spec is None or not spec.repeatable:
-            return None
-        try:
-            made = spec.make_eval_vector(num_envs, self._max_eval_envs or self.num_envs)
-        except EnvError:
-            return None
-        trained_in = self.environments()
-        if any(env is other for env in environments_of(made) for other in trained_in):
-            return None
-        return made
-
-    @contextmanager
-    def lend(self) -> Iterator[gym.vector.VectorEnv[Any, Any, Any]]:
-        """Lend the environments of training for evaluation; afterwards they begin new episodes.
-
-        The next window begins with these, so that nothing in it comes from the evaluation. The episodes that were in
-        hand have no end, and their returns are not counted.
-        """
-        from optix_core.pipelines.wrapper_memory import WrapperMemory, parts
-
-        if self._closed:
-            raise EnvError(_CLOSED)
-        memories = [WrapperMemory(part) for part in parts(self._envs)]
-        try:
-            yield self._envs
-        finally:
-            for memory in memories:
-                memory.put_back()
-            self._observation = None
-            if self._policy is not None:
-                self._policy.reset()
-
-    def as_in_training(
-        self, envs: gym.vector.VectorEnv[Any, Any, Any]
-    ) -> tuple[gym.vector.VectorEnv[Any, Any, Any], list[str]]:
-        """Let environments for evaluation play with what the wrappers of these remember now.
-
-        Returns:
-            The environments to play in, and what has to be said about it, in sentences.
-        """
-        from optix_core.pipelines.wrapper_memory import as_in_training
-
-        return as_in_training(envs, self._envs)
-
-    def take_over_memory(self, training: VectorBatchPipeline) -> None:
-        """Let the wrappers of these environments remember what those of training do now, where they are the same."""
-        from optix_core.pipelines.wrapper_memory import take_over
-
-        take_over(self._envs, training._envs)
-
-    @property
-    def observation_space(self) -> gym.Space[Any]:
-        """Space of one environment's observations, as agents see them."""
-        return self._envs.single_observation_space
-
-    @property
-    def action_space(self) -> gym.Space[Any]:
-        """Space of one environment's actions."""
-        return self._envs.single_action_space
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """After how many steps the environments end an episode themselves, None if they do not say so."""
-        return time_limit(self._envs)
-
-    def environments(self) -> list[Any]:
-        """Return the environments themselves, without wrappers; those in other processes are not among them."""
-        return environments_of(self._envs)
-
-    def close(self) -> None:
-        """Close the environments; calling it twice is harmless.
-
-        Raises:
-            EnvError: the environment raised while closing.
-        """
-        from gymnasium.vector import AsyncVectorEnv
-
-        from optix_core.environments.workers import terminate
-
-        if not self._closed:
-            self._closed, self._observation = True, None
-            base = layers(self._envs)[-1]
-            if self._broken and isinstance(base, AsyncVectorEnv):  # a process that has died never answers
-                with blaming_environment("when its processes were ended"):
-                    terminate(base)
-            failed = close_quietly(self._envs)
-            if failed is not None:
-                raise EnvError(failed)
+    def _drop_episodes(self) -> None:
+        self._observation = None
+        if self._policy is not None:
+            self._policy.reset()
 
     def _begin_anew(self) -> Array:
         """Begin new episodes everywhere; return their first observations."""
