@@ -270,7 +270,7 @@ class _OpenEpisode:
         if not self._parts:
             return {}
         whole = _joined(self._parts)
-        names = ("observations", "actions", "rewards", "terminated", "truncated", "last_observation")
+        names: tuple[str, ...] = ("observations", "actions", "rewards", "terminated", "truncated", "last_observation")
         names += () if whole.action_mask is None else ("action_mask", "last_action_mask")
         infos = {f"info.{name}": array.copy() for name, array in (whole.infos or {}).items()}
         return {**{name: getattr(whole, name).copy() for name in names}, **infos}

@@ -36,8 +36,7 @@ def random_masks(space: Any, rng: np.random.Generator, *shape: int) -> Array:
 def allowed_by(space: Any, masks: Array, actions: Any) -> Array:
     """Return where masks ``[*shape, A]`` allow actions ``[*shape, *act]``, bool ``[*shape]``."""
     places = _places(space, actions, masks.ndim - 1)
-    allowed: Array = np.take_along_axis(masks, places, axis=-1).all(axis=-1)
-    return allowed
+    return np.asarray(np.take_along_axis(masks, places, axis=-1).all(axis=-1))
 
 
 def allowing(space: Any, masks: Array, actions: Any) -> Array:
@@ -64,4 +63,5 @@ def _places(space: Any, actions: Any, num_axes: int) -> Array:
     """Return where in a mask each part of actions ``[*shape, *act]`` stands, ``[*shape, parts]``."""
     array = np.asarray(actions)
     choices = (array - getattr(space, "start", 0)).reshape(*array.shape[:num_axes], -1)
-    return np.asarray(choices, np.int64) + np.cumsum((0, *(mask_parts(space) or ())))[:-1]
+    places: Array = np.asarray(choices, np.int64) + np.cumsum((0, *(mask_parts(space) or ())))[:-1]
+    return places
