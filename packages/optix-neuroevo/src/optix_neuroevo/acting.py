@@ -59,7 +59,9 @@ class LiveGraph:
 
     def __call__(self, rows: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
         """Return the actor's outputs ``[N, out]`` for rows ``[N, I]``, and the next memory."""
-        return self._now()(rows, state)
+        outputs, after = self._now()(rows, state)
+        self._graph.acted(after["h"])
+        return outputs, after
 
     def _now(self) -> FrozenGraph:
         graph = self._graph

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from optix_neuroevo.graph import NeuronGraph
 from optix_neuroevo.memory import STAMP
 from optix_neuroevo.networks import GraphNetworks, graph_arrays
 from optix_neuroevo.neurons import Neuron, TrainableGRUNeuron
-from optix_protocol import EpisodeData, RecurrentState
+from optix_protocol import EpisodeData, RecurrentState, StateTree
 from optix_torch._arrays import resolve_device
 from optix_torch._heads import make_distribution, parameters_of
 from optix_torch._modes import OldPolicy
@@ -115,6 +116,7 @@ class GraphAgent(TorchRecurrentPPOAgent):
             obs_normalizer=obs_normalizer,
             reward_normalizer=reward_normalizer,
         )
+        self._valid = np.ones((0, 0), np.bool_)
         self._distribution = make_distribution(head, extra, self.device)
         self._old_policy: OldPolicy | None = None
 
@@ -152,6 +154,44 @@ class GraphAgent(TorchRecurrentPPOAgent):
     def networks(self, networks: GraphNetworks) -> None:
         self._networks = networks
 
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Make one PPO update from a window, then let those decide who observe the graph.
+
+        Args:
+            episode_data: what this very policy collected, with the memory it began with.
+
+        Returns:
+            The diagnostics of :class:`optix_torch.TorchPPOAgent`, and what the observers say; nothing if the window
+            holds no transition.
+
+        Raises:
+            AgentError: the window has no ``initial_state``.
+        """
+        diagnostics = super().learn(episode_data)
+        if diagnostics and self.graph.observers:
+            if self.graph.watch is not None:
+                self.graph.watch.finish(*self.graph.compiled())
+            for observer in self.graph.observers:
+                diagnostics |= observer.after_learning()
+            diagnostics |= {
+                "num_neurons": float(self.graph.num_neurons),
+                "num_edges": float(self.graph.num_edges),
+                "num_parameters": float(self.graph.num_parameters),
+            }
+        return diagnostics
+
+    def training_state(self) -> StateTree:
+        """Return copies of graph, optimiser, random numbers, statistics, counters, and the state of observers."""
+        observers = {str(number): observer.state() for number, observer in enumerate(self.graph.observers)}
+        return {**super().training_state(), "observers": observers}
+
+    def restore_training_state(self, state: StateTree) -> None:
+        """Continue as the agent that returned ``state`` would, bit for bit, with the topology of then."""
+        super().restore_training_state(state)
+        for number, observer in enumerate(self.graph.observers):
+            if str(number) in state.get("observers", {}):
+                observer.restore(state["observers"][str(number)])
+
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Act as the agent did that wrote this file, with its topology.
 
@@ -160,7 +200,7 @@ class GraphAgent(TorchRecurrentPPOAgent):
             ValueError: the file is damaged, or belongs to another algorithm, or to a graph of other inputs or outputs.
         """
         weights = load_weights(path, kind=self._kind, like=None, parts=parts_of(self._encoder))
-        trial = NeuronGraph()
+        trial = type(self.graph)(dale_mode=self.graph.dale_mode)
         trial.topology.kinds = list(self.graph.topology.kinds)
         trial.load_arrays(graph_arrays(weights))
         trial.check_size(*self._size)
@@ -173,6 +213,7 @@ class GraphAgent(TorchRecurrentPPOAgent):
     # ---- learning ---------------------------------------------------------------------------------------------------
 
     def _beginning(self, window: EpisodeData) -> RecurrentState:  # type: ignore[override]
+        self._valid = window.valid
         state = self.networks.brought(super()._beginning(window))
         return {name: array for name, array in state.items() if name != STAMP}
 
@@ -184,6 +225,8 @@ class GraphAgent(TorchRecurrentPPOAgent):
             return tensor.view(L, P, N, *tensor.shape[2:]).transpose(0, 1).flatten(0, 1)
 
         after = self.networks.through(by_time(observations), state, by_time(keep))
+        if self.graph.watch is not None:
+            self.graph.watch.see_rows(after["h"], by_time(keep), self._valid)
         state = {name: state[name] for name in after}  # what nobody remembers is not there
         before = {name: torch.cat([state[name][None], after[name][L - 1 : -1 : L]]).flatten(0, 1) for name in after}
         return before, {name: t.view(P, L, N, -1).transpose(0, 1).flatten(0, 2) for name, t in after.items()}

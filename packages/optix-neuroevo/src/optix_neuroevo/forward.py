@@ -155,12 +155,19 @@ class TorchPlacement:
             (index(one.rows), index(one.sources), index(one.destinations), one.width) for one in wiring.lists
         ]
 
-    def __call__(self, edges: Tensor, biases: Tensor, gates: Tensor) -> Weights:
-        """Return the weights, given effective weights ``[E]``, biases ``[N]`` and gates ``[N, P]`` of all rows."""
+    def __call__(
+        self, edges: Tensor, biases: Tensor, gates: Tensor, see_gradient: Callable[[Tensor], None] | None = None
+    ) -> Weights:
+        """Return the weights, given effective weights ``[E]``, biases ``[N]`` and gates ``[N, P]`` of all rows.
+
+        ``see_gradient`` is given the gradient of the dense vector when it is known.
+        """
         parts = (edges, biases, gates.reshape(-1))
         values = [part.index_select(0, rows) for part, rows in zip(parts, self._rows, strict=False)]
         vector = edges.new_zeros(sum(self._program.sizes))
         vector = vector.index_put((self._places,), torch.cat(values))
+        if see_gradient is not None and vector.requires_grad:
+            vector.register_hook(see_gradient)  # type: ignore[no-untyped-call]
         lists = [_torch_list(edges.index_select(0, rows), a, b, width) for rows, a, b, width in self._lists]
         return _weights(self._program, list(torch.split(vector, list(self._program.sizes))), lists)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optix_neuroevo import surgery
+from optix_neuroevo.activity import Watch
 from optix_neuroevo.compile import Layout, Program, Wiring, compile_graph
 from optix_neuroevo.errors import GraphError
 from optix_neuroevo.forward import TorchPlacement, Weights, initial_state, place_numpy, through
@@ -38,6 +39,9 @@ class NeuronGraph(nn.Module):
     Attributes:
         topology: who is there, and who is wired to whom; edit it through this class only.
         version: changes with every edit of the topology.
+        watch: collects what neurons do while the graph learns, if somebody observes it.
+        observers: who is called after each update.
+        last_step: version, and memory ``h`` after the latest step of acting, where :meth:`watch_acting` was called.
         num_compiled: programs that were compiled so far; wiring alone does not count.
 
     Raises:
@@ -65,6 +69,10 @@ class NeuronGraph(nn.Module):
         self._placement: tuple[Any, TorchPlacement] | None = None
         self._signs: tuple[Any, Tensor] | None = None
         self._any_signs = False
+        self.watch: Watch | None = None
+        self.observers: list[Any] = []
+        self.last_step: tuple[int, Array] | None = None
+        self._tells_acting = False
 
     # ---- editing ----------------------------------------------------------------------------------------------------
 
@@ -285,7 +293,8 @@ class NeuronGraph(nn.Module):
         key = self.version, self.edge_weight.device
         if self._placement is None or self._placement[0] != key:
             self._placement = key, TorchPlacement(program, wiring, self.edge_weight.device)
-        return program, wiring, self._placement[1](self.effective_weights(), self.bias, self._learned_gates())
+        seen = None if self.watch is None else self.watch.see_gradient
+        return program, wiring, self._placement[1](self.effective_weights(), self.bias, self._learned_gates(), seen)
 
     @torch.no_grad()
     def placed_in_numpy(self, *, dense: bool = False) -> tuple[Program, Wiring, Weights]:
@@ -312,6 +321,25 @@ class NeuronGraph(nn.Module):
         h = through(program, weights, sequences, state, keep)["h"]
         outputs = h.index_select(-1, torch.from_numpy(wiring.outputs).to(x.device))
         return outputs if x.ndim == 3 else outputs[0]
+
+    def watch_acting(self) -> None:
+        """Keep what neurons did in the latest step of acting in ``last_step``."""
+        self._tells_acting = True
+
+    def acted(self, h: Array) -> None:
+        """Hear of a step of acting."""
+        if self._tells_acting:
+            self.last_step = self.version, h
+
+    def observe(self, observer: Any) -> None:
+        """Let somebody's ``after_learning()`` be called after each update of the graph's agent.
+
+        Args:
+            observer: has ``after_learning() -> dict[str, float]``, ``state()`` and ``restore(state)``, like a
+                :class:`~optix_neuroevo.TopologyController`.
+        """
+        self.observers.append(observer)
+        self.watch = self.watch or Watch()
 
     # ---- values -----------------------------------------------------------------------------------------------------
 

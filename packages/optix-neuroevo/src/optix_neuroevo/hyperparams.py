@@ -16,7 +16,7 @@ GRAPH_PPO: Mapping[str, Hyperparam] = {
     **{name: spec for name, spec in specs.RECURRENT_PPO.items() if name not in _NOT_OURS},
     "hidden_sizes": replace(specs.RECURRENT_PPO["hidden_sizes"], default=(16,)),
     "learning_rate": replace(
-        specs.RECURRENT_PPO["learning_rate"], default=2e-2, bound=ParamBound(low=1e-4, high=5e-2, log=True)
+        specs.RECURRENT_PPO["learning_rate"], default=3e-3, bound=ParamBound(low=1e-4, high=3e-2, log=True)
     ),
     "normalize_rewards": replace(specs.RECURRENT_PPO["normalize_rewards"], default=True),
     "target_kl": replace(specs.RECURRENT_PPO["target_kl"], default=0.02),
