@@ -60,13 +60,13 @@ class Watch:
 
     Attributes:
         activity: of the latest update, None before the first.
-        rows: outputs of all slots in the latest window ``[T, N, S]``, and where they go on from the row before
-            (bool ``[T, N]``).
+        rows: outputs of all slots in the latest window ``[T, N, S]``, where they go on from the row before, and which
+            rows count (bool ``[T, N]`` both).
     """
 
     def __init__(self) -> None:
         self.activity: Activity | None = None
-        self.rows: tuple[Array, Array] | None = None
+        self.rows: tuple[Array, Array, Array] | None = None
         self._rows: Tensor | None = None
         self._gradient: Tensor | None = None
 
@@ -79,7 +79,7 @@ class Watch:
             valid: bool ``[T, N]``, the rows that count.
         """
         self._rows = h.detach()[: len(valid)]
-        self.rows = self._rows.cpu().numpy(), keep[: len(valid), :, 0].cpu().numpy() > 0
+        self.rows = self._rows.cpu().numpy(), keep[: len(valid), :, 0].cpu().numpy() > 0, valid
         self._valid = valid
         self._gradient = None
 

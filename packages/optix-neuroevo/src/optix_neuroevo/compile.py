@@ -73,6 +73,7 @@ class Program:
         num_slots: ``S``, unused ones included.
         depth: ``D`` steps of history that are kept, a power of two; 0 without delays and recurrent neurons.
         has_delays: whether there are edges with a delay.
+        feeds_inputs: whether some of these lead to inputs: pathways back to a region that observes.
         levels: in the order in which they run.
         num_memories: ``M`` numbers that neurons remember besides their outputs.
         num_gates: the most gates that any kind has.
@@ -83,6 +84,7 @@ class Program:
     num_slots: int
     depth: int
     has_delays: bool
+    feeds_inputs: bool
     levels: tuple[Level, ...]
     num_memories: int
     num_gates: int
@@ -181,6 +183,7 @@ def compile_graph(
     program_levels, num_slots, num_memories = _levels(topology, layout, int(is_input.sum()))
     needed = _depth(topology, edges, kinds)
     program = _program(
+        topology,
         num_inputs=int(is_input.sum()),
         num_slots=num_slots,
         depth=max(depth, needed) if needed or depth else 0,
@@ -272,6 +275,7 @@ def _depth(topology: Topology, edges: _Edges, kinds: Array) -> int:
 
 
 def _program(
+    topology: Topology,
     *,
     num_inputs: int,
     num_slots: int,
@@ -286,7 +290,9 @@ def _program(
     S, I = num_slots, num_inputs  # noqa: E741
     places = I * (S - I) + sum((lv.start - I) * (lv.stop - lv.start) for lv in levels) + has_delays * depth * S * S
     is_sparse = not dense and S > 64 and len(edges.rows) < places * SPARSE_BELOW
-    return Program(I, S, depth, has_delays, levels, num_memories, num_gates, is_sparse)
+    late = edges.destinations[edges.delays > 0]
+    feeds_inputs = bool((topology.neurons["role"][late] == INPUT).any())
+    return Program(I, S, depth, has_delays, feeds_inputs, levels, num_memories, num_gates, is_sparse)
 
 
 def _slots(topology: Topology, rows: Array, levels: Array, is_input: Array, program: Program) -> Array:

@@ -72,12 +72,15 @@ def step(program: Program, weights: Weights, x: Any, driven: Any, state: Mapping
     Returns:
         The state after it, whose first ``S`` columns of ``h`` are the outputs of all neurons.
     """
-    S, I = program.num_slots, program.num_inputs  # noqa: E741
+    S = program.num_slots
     history: Any = state.get("h")
     memory: Any = state.get("c")
     if weights.delayed is not None:
-        driven = driven + product(history, weights.delayed)
-        x = x + driven[..., :I]  # pathways back to the inputs of a region; without them this part is 0
+        late = product(history, weights.delayed)
+        driven = driven + late
+        if program.feeds_inputs:
+            x = x + late[..., : program.num_inputs]
+            driven = driven + product(late[..., : program.num_inputs], weights.inputs)
     blocks: list[Any] = []
     memories: list[Any] = []
     for level, matrix in zip(program.levels, weights.levels, strict=True):

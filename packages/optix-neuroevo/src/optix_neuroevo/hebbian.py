@@ -149,8 +149,8 @@ class HebbianHook:
             x[:, chosen] = past[:, self._sources[chosen]]
         self._add(x, y)
 
-    def _take_history(self, h: Array, keep: Array) -> None:
-        """Take a window's outputs ``[T, N, S]``; ``keep`` ``[T, N]`` is False where an episode begins."""
+    def _take_history(self, h: Array, keep: Array, valid: Array) -> None:
+        """Take a window; arguments as :attr:`optix_neuroevo.activity.Watch.rows` has them."""
         self._begin()
         longest = int(self._delays.max(initial=0))
         y = h[:, :, self._destinations].astype(np.float64)
@@ -162,7 +162,7 @@ class HebbianHook:
             chosen = np.flatnonzero(self._delays == delay)
             known = (age >= delay)[delay:, :, None]
             x[delay:, :, chosen] = h[: len(h) - delay][:, :, self._sources[chosen]] * known
-        self._add(x.reshape(-1, x.shape[2]), y.reshape(-1, y.shape[2]))
+        self._add(x[valid], y[valid])
 
     def _add(self, x: Array, y: Array) -> None:
         self._xy += (x * y).sum(0)
