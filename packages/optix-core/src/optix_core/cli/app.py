@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from optix_core.cli import assess, backends, compare, evaluate, explain, export, resume, runs, settings, train
+from optix_core.cli import (
+    assess,
+    backends,
+    compare,
+    evaluate,
+    explain,
+    export,
+    population,
+    resume,
+    runs,
+    settings,
+    train,
+)
 from optix_core.cli.console import fail, warnings_in_one_line
 from optix_core.errors import OptixError
 
@@ -26,6 +38,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
+app.command("replay-schedule")(population.replay_schedule)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)

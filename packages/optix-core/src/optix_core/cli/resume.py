@@ -33,12 +33,17 @@ def resume(
 
     with RunDirectory.open(find_run(run)) as directory:
         path, result = directory.path, directory.read_result()
-        plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
+        described = directory.read_run()
+        plan = TrainPlan.from_dict(described, allow_import=allow_import)
     if max_env_steps is not None:
         plan = replace(plan, max_env_steps=max_env_steps)
     if max_seconds is not None:
         plan = replace(plan, max_seconds=max_seconds)
     more = max_env_steps is not None or max_seconds is not None
+    if "population" in described:
+        from optix_core.cli.population import run_population
+
+        return run_population(plan, int(described["population"]), path, quiet=quiet, resume=True)
     ended = result["stop_reason"] if result else None
     if ended in ENDED and not more:
         raise RunDirectoryError(

@@ -24,6 +24,9 @@ def train(
     num_seeds: Annotated[
         int | None, typer.Option(min=1, help="Train this many seeds at once, from --seed on, and compare them.")
     ] = None,
+    population: Annotated[
+        int | None, typer.Option(min=2, help="Train this many members within one budget; the best replace the worst.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory, new or empty; by default runs/<env>-<algorithm>-seed<N>.")
     ] = None,
@@ -111,6 +114,14 @@ def train(
     plan = TrainPlan.of(config)
     if resume and num_seeds is None:
         plan = with_stored_memory(plan, config, out or default_directory(plan, resume=True))
+    if population is not None:
+        from optix_core.cli.population import run_population
+        from optix_core.errors import ConfigError
+
+        if num_seeds is not None:
+            raise ConfigError("--population and --num-seeds are two ways to use many members: give one of them.")
+        directory = out or default_directory(plan, resume=resume, population=population)
+        return run_population(plan, population, directory, quiet=quiet, resume=resume)
     if num_seeds is not None:
         from optix_core.cli.seeds import run_seeds
         from optix_core.errors import ConfigError
@@ -121,8 +132,8 @@ def train(
     return run_plan(plan, out or default_directory(plan, resume=resume), quiet=quiet, resume=resume)
 
 
-def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> int:
-    """Train by a plan, with progress and a last word, and return the exit code."""
+def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool, **options: Any) -> int:
+    """Train by a plan, with progress and a last word, and return the exit code; ``options`` go to ``plan.build``."""
     from optix_core.cli.console import fail, make_console, next_command, shown_path
     from optix_core.cli.progress import TrainProgress
     from optix_core.cli.summary import result_panel
@@ -135,7 +146,7 @@ def run_plan(plan: TrainPlan, directory: Path, *, quiet: bool, resume: bool) -> 
         if not quiet:
             console.print(result_panel(done, plan, shown_path(directory), console))
         return 0
-    optimizer = plan.build(directory, resume=resume)
+    optimizer = plan.build(directory, resume=resume, **options)
     progress = TrainProgress(console, plan, optimizer, shown_path(directory))
     if not quiet:
         optimizer.add_callback(progress)
@@ -232,14 +243,17 @@ def with_options(overrides: dict[str, Any], **options: Any) -> dict[str, Any]:
     return {**overrides, **given}
 
 
-def default_directory(plan: TrainPlan, *, resume: bool = False, num_seeds: int | None = None) -> Path:
+def default_directory(
+    plan: TrainPlan, *, resume: bool = False, num_seeds: int | None = None, population: int | None = None
+) -> Path:
     """Return ``runs/<env>-<algorithm>-seed<N>``; for a new run with ``-2``, ``-3``, ... where that is taken.
 
     For many seeds it is ``runs/<env>-<algorithm>-seeds<N>-<M>``.
     """
     env = plan.env_id.rpartition(":")[2].replace("/", "-")
     seeds = f"seed{plan.seed}" if num_seeds is None else f"seeds{plan.seed}-{plan.seed + num_seeds - 1}"
-    name = f"{env}-{plan.algorithm}-{seeds}"
+    members = "" if population is None else f"-population{population}"
+    name = f"{env}-{plan.algorithm}-{seeds}{members}"
     candidate, copy = RUNS / name, 1
     while candidate.exists() and not resume:
         copy += 1

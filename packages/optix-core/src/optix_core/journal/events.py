@@ -283,6 +283,46 @@ class Experiment(Event, frozen=True, tag="experiment"):
     env_steps: int = 0
 
 
+class Generation(Event, frozen=True, tag="generation"):
+    """The members of a population played the same fresh episodes, after each had trained for a while.
+
+    Attributes:
+        number: from 1.
+        num_env_steps: of training so far, all members together.
+        member_env_steps: of training so far, of each member.
+        returns: mean return of each member, NaN for one whose learning broke.
+        hyperparams: with which each member has trained since the generation before.
+        best: the member with the highest return.
+    """
+
+    number: int
+    num_env_steps: int
+    member_env_steps: int
+    returns: list[Number]
+    hyperparams: list[dict[str, Json]]
+    best: int
+
+
+class Exploit(Event, frozen=True, tag="exploit"):
+    """A member of a population became a copy of a better one, and goes on with other hyperparameters.
+
+    Attributes:
+        generation: after which.
+        member: that was given up.
+        parent: that it became.
+        gain: mean paired difference of their returns on fresh episodes, or NaN where its learning was broken.
+        p_value: one-sided.
+        hyperparams: those of the parent, perturbed.
+    """
+
+    generation: int
+    member: int
+    parent: int
+    gain: Number
+    p_value: Number
+    hyperparams: dict[str, Json]
+
+
 class NotSaved(Event, frozen=True, tag="not_saved"):
     """A file could not be written; the run goes on without it."""
 
@@ -401,6 +441,8 @@ ALL: tuple[type[Event], ...] = (
     Rollback,
     Hyperparams,
     Experiment,
+    Generation,
+    Exploit,
     NotSaved,
     NotValidated,
     Note,

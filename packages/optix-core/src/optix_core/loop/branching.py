@@ -66,6 +66,26 @@ def _copy(value: Any) -> Any:
     raise TypeError(f"a training state holds arrays, numbers, strings and None, but not a {type(value).__name__}")
 
 
+def take_over(child: tuple[BaseAgent, BasePipeline], parent: tuple[BaseAgent, BasePipeline]) -> str | None:
+    """Let an agent and its environments become copies of others, which are not touched.
+
+    The next window of both is the same, bit for bit.
+
+    Args:
+        child: built as ``parent`` was.
+        parent: with exact states.
+
+    Returns:
+        None, or a sentence that says what could not be copied.
+    """
+    for agent, pipeline in (child, parent):
+        assert isinstance(agent, SupportsTrainingState) and isinstance(pipeline, SupportsPipelineState)
+    state = branch({"agent": parent[0].training_state(), "pipeline": parent[1].pipeline_state()})  # type: ignore[attr-defined]
+    child[0].restore_training_state(state["agent"])  # type: ignore[attr-defined]
+    note: str | None = child[1].restore_pipeline_state(state["pipeline"])  # type: ignore[attr-defined]
+    return note
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """What a branch does otherwise than the run.

@@ -66,10 +66,11 @@ def tell(
     """
     if not entries:
         return (Section(title="The record", sentences=("The journal holds no intact event.", *problems)),)
+    is_population = any(isinstance(entry.event, events.Generation) for entry in entries)
     sections = (
         _start(entries),
-        _score(entries),
-        _judgement(entries),
+        _population(entries) if is_population else _score(entries),
+        None if is_population else _judgement(entries),
         _incidents(entries),
         _tuning(entries),
         _policies(entries),
@@ -209,6 +210,33 @@ def _incidents(entries: Sequence[Entry]) -> Section:
         sentence = "None: no NaN, no loss spike, no entropy collapse, no suspicion of degradation, no rollback."
         return Section(title="Incidents", sentences=(sentence,))
     return Section(title="Incidents", table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)))
+
+
+def _population(entries: Sequence[Entry]) -> Section:
+    generations = [e.event for e in entries if isinstance(e.event, events.Generation)]
+    exploits = [e.event for e in entries if isinstance(e.event, events.Exploit)]
+    rows = []
+    for generation in generations:
+        returns = [float(value) for value in generation.returns]
+        replaced = [
+            f"{e.member} became {e.parent} (p = {float(e.p_value):.2g})"
+            for e in exploits
+            if e.generation == generation.number
+        ]
+        best = number(returns[generation.best]) if generation.best < len(returns) else "?"
+        members = ", ".join(number(value) for value in returns)
+        told = f"{members}{'; ' if replaced else ''}{'; '.join(replaced)}"
+        rows.append((str(generation.number), steps(generation.num_env_steps), best, told))
+    return Section(
+        title="The population",
+        sentences=(
+            f"{count(len(generations[0].returns), 'member').capitalize()} trained for "
+            f"{count(len(generations), 'generation')}; one became a copy of a better one {_times(len(exploits))}.",
+        ),
+        table=Table(
+            headings=(">generation", ">steps", ">best return", "returns of all; who became whom"), rows=_abridged(rows)
+        ),
+    )
 
 
 def _tuning(entries: Sequence[Entry]) -> Section | None:
@@ -368,8 +396,11 @@ def _placed(entries: Sequence[Entry]) -> Iterator[tuple[int, Event]]:
     """Yield every event with the environment steps of the latest window."""
     position = 0
     for entry in entries:
-        if isinstance(entry.event, events.Window):
-            position = entry.event.evidence.num_env_steps
+        match entry.event:
+            case events.Window(evidence=evidence):
+                position = evidence.num_env_steps
+            case events.Generation(num_env_steps=num_env_steps):
+                position = num_env_steps
         yield position, entry.event
 
 
