@@ -115,9 +115,10 @@ def judged_by_theirs(model, file):
     return log_probs, entropies, loss.item(), gradients
 
 
-def test_log_probabilities_entropies_loss_and_gradients_agree(space, file):
-    log_probs, entropies, expected, gradients = judged_by_theirs(theirs(file, space), file)
-    data = {name: torch.from_numpy(array) for name, array in file.items()}
+SETTINGS = {"entropy_coef": ENTROPY_COEF, "hidden_sizes": HIDDEN}
+
+
+def judged_by_torch(file, space):
     agent = TorchPPOAgent(
         actor=chain(file, "actor"),
         critic=chain(file, "critic"),
@@ -125,30 +126,78 @@ def test_log_probabilities_entropies_loss_and_gradients_agree(space, file):
         action_space=space,
         hyperparams={"entropy_coef": ENTROPY_COEF},
     )
-    batch = Batch(
-        log_probs=data["old_log_probs"],
-        **{name: data[name] for name in Batch._fields if name != "log_probs"},
-    )
+    batch = batch_of(file, torch.from_numpy)
     judged = agent._evaluate(agent.networks.actor.forward(batch.observations), batch.actions, batch.masks)
-    torch.testing.assert_close(judged.log_probs, log_probs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(judged.entropies, entropies, atol=1e-5, rtol=1e-5)
-
     values = agent.networks.critic.forward(batch.observations).squeeze(1)
     loss = ppo_loss(judged.log_probs, judged.entropies, values, batch, agent.hyperparams)
     agent.networks.parameters.gradient.zero_()
     agent.networks.backward(judged.backward(loss.d_log_prob, loss.d_entropy), loss.d_value.unsqueeze(1))
     total = loss.policy - ENTROPY_COEF * loss.entropy + 0.5 * loss.value
-    assert total.item() == pytest.approx(expected, abs=1e-5)
-    found = [parameter.grad for module in (agent.actor, agent.critic) for parameter in module.parameters()]
+    gradients = [parameter.grad.numpy() for module in (agent.actor, agent.critic) for parameter in module.parameters()]
+    return judged.log_probs, judged.entropies, total.item(), gradients
+
+
+def judged_by_jax(file, space):
+    jax = pytest.importorskip("jax")
+    from optix_jax import FlaxPPOAgent
+    from optix_jax.algorithms import ppo
+
+    agent = FlaxPPOAgent.from_spaces(Still.observation_space, space, hyperparams=SETTINGS)
+    names = [(part, f"Dense_{i}") for part in ("actor", "critic") for i in range(len(layers(file, part)))]
+    params = {"actor": {}, "critic": {}}
+    for part, name in names:
+        weight, bias = layers(file, part)[int(name[-1])]
+        params[part][name] = {"kernel": weight.T, "bias": bias}
+    batch, settings = batch_of(file, np.asarray), ppo.Settings.of(agent.hyperparams)
+    log_probs, entropies, _ = agent.model.judge(params, batch.observations, batch.actions, batch.masks)
+    (loss, _), found = jax.value_and_grad(lambda p: ppo.ppo_loss(agent.model, p, batch, settings), has_aux=True)(params)
+    gradients = [array for part, name in names for array in (found[part][name]["kernel"].T, found[part][name]["bias"])]
+    return log_probs, entropies, float(loss), gradients
+
+
+def judged_by_tf(file, space):
+    tf = pytest.importorskip("tensorflow")
+    from optix_tf import TFPPOAgent
+    from optix_tf.algorithms import ppo
+
+    agent = TFPPOAgent.from_spaces(Still.observation_space, space, hyperparams=SETTINGS)
+    batch = batch_of(file, tf.constant)
+    params = {
+        part: [tf.constant(array) for weight, bias in layers(file, part) for array in (weight.T, bias)]
+        for part in ("actor", "critic")
+    }
+    log_probs, entropies, _ = agent.model.judge(params, batch.observations, batch.actions, batch.masks)
+    weights = tf.fill([len(file["returns"])], 1.0 / len(file["returns"]))
+    with tf.GradientTape() as tape:
+        tape.watch(params)
+        loss, _ = ppo.ppo_loss(agent.model, params, batch, weights, agent._settings())
+    found = tape.gradient(loss, params)
+    return log_probs, entropies, float(loss), [g.numpy().T for part in ("actor", "critic") for g in found[part]]
+
+
+def batch_of(file, convert):
+    names = {name: "old_log_probs" if name == "log_probs" else name for name in Batch._fields}
+    return Batch(**{name: convert(file[kept]) for name, kept in names.items()})
+
+
+FRAMEWORKS = {"torch": judged_by_torch, "jax": judged_by_jax, "tf": judged_by_tf}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_log_probabilities_entropies_loss_and_gradients_agree(framework, space, file):
+    log_probs, entropies, expected, gradients = judged_by_theirs(theirs(file, space), file)
     last = 2 * len(HIDDEN)
     if isinstance(space, spaces.MultiBinary):
         gradients[last : last + 2] = [gradient[1::2] for gradient in gradients[last : last + 2]]
-    assert len(found) == len(gradients)
-    for mine, other in zip(found, gradients, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
-
-    unmasked = agent._evaluate(agent.networks.actor.forward(batch.observations), batch.actions, batch.masks[:, :0])
-    assert (unmasked.log_probs - log_probs).abs().max() > 0.1  # without its masks, it is another policy
+    ours = FRAMEWORKS[framework](file, space)
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    np.testing.assert_allclose(np.asarray(ours[0]), log_probs.detach().numpy(), **close)
+    np.testing.assert_allclose(np.asarray(ours[1]), entropies.detach().numpy(), **close)
+    assert ours[2] == pytest.approx(expected, abs=1e-5)
+    for mine, other in zip(ours[3], gradients, strict=True):
+        np.testing.assert_allclose(np.asarray(mine), other.numpy(), **close)
+    without = FRAMEWORKS[framework]({**file, "masks": file["masks"][:, :0]}, space)
+    assert np.abs(np.asarray(without[0]) - log_probs.detach().numpy()).max() > 0.1  # it is another policy
 
 
 def test_draws_and_best_actions_agree(space, file):
