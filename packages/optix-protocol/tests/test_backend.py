@@ -218,6 +218,14 @@ def test_a_backend_may_declare_its_exemptions(monkeypatch):
     assert seen[4:] == 4 * [None]
 
 
+def test_only_some_pairs_may_be_checked():
+    report = check_backend(ReferenceBackend(), only=[("linear-a2c", "box")])
+    assert report.ok
+    assert {result.subject for result in report.results if "actions" in result.subject} == {"linear-a2c on box actions"}
+    with pytest.raises(ValueError, match="does not announce sac on box actions"):
+        check_backend(ReferenceBackend(), only=[("sac", "box")])
+
+
 def test_exemptions_for_unknown_algorithms_are_refused():
     with pytest.raises(ValueError, match="unknown algorithms: sac"):
         check_backend(ReferenceBackend(), exempt={"sac": {}})

@@ -79,8 +79,9 @@ class CatalogBackend:
     specs: Mapping[str, Mapping[str, Hyperparam]] = {}
     protocol_version = "1.1"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
-        "sac": {"hidden_sizes": [16, 16]},
-        "td3": {"hidden_sizes": [16, 16]},
+        "rainbow": {"hidden_sizes": [32], "num_atoms": 11},
+        "sac": {"hidden_sizes": [16, 16], "updates_per_step": 0.25},
+        "td3": {"hidden_sizes": [16, 16], "updates_per_step": 0.25},
     }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
