@@ -80,8 +80,8 @@ class CatalogBackend:
     protocol_version = "1.1"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "rainbow": {"hidden_sizes": [32], "num_atoms": 11},
-        "sac": {"hidden_sizes": [16, 16], "updates_per_step": 0.25},
-        "td3": {"hidden_sizes": [16, 16], "updates_per_step": 0.25},
+        "sac": {"hidden_sizes": [16, 16], "updates_per_step": 0.5},
+        "td3": {"hidden_sizes": [16, 16]},
     }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
