@@ -1,14 +1,29 @@
 """What is not allowed is never done, never learned from, and never counted on."""
 
+from functools import partial
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+from optix_core.environments import EnvSpec
+from optix_core.errors import OptixWarning
+from optix_core.evaluation.rollouts import evaluate
 from optix_core.pipelines import VectorBatchPipeline
+from optix_core.policies.masks import mask_parts
 from optix_core.testing import mask_checks
 from optix_core.testing.masked import MaskedChoice
 from optix_protocol import SupportsActionMasks, capabilities_of
-from optix_torch import TorchDQNAgent, TorchGaussianPPOAgent, TorchPPOAgent, TorchRainbowDQNAgent
+from optix_protocol.conformance.masks import allowed_by, random_masks
+from optix_torch import (
+    TorchAgent,
+    TorchDQNAgent,
+    TorchGaussianPPOAgent,
+    TorchPPOAgent,
+    TorchRainbowDQNAgent,
+    TorchRecurrentPPOAgent,
+)
 from optix_torch.algorithms.rainbow import project
 from optix_torch.distributions import Categorical, only_allowed
 
@@ -90,3 +105,57 @@ def test_rainbow_takes_the_distribution_of_an_allowed_action(double_q):
     v_min, v_max = agent.hyperparams["v_min"], agent.hyperparams["v_max"]
     expected = project(probs, batch.rewards, batch.discounts, agent._support, v_min, v_max)
     torch.testing.assert_close(agent._latest[2], expected)
+
+
+class Parts(gym.Env):
+    """Several choices or switches at once, each with a mask of its own, told by the method ``action_masks``."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (4,))
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.draw(), {}
+
+    def step(self, action):
+        forbidden = not allowed_by(self.action_space, self.mask[None], np.asarray(action)[None]).all()
+        self.t += 1
+        return self.draw(), float(np.sum(action)), self.t >= 10, False, {"forbidden": float(forbidden)}
+
+    def draw(self):
+        forced = random_masks(self.action_space, self.np_random)
+        self.mask = forced | (self.np_random.random(forced.shape) < 0.5)
+        return self.np_random.random(4).astype(np.float32)
+
+    def action_masks(self):
+        return self.mask
+
+
+@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([2, 3, 4]), gym.spaces.MultiBinary((2, 2))])
+def test_each_of_several_choices_and_switches_keeps_to_its_mask(space):
+    make = partial(Parts, space)
+    agent = TorchPPOAgent.from_env(make(), seed=1, hyperparams={"learning_rate": 3e-3})
+    pipeline = VectorBatchPipeline(make, agent, n_envs=4, window_size=128, seed=2)
+    found = []
+    for _ in range(8):
+        window = pipeline.collect()
+        assert window.action_mask.shape == (128, 4, sum(mask_parts(space)))
+        assert not window.episode_infos["forbidden"].any()
+        assert allowed_by(space, window.action_mask, window.actions)[window.valid].all()
+        found.append(agent.learn(window)["entropy"])
+    for mode in ("greedy", "sample"):
+        assert not evaluate(agent, EnvSpec.of(make), episodes=20, seed=3, mode=mode).infos["forbidden"].any()
+    assert found[-1] < found[0]  # and within the masks it learns to choose
+
+
+@pytest.mark.parametrize("kind", [TorchAgent, TorchRecurrentPPOAgent])
+def test_agents_without_masks_are_named_and_go_on(kind):
+    agent = kind.from_env(MaskedChoice(), seed=1)
+    pipeline = VectorBatchPipeline(MaskedChoice, agent, n_envs=2, window_size=20)
+    with pytest.warns(OptixWarning, match=f"{kind.__name__} takes no notice"):
+        window = pipeline.collect()
+    assert window.action_mask is not None
+    assert np.isfinite(agent.learn(window)["loss"])
