@@ -12,7 +12,7 @@ import pytest
 from optix_core import RLOptimizer, VectorBatchPipeline, read_events
 from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop.greedy_test import compare_with_untrained
-from optix_core.reporting import replay_decisions, tell
+from optix_core.reporting import render_story, replay_decisions
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_what_exploring_hides_is_not_called_no_signal(loop, shy_agent, events, e
     assert test["learned"]
     assert test["gain"] == pytest.approx(1.0, abs=0.1)
     assert not replay_decisions(entries()).mismatches
-    (incidents,) = (section for section in tell(entries()) if section.title == "Incidents")
+    (incidents,) = (section for section in render_story(entries()) if section.title == "Incidents")
     assert any("acting greedily" in cell for row in incidents.table.rows for cell in row)
 
 

@@ -35,8 +35,8 @@ class Errand(gym.Env):
         return np.zeros(1, np.float32), float(action), over, False, info
 
 
-def run(env, path, **kwargs):
-    agent = ReferenceAgent(observation_space=env().observation_space, action_space=env().action_space)
+def run(env, path, agent_class=ReferenceAgent, **kwargs):
+    agent = agent_class(observation_space=env().observation_space, action_space=env().action_space)
     pipeline = VectorBatchPipeline(env, agent, n_envs=2, window_size=20)
     result = RLOptimizer(agent, pipeline, checkpoint_dir=path, max_env_steps=400, **kwargs).run()
     entries, problems = read_journal(path / "events.jsonl")
@@ -45,7 +45,7 @@ def run(env, path, **kwargs):
 
 
 def sentences(entries):
-    return " ".join(sentence for section in reporting.tell(entries) for sentence in section.sentences)
+    return " ".join(sentence for section in reporting.render_story(entries) for sentence in section.sentences)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,16 @@ def test_many_numbers_are_shortened_and_the_success_rate_comes_first():
     assert at_the_ends({"success": 7.0}) == "mean success 7"
 
 
+class Deaf(ReferenceAgent):
+    act_masked = None
+
+
 def test_masks_that_the_agent_overlooks_are_a_note_of_the_result(tmp_path):
-    with pytest.warns(OptixWarning, match="ReferenceAgent takes no notice"):
-        result, entries = run(MaskedChoice, tmp_path / "run", confirm_episodes=2)
+    with pytest.warns(OptixWarning, match="Deaf takes no notice"):
+        result, entries = run(MaskedChoice, tmp_path / "run", confirm_episodes=2, agent_class=Deaf)
     (note,) = [note for note in result.notes if "takes no notice" in note]
     assert [event.message for event in of_kind(entries, events.Note)].count(note) == 1
-    told, _ = run(lambda: MaskedChoice(tell=None), tmp_path / "untold", confirm_episodes=2)
+    told, _ = run(lambda: MaskedChoice(tell=None), tmp_path / "untold", confirm_episodes=2, agent_class=Deaf)
     assert not any("takes no notice" in note for note in told.notes)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from optix_core import BackoffScheduler, ConfigError, ConvergenceMonitor, HyperparamSet, LoopCallback
-from optix_core.reporting.story import tell
+from optix_core.reporting.story import render_story
 
 
 def test_settings_of_a_scheduler_choose_it_and_the_journal_says_so(loop, events, entries):
@@ -14,7 +14,7 @@ def test_settings_of_a_scheduler_choose_it_and_the_journal_says_so(loop, events,
     (began,) = events("run_started")
     assert began["scheduler"]["name"] == "BackoffScheduler"
     assert began["scheduler"]["settings"] == {"base_interval": 2, "plateau_threshold": 3, "dormant_threshold": 4}
-    assert "BackoffScheduler judged the scores" in " ".join(tell(entries())[0].sentences)
+    assert "BackoffScheduler judged the scores" in " ".join(render_story(entries())[0].sentences)
 
 
 def test_settings_of_the_monitor_and_none_at_all(loop, tmp_path):

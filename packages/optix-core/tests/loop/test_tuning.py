@@ -7,7 +7,7 @@ from optix_core import PBTOptimizer, RLOptimizer, SPSAOptimizer, VectorBatchPipe
 from optix_core.journal import events as kinds
 from optix_core.journal import read_journal
 from optix_core.loop.tuning import SEARCH_SHARE
-from optix_core.reporting.story import tell
+from optix_core.reporting.story import render_story
 from optix_protocol import EvalMetrics, LoopCallback, ParamBound
 
 BEST_RATE = 0.8
@@ -109,7 +109,7 @@ def test_side_by_side_the_speed_of_learning_improves_within_its_share(loop, exac
     windows = [e.event for e in entries() if isinstance(e.event, kinds.Window)]
     assert windows[-1].evidence.search_env_steps <= spent and windows[0].evidence.search_env_steps == 0
     assert result.eval_env_steps < spent  # what branches play is on the bill of the search
-    story = {section.title: section for section in tell(entries())}
+    story = {section.title: section for section in render_story(entries())}
     assert "standard errors" in str(story["Hyperparameter changes"].table.rows)
 
 

@@ -47,8 +47,8 @@ def events(journal):
     return copy.deepcopy(journal)
 
 
-def tell(events, problems=()):
-    return reporting.tell([Entry.from_dict(event) for event in events], problems)
+def told(events, problems=()):
+    return reporting.render_story([Entry.from_dict(event) for event in events], problems)
 
 
 def replay_decisions(events):
@@ -110,7 +110,7 @@ def test_a_decision_that_does_not_follow_from_its_evidence_is_shown(events, fiel
     replay = replay_decisions(events)
     assert not replay.identical and [mismatch.seq for mismatch in replay.mismatches] == [window["seq"]]
     assert words in replay.mismatches[0].replayed + replay.mismatches[0].logged
-    story = text_of(tell(events))
+    story = text_of(told(events))
     assert "1 of " in story and "come out differently" in story and replay.mismatches[0].replayed in story
 
 
@@ -135,7 +135,7 @@ def test_damage_after_learning_is_decided_again():
 
 
 def test_the_story_of_a_run_has_its_numbers(events):
-    story = text_of(tell(events))
+    story = text_of(told(events))
     result = events[-1]
     confirmed = result["confirmed_return"]
     assert "with seed 0" in story and "a budget of 100,000 environment steps" in story
@@ -149,7 +149,7 @@ def test_the_story_of_a_run_has_its_numbers(events):
 def test_milestones_are_the_first_steps_at_each_level():
     curve = [0.0, 10.0, 40.0, 55.0, 50.0, 100.0]
     windows = [window_event(i + 1, "UNDECIDED", level=level, time=100.0 + i) for i, level in enumerate(curve)]
-    score = next(section for section in tell([started(), *windows]) if section.title == "The score")
+    score = next(section for section in told([started(), *windows]) if section.title == "The score")
     assert [row[2] for row in score.table.rows] == ["3", "4", "6", "6", "6", "6"]
     assert score.table.rows[0] == ("25% of the way", "25", "3", "2.0 s")
 
@@ -157,7 +157,7 @@ def test_milestones_are_the_first_steps_at_each_level():
 def test_equal_verdicts_in_a_row_are_one_line():
     verdicts = ["UNDECIDED"] * 20 + ["IMPROVING"] * 30 + ["CONVERGED"] * 10
     windows = [window_event(i + 1, verdict) for i, verdict in enumerate(verdicts)]
-    judgement = next(section for section in tell([started(), *windows]) if section.title == "The judgement")
+    judgement = next(section for section in told([started(), *windows]) if section.title == "The judgement")
     assert [(row[0], row[1], row[2]) for row in judgement.table.rows] == [
         ("1 - 20", "20", "UNDECIDED"), ("21 - 50", "30", "IMPROVING"), ("51 - 60", "10", "CONVERGED"),
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def test_equal_verdicts_in_a_row_are_one_line():
 
 def test_a_table_that_is_too_long_keeps_its_ends():
     windows = [window_event(i + 1, ("UNDECIDED", "IMPROVING")[i % 2]) for i in range(60)]
-    judgement = next(section for section in tell([started(), *windows]) if section.title == "The judgement")
+    judgement = next(section for section in told([started(), *windows]) if section.title == "The judgement")
     rows = judgement.table.rows
     assert len(rows) == 13 and rows[6][0] == "(48 more)" and rows[0][0] == "1" and rows[-1][0] == "60"
 
@@ -195,7 +195,7 @@ def test_incidents_are_told_in_order():
         {"kind": "resumed", "num_env_steps": 40, "notes": [], "budget": {"max_env_steps": 9}, "time": 0.0},
         {"kind": "hyperparams", "changed": {"learning_rate": 0.001}, "version": 1, "time": 0.0},
     ]
-    sections = {section.title: section for section in tell(events)}
+    sections = {section.title: section for section in told(events)}
     assert sections["Incidents"].table.rows == (
         ("50", "entropy collapse", "Entropy fell."),
         ("50", "degradation test", "The best snapshot is 40 better."),
@@ -207,31 +207,31 @@ def test_incidents_are_told_in_order():
 
 
 def test_a_journal_that_breaks_off_is_told_as_far_as_it_goes(events):
-    cut = text_of(tell(events[:30], ["line 31 was cut off by a crash; skipped"]))
+    cut = text_of(told(events[:30], ["line 31 was cut off by a crash; skipped"]))
     assert "without a stop" in cut and "cut off by a crash" in cut and "identical" in cut
 
 
 def test_a_journal_without_its_beginning_says_what_is_missing(events):
-    story = text_of(tell(events[1:], ["line 1 is damaged; skipped"]))
+    story = text_of(told(events[1:], ["line 1 is damaged; skipped"]))
     assert "has lost its beginning" in story and "identical" in story
     assert "It converged." in story
 
 
 @pytest.mark.parametrize("kept", ["run_started", "window", "snapshot", "selection", "confirmed", "run_finished"])
 def test_any_kind_of_event_alone_can_be_told(events, kept):
-    assert tell([event for event in events if event["kind"] == kept])
+    assert told([event for event in events if event["kind"] == kept])
 
 
 def test_every_beginning_of_a_journal_can_be_told(events):
     for length in range(0, len(events), 17):
-        assert tell(events[:length])
+        assert told(events[:length])
 
 
 @pytest.mark.parametrize("kind", events_module.ALL, ids=lambda kind: kind.__name__)
 def test_no_event_is_written_that_the_story_leaves_out(kind, example_event):
     def told(*records):
         entries = [Entry(i, float(i), record) for i, record in enumerate(records)]
-        return [section for section in reporting.tell(entries) if section.title != "The record"]
+        return [section for section in reporting.render_story(entries) if section.title != "The record"]
 
     before = [example_event(k) for k in (events_module.RunStarted, events_module.Selection) if k is not kind]
     after = sorted([*before, example_event(kind)], key=lambda record: not isinstance(record, events_module.RunStarted))

@@ -170,7 +170,7 @@ class FlaxNetworks:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         leaves, structure = jax.tree.flatten(self._train_state.opt_state)
         stored = [np.array(state["optimizer"][str(i)], leaf.dtype) for i, leaf in enumerate(leaves)]
         opt_state = jax.tree.unflatten(structure, stored)

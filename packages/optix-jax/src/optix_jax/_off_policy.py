@@ -173,7 +173,7 @@ class FlaxReplayNetworks:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         now = self._train_state
         leaves, structure = jax.tree.flatten(now.opt_states)
         stored = [np.asarray(state["optimizers"][str(i)], leaf.dtype) for i, leaf in enumerate(leaves)]

@@ -120,7 +120,7 @@ class FusedPipeline:
         self._actors: Actors | None = None
 
     def windows(self) -> Iterator[FusedWindow]:
-        """Yield windows without end; a later call goes on where the last one stopped."""
+        """Yield windows without end; a later call continues where the last one stopped."""
         while True:
             yield self.collect()
 
@@ -145,7 +145,7 @@ class FusedPipeline:
         return {"actors": None if self._actors is None else named_arrays(self._actors)}
 
     def restore_pipeline_state(self, state: StateTree) -> None:
-        """Go on from a saved state, exactly."""
+        """Continue from a saved state, exactly."""
         self._actors = None
         if state["actors"] is not None:
             plan = self._plan(1)

@@ -173,7 +173,7 @@ class FusedSeeds:
         return self._player
 
     def keep(self, positions: Sequence[int]) -> None:
-        """Let only these go on, in this order."""
+        """Let only these continue, in this order."""
         self._rngs = [self._rngs[position] for position in positions]
         self._num_live = len(positions)
         if self._lanes == 1:

@@ -56,7 +56,7 @@ class GraphAgent(TorchRecurrentPPOAgent):
         seed: seed of exploration and shuffling.
         device: where it learns: ``"cpu"``, ``"cuda"`` or ``"auto"``. It acts in NumPy.
         action_dim: another name of ``n_actions``.
-        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        obs_normalizer: your own, to continue with; None makes one where ``normalize_observations`` is set.
         reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Attributes:

@@ -65,7 +65,7 @@ class GraphOptimizer:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned, with the graph that belongs to it."""
+        """Continue from what :meth:`state` returned, with the graph that belongs to it."""
         self.learning_rate = float(state["learning_rate"])
         self.adam.state.clear()
         for number, parameter in enumerate(self.adam.param_groups[0]["params"]):
@@ -84,7 +84,7 @@ class GraphNetworks(TorchModules):
         extra: learned tensors that do not belong to it, by name.
         device: where to put everything.
         memories: the layouts of its memory so far.
-        adam: Adam to go on with; None makes one.
+        adam: Adam to continue with; None makes one.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class GraphNetworks(TorchModules):
         return {**super().state(), "memories": self.memories.state()}
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         super().restore(state)
         self.memories.restore(state["memories"])
 

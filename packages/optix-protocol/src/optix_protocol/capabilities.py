@@ -270,7 +270,7 @@ class SeedGroup(Protocol):
         ...
 
     def keep(self, positions: Sequence[int]) -> None:
-        """Let only these go on, in this order; the others cost nothing from now on."""
+        """Let only these continue, in this order; the others cost nothing from now on."""
         ...
 
 

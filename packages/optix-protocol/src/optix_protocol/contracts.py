@@ -55,7 +55,7 @@ class SupportsPipelineState(Protocol):
         ...
 
     def restore_pipeline_state(self, state: StateTree) -> str | None:
-        """Go on from there; return None if that is exact, otherwise a sentence that says what was lost."""
+        """Continue from there; return None if that is exact, otherwise a sentence that says what was lost."""
         ...
 
 

@@ -245,7 +245,7 @@ class KerasNetworks:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         _restore(self.memory.targets, state["targets"])
         for name, variables in self._optimizer_variables().items():
             _restore(variables, state["optimizers"][name])

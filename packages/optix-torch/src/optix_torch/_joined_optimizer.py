@@ -46,7 +46,7 @@ class JoinedOptimizer:
         return {"state": memory, "param_groups": self.param_groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned; the settings of the groups stay the members'."""
+        """Continue from what :meth:`state_dict` returned; the settings of the groups stay the members'."""
         for (first, state), member in zip(self._placed(), self._members, strict=True):
             positions = range(_size(member))
             memory = {p: state_dict["state"][first + p] for p in positions if first + p in state_dict["state"]}

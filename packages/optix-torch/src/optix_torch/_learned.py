@@ -165,7 +165,7 @@ class TorchModules:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         self._take_stock()
         for name, optimizer in self.optimizers.items():
             optimizer.restore(state["optimizers"][name])

@@ -109,7 +109,7 @@ class ModuleOptimizer:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned; settings other than the learning rates stay the optimiser's."""
+        """Continue from what :meth:`state` returned; settings other than the learning rates stay the optimiser's."""
         memory = state["entries"].items()
         entries = {int(index): {name: _from_leaf(leaf) for name, leaf in entry.items()} for index, entry in memory}
         groups = self._optimizer.state_dict()["param_groups"]

@@ -136,7 +136,7 @@ class Optimizer(Protocol):
         ...
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         ...
 
 
@@ -185,7 +185,7 @@ class _Moments(ABC):
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         self._first.copy_(torch.from_numpy(np.array(state["first"])))
         self._second.copy_(torch.from_numpy(np.array(state["second"])))
         self.learning_rate = state["learning_rate"]

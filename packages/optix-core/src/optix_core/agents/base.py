@@ -354,10 +354,9 @@ class NetworkAgent(ABC):
         return arrays
 
     def _load(self, weights: Mapping[str, Array]) -> None:
-        prefix = "observations."
         if self._obs_normalizer is not None:
             self._obs_normalizer.restore(
-                {n.removeprefix(prefix): a for n, a in weights.items() if n.startswith(prefix)}
+                {n.removeprefix(_STATISTICS): a for n, a in weights.items() if n.startswith(_STATISTICS)}
             )
-        self.networks.load({name: array for name, array in weights.items() if not name.startswith(prefix)})
+        self.networks.load({name: array for name, array in weights.items() if not name.startswith(_STATISTICS)})
         self._refresh_policy()

@@ -44,7 +44,7 @@ class Networks(Protocol):
         ...
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         ...
 
     def set_learning_rate(self, learning_rate: float) -> None:

@@ -79,7 +79,7 @@ class CheckpointRegistry(SnapshotReader):
         Args:
             checkpoint_dir: the run directory; snapshots lie in its ``snapshots``.
             max_snapshots: how many are kept, the best and the newest included; at least 2.
-            resume: go on with the snapshots that are there.
+            resume: continue with the snapshots that are there.
             read_only: only look: no lock, no cleaning, no saving; a run may be writing meanwhile.
             writer: given by a :class:`~optix_core.checkpoints.run_dir.RunDirectory`, which holds the lock.
 

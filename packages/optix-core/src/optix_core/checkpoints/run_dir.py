@@ -39,7 +39,7 @@ from optix_protocol import BaseAgent, StateTree
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """Where a run can go on.
+    """Where a run can continue.
 
     Attributes:
         tree: what :meth:`RunDirectory.save_state` was given.
@@ -88,7 +88,7 @@ class RunDirectory:
 
         Args:
             path: a new or empty directory, or with ``resume`` one that holds a run.
-            resume: go on with the run that is there, if there is one.
+            resume: continue the run that is there, if there is one.
             max_snapshots: how many snapshots are kept, at least 2.
 
         Raises:

@@ -21,14 +21,14 @@ def explain(
     from optix_core.cli.runs import find_run
     from optix_core.errors import RunDirectoryError
     from optix_core.journal import read_journal
-    from optix_core.reporting import replay_decisions, tell
+    from optix_core.reporting import render_story, replay_decisions
 
     with RunDirectory.open(find_run(run)) as directory:
         entries, problems = read_journal(directory.events_path)
         problems += map(str, directory.problems)
     try:
         replay = replay_decisions(entries)
-        story = tell(entries, problems, replay=replay)
+        story = render_story(entries, problems, replay=replay)
     except ValueError as error:
         raise RunDirectoryError(f"The journal of {str(run)!a} was written by another version of optix.") from error
     console = make_console()

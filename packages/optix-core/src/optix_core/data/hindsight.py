@@ -201,7 +201,7 @@ class HERBuffer(ReplayBuffer):
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned, bit for bit."""
+        """Continue from what :meth:`state` returned, bit for bit."""
         super().restore(state)
         self._infos = InfoColumns.of(state.get("infos", {}), self.capacity)  # absent in states of release 0.1
         for i, function in enumerate(self._functions):

@@ -119,7 +119,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         return {**super().state(), "priorities": priorities, "largest_priority": self._largest}
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned, bit for bit."""
+        """Continue from what :meth:`state` returned, bit for bit."""
         super().restore(state)
         self._tree = SumTree(self.capacity)
         self._tree[np.arange(self._num_used)] = state["priorities"]

@@ -160,7 +160,7 @@ class ReplayBuffer:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Go on from what :meth:`state` returned, bit for bit.
+        """Continue from what :meth:`state` returned, bit for bit.
 
         Raises:
             ValueError: it belongs to a memory of another capacity or of other observations or actions.

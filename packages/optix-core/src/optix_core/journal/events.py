@@ -78,10 +78,10 @@ class RunStarted(Event, frozen=True, tag="run_started"):
 
 
 class Resumed(Event, frozen=True, tag="resumed"):
-    """A run goes on from its saved state.
+    """A run continues from its saved state.
 
     Attributes:
-        num_env_steps: where it goes on.
+        num_env_steps: where it continues.
         budget: limits from now on.
         notes: what could not be restored exactly, in sentences.
     """
@@ -324,13 +324,13 @@ class Exploit(Event, frozen=True, tag="exploit"):
 
 
 class NotSaved(Event, frozen=True, tag="not_saved"):
-    """A file could not be written; the run goes on without it."""
+    """A file could not be written; the run continues without it."""
 
     message: str
 
 
 class NotValidated(Event, frozen=True, tag="not_validated"):
-    """A validation could not be played; the run goes on without it."""
+    """A validation could not be played; the run continues without it."""
 
     message: str
 

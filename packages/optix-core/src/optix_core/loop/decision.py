@@ -126,7 +126,7 @@ class Decision:
     """What to do now.
 
     Attributes:
-        action: the one thing that decides how the run goes on.
+        action: the one thing that decides how the run continues.
         checkpoint: keep the policy that collected this window, before anything else.
         learn: learn from this window.
         stop_reason: why the run ends, when ``action`` is STOP.

@@ -73,7 +73,7 @@ class RLOptimizer:
         max_snapshots: see :class:`~optix_core.loop.settings.RunSettings`, as for the other four that it has.
         checkpoint_score_fn: scores a policy for keeping, instead of the smoothed training score.
         rollback_on_degradation: see there.
-        callbacks: hear what happens; see :class:`optix_protocol.LoopCallback`.
+        callbacks: are told what happens; see :class:`optix_protocol.LoopCallback`.
         max_episodes: budget of training episodes.
         max_env_steps: budget of training steps.
         max_seconds: budget of training time in seconds.
@@ -187,7 +187,7 @@ class RLOptimizer:
         self._run_dir: RunDirectory | None = None
 
     def add_callback(self, callback: LoopCallback) -> None:
-        """Let another callback hear what happens."""
+        """Tell another callback what happens."""
         _require_callback(callback)
         self._callbacks.callbacks.append(callback)
 

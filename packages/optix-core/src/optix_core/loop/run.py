@@ -33,7 +33,7 @@ class Run:
     """The line that one run follows, and the parts that it needs for that.
 
     Attributes:
-        agent: who learns.
+        agent: the one that learns.
         pipeline: where its windows come from.
         validation: measures the policy on a pipeline of its own, if there is one.
         tuning: changes its hyperparameters, or None.

@@ -21,7 +21,7 @@ class RunState:
     """The parts of a run that its future depends on.
 
     Attributes:
-        agent: who learns.
+        agent: the one that learns.
         pipelines: by the name of their part of the state; None where there is none.
         optimizer: the tuner, or None.
         controller: counts, scores and judges.

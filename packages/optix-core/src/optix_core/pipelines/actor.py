@@ -26,7 +26,7 @@ class Actor:
         agent: acts, unless there is a policy.
         policy: acts in its place.
         num_envs: environments ``N`` that it acts on at once.
-        state: memory to go on with; None begins anew.
+        state: memory to continue with; None begins anew.
 
     Attributes:
         act: from observations ``[N, *obs]`` to actions ``[N, *act]``.

@@ -1,4 +1,4 @@
-"""The window in the making: its arrays, and the episodes that go on from one window to the next."""
+"""The window in the making: its arrays, and the episodes that continue from one window to the next."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The exact state of environments, so that a run can go on where it stopped.
+"""The exact state of environments, so that a run can continue where it stopped.
 
-Gymnasium has no call for it, and physics engines do not give their state away. What every environment does allow is to
+Gymnasium has no call for it, and physics engines do not expose their state. What every environment does allow is to
 be played again: from the state of its random numbers before the episode began, through the same actions. Vector
 environments whose state is a handful of NumPy arrays (Gymnasium's own native ones) are copied instead.
 """

@@ -158,7 +158,7 @@ class VectorBatchPipeline(HeldEnvironments):
             self.agent = agent
 
     def windows(self) -> Iterator[EpisodeData]:
-        """Yield windows without end; a later call goes on where the last one stopped."""
+        """Yield windows without end; a later call continues where the last one stopped."""
         while True:
             yield self.collect()
 
@@ -317,7 +317,7 @@ class VectorBatchPipeline(HeldEnvironments):
         return self._observation is not None and capture(self._envs) is not None
 
     def restore_pipeline_state(self, state: StateTree) -> str | None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Returns:
             None if the environments are exactly where they were; otherwise a sentence that says what was lost: they

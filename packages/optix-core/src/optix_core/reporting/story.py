@@ -1,6 +1,6 @@
 """The story of a run in plain words, told from its journal alone.
 
-Works on the journal of a run that goes on, crashed or lost events; what is missing is said.
+Works on the journal of a run that is in progress, crashed or lost events; what is missing is said.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Section:
     table: Table | None = None
 
 
-def tell(
+def render_story(
     entries: Sequence[Entry], problems: Iterable[str] = (), *, replay: Replay | None = None
 ) -> tuple[Section, ...]:
     """Tell the story of a run.

@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from optix_core.agents.backends import (
-    action_kind,
-    algorithm_info,
     build_agent,
-    choose_algorithm,
     default_backend,
-    excluded_by,
     load_backend,
 )
-from optix_core.convergence import ConvergenceMonitor, MonitorSettings
+from optix_core.convergence import ConvergenceMonitor
 from optix_core.data.capacity import check_capacity, row_bytes
 from optix_core.environments import EnvSpec
 from optix_core.environments.acting import on_own_observations
@@ -28,7 +24,8 @@ from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
-from optix_core.training.defaults import recipe, usual_algorithm
+from optix_core.training.choosing import choose_hyperparams, choose_info, choose_loop_settings
+from optix_core.training.defaults import recipe
 from optix_core.training.environment import EnvOptions
 from optix_core.training.loop_settings import LoopSettings
 from optix_core.training.memory import has_replay, usual_capacity
@@ -124,35 +121,21 @@ class TrainPlan:
         options = EnvOptions.of(asdict(config.environment))
         spec = options.spec(config.env_id)
         backend = load_backend(config.backend or default_backend())
-        kind = action_kind(spec.action_space)
-        algorithm = config.algorithm
-        if algorithm == "auto":
-            usual = usual_algorithm(str(spec.env_id))
-            known = bool(usual) and usual in backend.algorithms()
-            algorithm = str(usual) if known else choose_algorithm(backend, spec.action_space)
-        info = algorithm_info(backend, algorithm, kind)
+        info = choose_info(backend, config.algorithm, spec)
         family = recipe(info.name, str(spec.env_id), is_goal_env=spec.is_goal_env)
-        loop, asked = sorted_overrides(config.overrides, info)
-        hyperparams = {k: v for k, v in family.hyperparams.items() if k in info.default_hyperparams and k not in asked}
-        for name in asked:
-            hyperparams.pop(excluded_by(info.name, name), None)
-        hyperparams.update(asked)
         budget, n_envs = family.max_env_steps, family.n_envs
         if config.max_env_steps is not None:
             budget = whole_number("max_env_steps", config.max_env_steps, least=1)
         if config.n_envs is not None:
             n_envs = whole_number("n_envs", config.n_envs, least=1)
         n_envs = min(n_envs, budget)
-        settings = LoopSettings.of({"window_size": family.window_size, **family.loop, **loop})
-        settings = replace(settings, window_size=min(settings.window_size, max(1, budget // n_envs)))
+        loop, asked = sorted_overrides(config.overrides, info)
+        hyperparams = choose_hyperparams(info, family, asked)
+        settings = choose_loop_settings(
+            family, loop, budget=budget, n_envs=n_envs, budget_is_chosen=bool(config.max_env_steps)
+        )
         if has_replay(info) and "capacity" not in asked:
             hyperparams["capacity"] = usual_capacity(info, hyperparams, spec, budget, n_envs * settings.window_size)
-        if settings.early_plateau_fraction is None:
-            # A budget that somebody chose is evidence of how long the task should take; a default cap is none.
-            settings = replace(
-                settings,
-                early_plateau_fraction=MonitorSettings.early_plateau_fraction if config.max_env_steps else 0.0,
-            )
         plan = cls(
             env_id=str(spec.env_id),
             backend=backend.name,
@@ -324,7 +307,7 @@ class TrainPlan:
 
         Args:
             out: the run directory, or None for a temporary one.
-            callbacks: hear what happens.
+            callbacks: are told what happens.
             kwargs: further arguments of :class:`RLOptimizer`.
         """
         self._check_memory()

@@ -89,7 +89,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         critic_optimizer: likewise for the critic.
         n_actions: another name of ``action_dim``.
         model: another name of ``actor``.
-        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        obs_normalizer: your own, to continue with; None makes one where ``normalize_observations`` is set.
         reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:

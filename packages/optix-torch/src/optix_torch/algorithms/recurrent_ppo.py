@@ -142,7 +142,7 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
         observation_space: a single environment's space; needed if encoder and cell do not begin with a dense layer.
         action_space: a single environment's space; None takes it from the pipeline where actions are discrete.
         n_actions: another name of ``action_dim``.
-        obs_normalizer: your own, to go on with; None makes one where ``normalize_observations`` is set.
+        obs_normalizer: your own, to continue with; None makes one where ``normalize_observations`` is set.
         reward_normalizer: your own, with a discount of its own; None makes one where ``normalize_rewards`` is set.
 
     Raises:
