@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def run_population(plan: TrainPlan, size: int, directory: Path, *, quiet: bool, resume: bool) -> int:
     """Train a population and return the exit code."""
     from optix_core.cli.console import fail, make_console, next_command, shown_path
+    from optix_core.cli.running import finished_result
     from optix_core.cli.summary import result_panel
-    from optix_core.cli.train import finished_result
     from optix_core.loop import StopReason
     from optix_core.training.population import train_population
 
@@ -53,8 +53,8 @@ def replay_schedule(
     from dataclasses import replace
 
     from optix_core.checkpoints import RunDirectory
+    from optix_core.cli.running import run_plan
     from optix_core.cli.runs import find_run
-    from optix_core.cli.train import run_plan
     from optix_core.journal import read_journal
     from optix_core.training import TrainPlan
     from optix_core.training.lineage import ReplayedSchedule, winners_schedule

@@ -26,8 +26,8 @@ def resume(
 
     from optix_core.checkpoints import RunDirectory
     from optix_core.cli.console import shown_path
+    from optix_core.cli.running import ENDED, run_plan
     from optix_core.cli.runs import find_run
-    from optix_core.cli.train import ENDED, run_plan
     from optix_core.errors import RunDirectoryError
     from optix_core.training import TrainPlan
 
