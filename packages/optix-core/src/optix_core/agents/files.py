@@ -45,13 +45,17 @@ def save_weights(
 
 
 def load_weights(
-    path: str | os.PathLike[str], *, kind: str, like: Mapping[str, Array] | None, parts: Sequence[tuple[str, int]] = ()
+    path: str | os.PathLike[str],
+    *,
+    kind: str | None,
+    like: Mapping[str, Array] | None,
+    parts: Sequence[tuple[str, int]] = (),
 ) -> dict[str, Array]:
     """Read a file of :func:`save_weights`, checked against the arrays that it is to replace.
 
     Args:
         path: the file.
-        kind: what must have written it.
+        kind: what must have written it; None takes what anybody did.
         like: arrays with the expected names and shapes; None expects nothing of them.
         parts: of the observations that the networks are to take.
 
@@ -70,7 +74,7 @@ def load_weights(
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}.") from error
-    if metadata.get("kind") != kind:
+    if kind is not None and metadata.get("kind") != kind:
         raise ValueError(f"{path} holds weights of {metadata.get('kind', 'something else')}, not of {kind}.")
     problem = other_order([(str(name), int(size)) for name, size in metadata.get("parts", ())], parts)
     if problem:
