@@ -67,5 +67,6 @@ class LiveGraph:
         graph = self._graph
         seen = graph.version, *((id(p), p._version) for p in graph.parameters())
         if seen != self._seen:
+            self._memories.note(graph.topology, *graph.compiled())
             self._seen, self._frozen = seen, FrozenGraph(graph, self._memories)
         return self._frozen

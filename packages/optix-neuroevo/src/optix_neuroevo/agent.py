@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from optix_core.errors import one_of
 from optix_core.policies import Flatten, encoder_for
 from optix_core.policies.encoders import parts_of
 from optix_neuroevo import hyperparams as specs
+from optix_neuroevo.brain import BrainNetwork
 from optix_neuroevo.building import layered_graph
 from optix_neuroevo.errors import GraphError
 from optix_neuroevo.graph import NeuronGraph
@@ -209,6 +211,27 @@ class GraphAgent(TorchRecurrentPPOAgent):
         if own != theirs:
             raise GraphError(f"{path} belongs to another agent: {min(own.keys() ^ theirs.keys(), default='a shape')}.")
         self._load(weights)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """Build an agent from a weight file alone: its graph comes with its topology.
+
+        Args:
+            path: a file of :meth:`save_weights`, or a snapshot's directory in a run directory.
+            options: as in the constructor; ``action_space`` where actions are no plain choice.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or holds another kind of agent.
+        """
+        file = Path(path)
+        file = file / "weights.safetensors" if file.is_dir() else file
+        arrays = graph_arrays(load_weights(file, kind=None, like=None))
+        graph = BrainNetwork() if "ports" in arrays else NeuronGraph()
+        graph.load_arrays(arrays)
+        agent = cls(graph, **options)
+        agent.load_weights(file)
+        return agent
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -148,7 +148,11 @@ class TopologyController(LoopCallback):
         """Hear a window's score."""
         del progress, diagnostics
         if eval_metrics is not None:
-            self._scores.append(float(eval_metrics.primary_score))
+            self.on_score(float(eval_metrics.primary_score))
+
+    def on_score(self, score: float) -> None:
+        """Hear a window's score, outside a run."""
+        self._scores.append(score)
 
     def after_learning(self) -> dict[str, float]:
         """Decide; the agent calls this after each update.

@@ -121,15 +121,17 @@ class Memories:
         """Know what :meth:`state` returned, besides what is known: environments may remember a graph of since then."""
         for neuron, *origin in np.asarray(state["origins"], np.int64).tolist():
             self._origins[neuron] = (origin[0], origin[1], origin[2])
-        number = 0
+        number, known = 0, self._layouts
+        self._layouts = {}
         while f"{number}.ids" in state:
             layout = MemoryLayout(
                 np.array(state[f"{number}.ids"], np.int64),
                 int(np.asarray(state[f"{number}.depth"])[0]),
                 np.array(state[f"{number}.memories"], np.int64).reshape(-1, 2),
             )
-            self._layouts.setdefault(layout.stamp, layout)
+            self._layouts[layout.stamp] = layout
             number += 1
+        self._layouts |= {stamp: layout for stamp, layout in known.items() if stamp not in self._layouts}
         self._maps.clear()
 
     def _map(self, old: MemoryLayout, new: MemoryLayout) -> dict[str, tuple[Array, Array]]:
