@@ -172,7 +172,8 @@ class OffPolicyAgent(NetworkAgent):
             Diagnostics of the latest update and ``buffer_size``; only the latter before ``learning_starts``.
         """
         if episode_data.num_env_steps:
-            self._acts_masked |= isinstance(self, SupportsActionMasks) and episode_data.action_mask is not None
+            if episode_data.action_mask is not None:
+                self._acts_masked |= isinstance(self, SupportsActionMasks)
             self._take_statistics(episode_data)
             self.replay.add(episode_data)
             self._num_env_steps += episode_data.num_env_steps
