@@ -24,6 +24,7 @@ class Target:
         copies = dict(zip(parameters_of(networks), parameters_of(self.networks), strict=True))
         self.parameters = FlatParameters(copies[parameter] for parameter in parameters.parameters)
         self._online = parameters
+        self._has_buffers = bool(_buffers(networks))  # slow to find out; none can come later
 
     def copy(self) -> None:
         """Become equal to the networks."""
@@ -43,8 +44,9 @@ class Target:
         return _buffers(self.networks)
 
     def _copy_buffers(self) -> None:
-        for name, buffer in _buffers(self._networks).items():
-            self.buffers()[name].copy_(buffer)
+        if self._has_buffers:
+            for name, buffer in _buffers(self._networks).items():
+                self.buffers()[name].copy_(buffer)
 
 
 def parameters_of(modules: Iterable[nn.Module]) -> Iterable[nn.Parameter]:
