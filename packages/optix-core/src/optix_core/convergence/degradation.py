@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from optix_core.special import student_cdf
+
 from .statistics import FloatArray
 
 
@@ -299,9 +301,7 @@ class DegradationTest:
 
 
 def _upper_tail(statistic: float, degrees_of_freedom: float) -> float:
-    from scipy.special import stdtr
-
-    return float(stdtr(degrees_of_freedom, -statistic))
+    return student_cdf(degrees_of_freedom, -statistic)
 
 
 def _rounding(a: FloatArray, b: FloatArray) -> float:

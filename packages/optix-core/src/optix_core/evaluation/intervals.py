@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optix_core.evaluation._scores import TRIMMED, FloatArray, Scores, Statistic, as_tasks, iqm, mean
+from optix_core.special import beta_cdf, beta_quantile, student_quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +123,15 @@ def student(freedom: float, confidence: float) -> float:
     uniform, or from a distribution with a peak at either end, are covered in 92.5 and 89 % of the cases without that
     factor. It is 1.6 at three values, 1.2 at five, 1.02 at twenty.
     """
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, (1 + confidence) / 2) * (1 + 1.7 / freedom**1.5))
+    return student_quantile(freedom, (1 + confidence) / 2) * (1 + 1.7 / freedom**1.5)
 
 
 def share_interval(successes: float, trials: float, confidence: float) -> tuple[float, float]:
     """Return the interval of Clopper and Pearson (1934) of a probability; both numbers may be fractions."""
-    from scipy.special import betaincinv
-
     tail = (1 - confidence) / 2
     failures = trials - successes
-    low = float(betaincinv(successes, failures + 1, tail)) if successes > 0 else 0.0
-    high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures > 0 else 1.0
+    low = beta_quantile(successes, failures + 1, tail) if successes > 0 else 0.0
+    high = beta_quantile(successes + 1, failures, 1 - tail) if failures > 0 else 1.0
     return low, high
 
 
@@ -152,8 +149,6 @@ def _share_where_both_were_seen(successes: int, trials: int, confidence: float) 
 
 def _smallest_share(successes: int, trials: int, tail: float) -> float:
     """Return the share at which so many successes or more have probability ``tail``, given both outcomes."""
-    from scipy.special import betainc
-
     if successes == 1:
         return 0.0
     low, high = 0.0, 1.0
@@ -162,7 +157,7 @@ def _smallest_share(successes: int, trials: int, tail: float) -> float:
         # The binomial tail by the incomplete beta function, without the sample that holds no failure.
         none, all_ = (1 - share) ** trials, share**trials
         mixed = 1 - none - all_
-        above = float(betainc(successes, trials - successes + 1, share)) - all_
+        above = beta_cdf(successes, trials - successes + 1, share) - all_
         if mixed > 0 and above > tail * mixed:
             high = share
         else:

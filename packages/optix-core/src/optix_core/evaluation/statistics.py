@@ -23,6 +23,7 @@ from optix_core.evaluation.intervals import (
     share_interval,
     stratified_bootstrap,
 )
+from optix_core.special import student_cdf, student_quantile
 
 
 class Summary(TypedDict):
@@ -143,8 +144,6 @@ def probability_of_improvement(
     Raises:
         ValueError: no scores, NaN or infinite ones, different numbers of tasks, or a confidence outside (0, 1).
     """
-    from scipy.special import stdtrit
-
     del resamples, seed
     require_confidence(confidence)
     x_tasks, y_tasks = as_tasks(x), as_tasks(y)
@@ -157,7 +156,7 @@ def probability_of_improvement(
         return Interval(estimate=estimate, low=0.0, high=1.0)
     freedom = sum(len(task) - 1 for task in (*x_tasks, *y_tasks))
     # p (1 - p) is concave, so that the tasks' variances together are at most that of their mean.
-    spread = float(stdtrit(freedom, (1 + confidence) / 2)) ** 2 * float((1 / fewest).sum()) / len(fewest) ** 2
+    spread = student_quantile(freedom, (1 + confidence) / 2) ** 2 * float((1 / fewest).sum()) / len(fewest) ** 2
     centre, half = estimate + spread / 2, math.sqrt(spread * (estimate * (1 - estimate) + spread / 4))
     return Interval(
         estimate=estimate, low=max(0.0, (centre - half) / (1 + spread)), high=min(1.0, (centre + half) / (1 + spread))
@@ -217,8 +216,6 @@ def paired_test(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Pair
     Raises:
         ValueError: different lengths, fewer than two pairs, NaN or infinite scores.
     """
-    from scipy.special import stdtr, stdtrit
-
     a, b = one_task(x, "x"), one_task(y, "y")
     pairs = len(a)
     if pairs != len(b) or pairs < 2:
@@ -233,8 +230,8 @@ def paired_test(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Pair
         p_value = 1.0 if same else 2.0 ** (1 - pairs)
     else:
         z = difference / error
-        p_value = 2 * float(stdtr(pairs - 1, -abs(z)))
-    half_width = float(stdtrit(pairs - 1, (1 + confidence) / 2)) * error
+        p_value = 2 * student_cdf(pairs - 1, -abs(z))
+    half_width = student_quantile(pairs - 1, (1 + confidence) / 2) * error
     varies = a.std() > 0 and b.std() > 0
     return PairedTest(
         mean_difference=difference,
