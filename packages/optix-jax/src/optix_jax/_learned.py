@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 
 from optix_core import policies
 from optix_core.agents.updates import Batch as Batch
 from optix_core.errors import ConfigError
+from optix_jax._adam import Transformation, adam, apply_steps, in_one_vector
 from optix_jax.distributions import Distribution, only_allowed
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
 from optix_protocol import Array, StateTree
+
+if TYPE_CHECKING:
+    import optax
 
 ADAM_EPSILON = 1e-5
 
@@ -51,7 +54,7 @@ class Model:
     actor: Network
     critic: Network
     distribution: Distribution
-    optimizer: optax.GradientTransformation
+    optimizer: Transformation | optax.GradientTransformation
     scales_steps: bool = True
 
     def judge(
@@ -74,13 +77,13 @@ class Model:
         steps, opt_state = self.optimizer.update(gradients, opt_state, state.params)
         if self.scales_steps:
             steps = jax.tree.map(lambda step: -state.learning_rate * step, steps)
-        return state._replace(params=optax.apply_updates(state.params, steps), opt_state=opt_state), norm
+        return state._replace(params=apply_steps(state.params, steps), opt_state=opt_state), norm
 
 
-_ADAM = optax.flatten(optax.scale_by_adam(eps=ADAM_EPSILON))
+_ADAM = in_one_vector(adam(epsilon=ADAM_EPSILON))
 
 
-def default_optimizer() -> optax.GradientTransformation:
+def default_optimizer() -> Transformation:
     """Return Adam (eps 1e-5) without its learning rate, the same object every time."""
     return _ADAM
 
@@ -210,7 +213,7 @@ def _takes_learning_rate(opt_state: Any) -> bool:
     return "learning_rate" in getattr(opt_state, "hyperparams", {})
 
 
-def _init(optimizer: optax.GradientTransformation, params: Any) -> Any:
+def _init(optimizer: Transformation | optax.GradientTransformation, params: Any) -> Any:
     return optimizer.init(params)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optix_core import policies
 from optix_core.agents.off_policy import OffPolicyAgent, Transitions
 from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_core.errors import ConfigError
+from optix_jax._adam import Transformation, adam, apply_steps
 from optix_jax._compilation import Compiled
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
 from optix_protocol import Array, StateTree
+
+if TYPE_CHECKING:
+    import optax
 
 _MOST_UPDATES = 16
 """Updates in one call: with more of them the call itself no longer counts."""
@@ -49,7 +52,7 @@ class Optimizer:
         scales_steps: the learning rate is ours to apply; False where the user's optimiser does it.
     """
 
-    transformation: optax.GradientTransformation
+    transformation: Transformation | optax.GradientTransformation
     scales_steps: bool = True
 
     @classmethod
@@ -64,10 +67,10 @@ class Optimizer:
         steps, memory = self.transformation.update(gradients, memory, params)
         if self.scales_steps:
             steps = jax.tree.map(lambda step: -learning_rate * step, steps)
-        return optax.apply_updates(params, steps), memory
+        return apply_steps(params, steps), memory
 
 
-_ADAM = Optimizer(transformation=optax.scale_by_adam(eps=1e-8))
+_ADAM = Optimizer(transformation=adam(epsilon=1e-8))
 
 
 def follow(targets: Any, params: Any, tau: Any) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent
@@ -34,6 +33,9 @@ from optix_jax.networks import (
     width_of,
 )
 from optix_protocol import EpisodeData
+
+if TYPE_CHECKING:
+    import optax
 
 
 class FlaxAgent(ActorCriticAgent):

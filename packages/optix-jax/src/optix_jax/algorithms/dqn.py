@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optix_core.agents import HyperparamStore, specs
 from optix_core.agents.base import Blueprint
@@ -39,6 +38,9 @@ from optix_jax._off_policy import (
 )
 from optix_jax.distributions import only_allowed
 from optix_jax.networks import OWN, Network, build_network, check_width, encoder_for_module, network_of
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclass(frozen=True, kw_only=True)
