@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from optix_core import AgentError, ConfigError, list_backends, load_backend, make_agent
-from optix_core.agents import backends
-from optix_core.agents.backends import check_protocol_version
+from optix_core.agents import registry
 from optix_core.agents.catalog import CatalogBackend
+from optix_core.agents.registry import check_protocol_version
 from optix_protocol import PROTOCOL_VERSION, AlgorithmInfo
 
 
@@ -41,12 +41,9 @@ def installed(monkeypatch):
     """Install entry points for this test only."""
 
     def install(**factories):
-        points = {}
-        for name in factories:
-            point = EntryPoint(name=name, value=f"{__name__}:{name}", group=backends.GROUP)
-            points[name] = point
-            monkeypatch.setattr(EntryPoint, "load", lambda self: factories[self.name])
-        monkeypatch.setattr(backends, "_points", lambda: points)
+        points = [EntryPoint(name=name, value=f"{__name__}:{name}", group=registry.GROUP) for name in factories]
+        monkeypatch.setattr(EntryPoint, "load", lambda self: factories[self.name])
+        monkeypatch.setattr(registry, "_points", lambda: points)
 
     return install
 

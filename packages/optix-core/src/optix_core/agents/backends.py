@@ -1,106 +1,30 @@
-"""Backends are found through entry points and loaded only when chosen.
-
-Listing reads metadata and imports nothing; one broken third-party backend never hides the others.
-"""
+"""Which algorithm of which backend acts in an environment, and :func:`make_agent`, which makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from optix_core.agents.registry import default_backend, list_backends, load_backend
 from optix_core.environments import EnvSpec
-from optix_core.errors import AgentError, ConfigError, suggest, whole_number
-from optix_protocol import PROTOCOL_VERSION, ActionKind, AlgorithmInfo, Backend, BaseAgent
+from optix_core.errors import ConfigError, suggest, whole_number
+from optix_protocol import ActionKind, AlgorithmInfo, Backend, BaseAgent
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-GROUP = "optix.backends"
-
-# What to install for a framework of ours that is not there.
-_FIRST_PARTY: Mapping[str, str] = {"torch": "optix-torch", "jax": "optix-jax[gymnax]", "tf": "optix-tf"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackendListing:
-    """What is known of a backend without importing it.
-
-    Attributes:
-        name: name of the entry point.
-        package: distribution that provides it.
-        version: the distribution's version.
-        entry_point: where its factory is, ``"module:attribute"``.
-    """
-
-    name: str
-    package: str
-    version: str
-    entry_point: str
-
-
-def list_backends() -> list[BackendListing]:
-    """Return the installed backends in alphabetical order, from package metadata alone."""
-    return [
-        BackendListing(
-            name=point.name,
-            package=point.dist.name if point.dist else "?",
-            version=point.dist.version if point.dist else "?",
-            entry_point=point.value,
-        )
-        for point in sorted(_points().values(), key=lambda point: point.name)
-    ]
-
-
-def load_backend(name: str) -> Backend:
-    """Load one backend.
-
-    Raises:
-        AgentError: not installed, fails to import, is no backend, or was built for another major protocol version.
-    """
-    points = _points()
-    if name not in points:
-        if name in _FIRST_PARTY:
-            raise AgentError(f"Backend '{name}' is not installed: pip install {_FIRST_PARTY[name]}")
-        known = ", ".join(sorted(points)) or "none"
-        raise AgentError(f"No backend '{name}' is installed (installed: {known}).{suggest(name, points)}")
-    point = points[name]
-    try:
-        backend = point.load()()
-    except Exception as error:
-        raise AgentError(
-            f"Backend '{name}' ({point.value}) fails to load: {type(error).__name__}: {error}. Reinstall its package."
-        ) from error
-    if not isinstance(backend, Backend):
-        raise AgentError(
-            f"Backend '{name}' ({point.value}) lacks algorithms(), make_agent(), name or protocol_version."
-        )
-    check_protocol_version(name, backend.protocol_version, package=point.dist.name if point.dist else None)
-    return backend
-
-
-def check_protocol_version(name: str, version: str, *, package: str | None = None) -> None:
-    """Raise ``AgentError`` if a backend was written for another major version of the protocol.
-
-    Args:
-        name: the backend's.
-        version: what it declares as ``protocol_version``.
-        package: the distribution that it comes from, for the advice.
-    """
-    ours, (theirs, dot, _) = PROTOCOL_VERSION.partition(".")[0], str(version).partition(".")
-    if theirs == ours:
-        return
-    if not (theirs.isdecimal() and dot):
-        raise AgentError(
-            f"Backend '{name}' declares the protocol_version {version!r}, which is no version such as "
-            f"'{PROTOCOL_VERSION}': report it to the authors of {package or 'the backend'}."
-        )
-    outdated = package or "its package" if int(theirs) < int(ours) else "optix-core optix-protocol"
-    raise AgentError(
-        f"Backend '{name}' was written for optix-protocol {version}, and {PROTOCOL_VERSION} is installed: "
-        f"pip install --upgrade {outdated}"
-    )
+__all__ = [
+    "action_kind",
+    "algorithm_info",
+    "build_agent",
+    "choose_algorithm",
+    "default_backend",
+    "excluded_by",
+    "list_backends",
+    "load_backend",
+    "make_agent",
+    "our_name_of",
+]
 
 
 def action_kind(space: gym.Space[Any]) -> ActionKind:
@@ -302,19 +226,3 @@ def _by_our_names(info: AlgorithmInfo, hyperparams: Mapping[str, Any]) -> dict[s
             raise ConfigError(f"{both} are two values of one setting, {ours}: give one of them.")
         named[ours], as_given[ours] = value, name
     return named
-
-
-def default_backend() -> str:
-    """Return the backend to use when none is named: torch if installed, otherwise the first by name.
-
-    Raises:
-        AgentError: none is installed.
-    """
-    names = sorted(_points())
-    if not names:
-        raise AgentError("No backend is installed: pip install optix-torch")
-    return "torch" if "torch" in names else names[0]
-
-
-def _points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}

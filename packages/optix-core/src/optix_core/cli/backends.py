@@ -30,7 +30,7 @@ def backends() -> None:
         try:
             algorithms = load_backend(listing.name).algorithms()
         except AgentError as error:
-            console.print(f"  {error}", style="red", markup=False)
+            console.print(f"  broken: {error}", style="red", markup=False)
             continue
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
@@ -52,10 +52,15 @@ def check_backend(
 
     from optix_core.agents.backends import load_backend
     from optix_core.cli.console import make_console
+    from optix_core.errors import AgentError
     from optix_protocol.conformance import check_backend as check
 
     console = make_console()
-    report = check(load_backend(name))
+    backend = load_backend(name)
+    try:
+        report = check(backend)
+    except ValueError as error:  # an exemption for what does not exist
+        raise AgentError(f"Backend '{name}': {error}") from error
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("checks of", "passed", "failed", "skipped"):
         table.add_column(heading, justify="left" if heading == "checks of" else "right")
