@@ -179,3 +179,38 @@ def test_pictures_are_left_to_the_network(algorithm):
 
     with pytest.raises(ValueError, match="normalize_observations is for flat observations"):
         make_agent(algorithm, Pictures, framework="torch", normalize_observations=True, capacity=200, learning_starts=9)
+
+
+def test_hindsight_keeps_what_is_small_beside_an_offset():
+    pytest.importorskip("optix_torch")
+    place = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+    class Reach(gym.Env):
+        observation_space = spaces.Dict(achieved_goal=place, desired_goal=place, observation=place)
+        action_space = spaces.Box(-1, 1, (1,))
+
+        def compute_reward(self, achieved_goal, desired_goal, info):
+            return -np.abs(achieved_goal - desired_goal)[..., 0]
+
+        def look(self):
+            where = OFFSET + 0.001 * self.np_random.standard_normal(3)
+            return {name: where[i : i + 1] for i, name in enumerate(self.observation_space)}
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return self.look(), {}
+
+        def step(self, action):
+            self.t += 1
+            return self.look(), 0.0, False, self.t == 4, {}
+
+    settings = {"learning_starts": 10, "batch_size": 8, "hidden_sizes": [8], "capacity": 400}
+    agent = make_agent("sac", Reach, framework="torch", seed=1, hyperparams={**settings, **BOTH})
+    pipeline = VectorBatchPipeline(Reach, agent, n_envs=2, window_size=20, seed=2)
+    found = agent.learn(pipeline.collect())
+    pipeline.close()
+    assert all(np.isfinite(value) for value in found.values())
+    batch = agent._sample(50)
+    assert batch.observations.dtype == np.float64
+    assert 0.5 < agent._rows(batch.observations).std() < 2.0

@@ -269,3 +269,10 @@ def test_networks_that_do_not_fit_are_refused_at_once(agent_class):
         agent_class(actor=own_actor(agent_class), critic=nn.Sequential(nn.Linear(6, 3)), action_space=ACTIONS)
     with pytest.raises(ValueError, match="one critic or two, not 3"):
         agent_class(actor=own_actor(agent_class), critic=[critic] * 3, action_space=ACTIONS)
+
+
+def test_settings_that_come_once_and_never_again_do_not_pile_up():
+    step = GraphedUpdate(lambda x: x + 1, torch.device("cpu"), capture=lambda call: (call, call()))
+    for k in range(1000):
+        assert step(torch.zeros(2), key=lambda k=k: k).tolist() == [1.0, 1.0]
+    assert len(step._num_calls) <= 256

@@ -15,7 +15,7 @@ Capture: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], 
 _WARM_UP_CALLS = 3
 """Calls before the capture, in which kernels are chosen and workspaces allocated. They are updates like any other."""
 
-_MAX_GRAPHS = 8
+_MAX_GRAPHS, _MAX_KEYS = 8, 256
 
 
 class GraphedUpdate:
@@ -54,6 +54,8 @@ class GraphedUpdate:
     def _replay(self, key: Hashable, inputs: Sequence[Tensor], capture: Capture) -> Tensor:
         graph = self._graphs.get(key)
         if graph is None:
+            if len(self._num_calls) >= _MAX_KEYS:  # as those of a schedule, which come once and never again
+                self._num_calls.clear()
             self._num_calls[key] = self._num_calls.get(key, 0) + 1
             if self._num_calls[key] <= _WARM_UP_CALLS:
                 return self._update(*inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -137,6 +137,7 @@ class OffPolicyAgent(NetworkAgent):
             k=settings["her_k"],
             gamma=settings["gamma"],
             seed=derive_seed(self._seed, "replay"),
+            observation_dtype=_kept_as(env.observation_space, settings),
         )
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
@@ -302,18 +303,15 @@ def make_replay(
     Raises:
         ConfigError: the memory could not hold what is gathered before learning starts.
     """
-    from optix_core.policies.flat_spaces import flat_space
-
     starts, capacity = settings["learning_starts"], settings["capacity"]
     if starts >= capacity:
         raise ConfigError(
             f"learning_starts={starts} transitions are never reached in a memory of capacity={capacity} rows: "
             "raise capacity or lower learning_starts."
         )
-    dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
     common: dict[str, Any] = {
         "observation_shape": encoder.shape,
-        "observation_dtype": np.float32 if dtype == np.float64 and not settings["normalize_observations"] else dtype,
+        "observation_dtype": _kept_as(observation_space, settings),
         "capacity": settings["capacity"],
         "action_shape": action_shape,
         "action_dtype": action_dtype,
@@ -325,3 +323,11 @@ def make_replay(
     if settings.get("per_alpha"):
         return PrioritizedReplayBuffer(**common, alpha=settings["per_alpha"], beta=settings["per_beta"])
     return ReplayBuffer(**common)
+
+
+def _kept_as(observation_space: Any, settings: Mapping[str, Any]) -> npt.DTypeLike:
+    """Return the type in which a memory keeps observations: see :func:`make_replay`."""
+    from optix_core.policies.flat_spaces import flat_space
+
+    dtype = np.dtype(np.float32 if observation_space is None else flat_space(observation_space).dtype)
+    return np.float32 if dtype == np.float64 and not settings["normalize_observations"] else dtype

@@ -33,9 +33,9 @@ def follow(follower: FollowsSchedules, budget: Budget, progress: Progress) -> st
     Returns:
         A sentence for verdicts where little is learned any more, or "".
     """
-    share = budget.share_used(progress)
     schedules = follower.schedules
-    if share is None or not schedules:
+    share = budget.share_used(progress) if schedules else None
+    if share is None:
         return ""
     follower.follow_schedules(share)
     rate = schedules.get("learning_rate")
