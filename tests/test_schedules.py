@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from optix_core import RLOptimizer, TrainConfig, TrainPlan, VectorBatchPipeline, make_agent, read_events
+from optix_core import ConfigError, RLOptimizer, TrainConfig, TrainPlan, VectorBatchPipeline, make_agent, read_events
 from optix_core.cli.app import run as optix
 from optix_core.training.seeds import train_seeds
 from optix_protocol import LoopCallback
@@ -154,3 +154,23 @@ def test_wrong_uses_are_one_line(override, words, tmp_path, monkeypatch, capsys)
     assert words in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_optimiser_that_keeps_its_rate_is_refused_before_the_run():
+    pytest.importorskip("optix_jax")
+    import gymnasium as gym
+    import optax
+    from flax import linen as nn
+
+    from optix_jax import FlaxDQNAgent
+
+    env = gym.make("CartPole-v1")
+    agent = FlaxDQNAgent(
+        q_network=nn.Dense(2),
+        optimizer=optax.adam(1e-3),
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        hyperparams={"learning_rate": "linear(1e-3, 0)"},
+    )
+    with pytest.raises(ConfigError, match="This optimiser's learning rate cannot change: build it with"):
+        RLOptimizer(agent, VectorBatchPipeline("CartPole-v1", agent, n_envs=2), max_env_steps=1000)

@@ -10,13 +10,17 @@ SMALL_RATE = 0.1
 """Below this share of the largest learning rate of its schedule, a verdict says so."""
 
 
-def require_budget(follower: object, budget: Budget) -> None:
-    """Refuse schedules in a run without an end that they could be laid over.
+def check_schedules(follower: object, budget: Budget) -> None:
+    """Refuse schedules in a run without an end that they could be laid over, and those that cannot be followed.
 
     Raises:
-        ConfigError: there is a schedule, and no budget of steps or episodes.
+        ConfigError: there is a schedule, and no budget of steps or episodes; or the agent's optimiser keeps its rate.
     """
-    if not isinstance(follower, FollowsSchedules) or budget.share_used(Progress()) is not None:
+    if not isinstance(follower, FollowsSchedules) or not follower.schedules:
+        return
+    if budget.share_used(Progress()) is not None:
+        for share in (1.0, 0.0):  # what cannot change says so now, and not in the middle of the run
+            follower.follow_schedules(share)
         return
     for name, schedule in follower.schedules.items():
         raise ConfigError(

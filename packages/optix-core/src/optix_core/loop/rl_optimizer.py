@@ -20,7 +20,7 @@ from optix_core.loop.callbacks import CallbackList
 from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, Named, Scheduler, TakesAgent
 from optix_core.loop.controller import SCORE_WINDOW_ENV_STEPS, LoopController, scores_returns
 from optix_core.loop.ending import finish, finished_event, summarise_run
-from optix_core.loop.following import require_budget
+from optix_core.loop.following import check_schedules
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.pipelines import Closing, arena_of, fitted, require_comparable, require_room, window_shape
 from optix_core.loop.result import RunResult
@@ -143,7 +143,7 @@ class RLOptimizer:
         )
         budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
         require_room(pipeline, budget.max_env_steps)
-        require_budget(agent, budget)
+        check_schedules(agent, budget)
         self.agent = agent
         self.pipeline = pipeline
         self.val_pipeline = val_pipeline
