@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from optix_neuroevo import surgery
 from optix_neuroevo.activity import Watch
+from optix_neuroevo.bridges import FromElsewhere
 from optix_neuroevo.compile import Layout, Program, Wiring, compile_graph
 from optix_neuroevo.errors import GraphError
 from optix_neuroevo.forward import TorchPlacement, Weights, initial_state, place_numpy, through
@@ -26,7 +27,7 @@ LEAST_SOFTPLUS_WEIGHT = 1e-6
 """The magnitude that stands for 0 where softplus cannot reach it."""
 
 
-class NeuronGraph(nn.Module):
+class NeuronGraph(FromElsewhere, nn.Module):
     """Neurons and weighted, delayed edges between them, which learn by gradient and may change at any time.
 
     Neurons and edges go by ids, whole numbers that stay what they are. Edits change the graph at once; it is compiled
