@@ -3,11 +3,13 @@
     python benchmarks/tuning.py run --results FILE [--envs CartPole-v1 ...] [--rows default auto spsa ...]
                                     [--factors 1 10 0.1] [--seeds 10] [--share 1.0]
     python benchmarks/tuning.py report --results FILE
+    python benchmarks/tuning.py planted [--seeds 100]
 
 A cell is one training: a task, a row, a factor on the default learning rate, a seed. Every cell is appended to FILE as
 it is done, and a benchmark that is started again does what is missing. Steps of experiments count for the budget.
 ``report`` prints interquartile means with 95 % intervals of the mean, and for each factor how much of the gap between
-the default setting and the bad one is recovered.
+the default setting and the bad one is recovered. ``planted`` lets every tuner look for an optimum that is known, from
+scores whose noise hides a single difference, in 100 windows.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from optix_core import (
     TrainPlan,
 )
 from optix_core.evaluation import summarise
+from optix_protocol import EvalMetrics, HyperparamSet
 
 BUDGETS: Mapping[str, int] = {
     "CartPole-v1": 300_000,
@@ -55,18 +58,18 @@ class Cell:
     seed: int
     share: float = 1.0
 
-    def plan(self) -> TrainPlan:
-        """Return the run with its default settings, the learning rate times the factor."""
+    def plan(self, **changed: Any) -> TrainPlan:
+        """Return the run with its default settings, the learning rate times the factor, and what is changed."""
         budget = int(BUDGETS[self.env_id] * self.share)
         config = TrainConfig(env_id=self.env_id, algorithm="ppo", seed=self.seed, max_env_steps=budget)
         rate = TrainPlan.of(config).make_agent().get_hyperparams()["learning_rate"]
-        overrides = {"learning_rate": rate * self.factor}
+        overrides = {"learning_rate": rate * self.factor, **changed}
         return TrainPlan.of(TrainConfig(**{**vars(config), "overrides": overrides}))
 
 
-def alone(cell: Cell, optimizer: Any = None) -> dict[str, Any]:
+def alone(cell: Cell, optimizer: Any = None, **changed: Any) -> dict[str, Any]:
     """Train by one run, with a tuner or without."""
-    loop = cell.plan().build(None, optimizer=optimizer)
+    loop = cell.plan(**changed).build(None, optimizer=optimizer)
     result = loop.run()
     confirmed = result.confirmed_return
     return {
@@ -85,14 +88,34 @@ def handed_over(kind: Callable[..., Any]) -> Callable[[Cell], dict[str, Any]]:
     return lambda cell: alone(cell, kind(RANGE, {"learning_rate"}, seed=cell.seed))
 
 
+def population(cell: Cell, size: int = 4) -> dict[str, Any]:
+    """Train a population within the same steps."""
+    from tempfile import TemporaryDirectory
+
+    from optix_core.training.population import train_population
+
+    with TemporaryDirectory() as folder:
+        result = train_population(cell.plan(), size, Path(folder) / "run")
+    confirmed = result.confirmed_return
+    return {
+        "return": None if confirmed is None else confirmed["mean"],
+        "train_env_steps": result.train_env_steps,
+        "search_env_steps": 0,
+        "eval_env_steps": result.eval_env_steps,
+        "stop_reason": result.stop_reason,
+    }
+
+
 ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
     "default": alone,
+    "free": lambda cell: alone(cell, adaptive_kl=0.01),  # the algorithm adapts its step size itself, at no cost
     "auto": lambda cell: alone(cell, "auto"),
     "spsa": handed_over(SPSAOptimizer),
     "momentum": handed_over(MomentumOptimizer),
     "backoff": handed_over(BackoffOptimizer),
     "pbt-online": handed_over(PBTOptimizer),
     "adaptive": handed_over(AdaptiveOptimizer),
+    "population": population,
 }
 """Every way of training. A row that is added here is run and reported like the others."""
 
@@ -165,17 +188,49 @@ def searched(cells: list[dict[str, Any]], row: str, factor: float) -> float:
     return search / (search + sum(c["train_env_steps"] for c in mine))
 
 
+def planted(arguments: argparse.Namespace) -> None:
+    """Let every tuner look for 0.8, the optimum of 1 - 4 (x - 0.8)^2, under noise of 0.05."""
+    print("tuner       gate  start  within 0.05  SD of the error  worse than the start  within, credit shifted by one")
+    for kind in (SPSAOptimizer, MomentumOptimizer, BackoffOptimizer, PBTOptimizer, AdaptiveOptimizer):
+        for gate in (False, True):
+            for start in (0.5, 0.7, 0.9):
+                found = [look_for_it(kind, start, seed, gate=gate) - 0.8 for seed in range(arguments.seeds)]
+                shifted = [look_for_it(kind, start, seed, gate=gate, lag=1) - 0.8 for seed in range(arguments.seeds)]
+                errors = np.array(found)
+                worse = int((abs(errors) > abs(start - 0.8) + 1e-9).sum())
+                print(
+                    f"{kind.name:<11} {'on' if gate else 'off':<5} {start:>5} {within(errors):>12} "
+                    f"{errors.std():>16.3f} {worse:>21} {within(np.array(shifted)):>30}"
+                )
+
+
+def within(errors: np.ndarray[Any, Any]) -> int:
+    return int((abs(errors) <= 0.05).sum())
+
+
+def look_for_it(kind: Callable[..., Any], start: float, seed: int, *, gate: bool, lag: int = 0) -> float:
+    """Return where a tuner ends after 100 windows; with ``lag`` scores go to values that were set later."""
+    tuner, rng = kind({"x": (0.0, 1.0)}, gate=gate, seed=seed), np.random.default_rng(seed)
+    past = [start] * (lag + 1)
+    for _ in range(100):
+        score = 1 - 4 * (past[-1 - lag] - 0.8) ** 2 + 0.05 * rng.standard_normal()
+        values = tuner.suggest(HyperparamSet(params={"x": past[-1]}), EvalMetrics(primary_score=score))
+        past.append(values["x"])
+    return float(tuner.values["x"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("what", choices=("run", "report", "planted"))
+    parser.add_argument("--results", type=Path, default=Path("tuning.jsonl"))
     parser.add_argument("--envs", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--factors", nargs="+", type=float, default=[1.0, 10.0, 0.1])
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--share", type=float, default=1.0, help="of the budget, for a first look")
     arguments = parser.parse_args()
-    {"run": run, "report": report}[arguments.what](arguments)
+    arguments.seeds = arguments.seeds or (100 if arguments.what == "planted" else 10)
+    {"run": run, "report": report, "planted": planted}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

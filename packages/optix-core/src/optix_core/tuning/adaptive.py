@@ -71,9 +71,7 @@ class AdaptiveOptimizer(OnlineTuner):
         super().__init__(param_bounds, log_params, gate=gate, num_windows=num_windows, seed=seed)
         self._spsa = SPSAOptimizer(param_bounds, log_params, perturbation, learning_rate)
         self._momentum = MomentumOptimizer(param_bounds, log_params, perturbation, learning_rate)
-        self._population = PBTOptimizer(
-            param_bounds, log_params, perturbation_scale, history_size=history_size, gate=gate
-        )
+        self._population = PBTOptimizer(param_bounds, log_params, perturbation_scale, history_size=history_size)
         self._tuners: dict[str, OnlineTuner] = {
             "spsa": self._spsa,
             "momentum": self._momentum,

@@ -2,8 +2,8 @@
 
 A tuner only says which places to try beside the present one and where their scores point (``_candidates``,
 ``_proposal``). Everything else is here: scores are credited to the values that earned them, NaN is the worst of scores,
-only differences of scores in units of their own spread count (multiplying all rewards changes nothing), and a move is
-made only if the best place tried beats the present one beyond reasonable doubt, unless the gate is off.
+only differences of scores in units of their own spread count (multiplying all rewards changes nothing), and the tuner
+moves only to a place that has beaten the present one beyond reasonable doubt, unless the gate is off.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class OnlineTuner(BaseOptimizer, ABC):
             None takes the agent's own (``param_bounds()``), without those that act slowly.
         log_params: names of those searched in the logarithm.
         gate: move only if the best place tried beats the present one beyond reasonable doubt (95 %, one-sided, or 84 %
-            where common seeds explain half of the spread).
+            where common seeds explain half of the spread), and then to that very place; without, always as far as the
+            tuner's own rule says.
         num_windows: that a branch learns from, where places are tried side by side.
         seed: of all that is drawn.
 
@@ -305,6 +306,8 @@ class OnlineTuner(BaseOptimizer, ABC):
         """Move or stay, and remember what was found."""
         assert self._space is not None and self._base is not None
         proposal = np.clip(self._proposal(trial), 0.0, 1.0)
+        if self.gate:
+            proposal = trial.points[trial.winner].copy()  # what was proved better, and nothing else
         accepted = trial.beats_base(trial.winner) if self.gate else not trial.invalid.all()
         before = self.values
         if accepted:

@@ -25,8 +25,7 @@ class PBTOptimizer(OnlineTuner):
     surroundings. Either way a place is perturbed by ``U(-d, d)`` with ``d = perturbation_scale`` of the range, of its
     logarithm on a log scale: ``theta exp(U(-d ln(high / low), d ln(high / low)))``; whole numbers move by at least 1.
     Perturbations come in pairs, one against the other, so that the population has no side by chance. The tuner goes to
-    the mean place of the best fifth, over which the noise of single scores averages out; with the gate, to the very
-    place that beat the present one.
+    the mean place of the best fifth, over which the noise of single scores averages out.
 
     Args:
         param_bounds: see :class:`OnlineTuner`.
@@ -76,9 +75,6 @@ class PBTOptimizer(OnlineTuner):
 
     def _proposal(self, trial: Trial) -> Point:
         self.remember(trial)
-        if self.gate:
-            winner: Point = trial.points[trial.winner].copy()
-            return winner
         mean: Point = np.mean(self._elite(), axis=0)
         return mean
 

@@ -99,9 +99,7 @@ class Trial:
         if self.invalid[0]:
             return True
         level = CONFIDENT_ON_COMMON_SEEDS if self.common[k] else CONFIDENT
-        num_others = len(self.means) - 1
-        if num_others > 2:  # the best of many is ahead by luck: Bonferroni
-            level = 1 - (1 - level) / num_others
+        level = 1 - (1 - level) / (len(self.means) - 1)  # the best of several is ahead by luck: Bonferroni
         return self.z(k) > student_t_quantile(level, round(self.freedom, 3))
 
 
