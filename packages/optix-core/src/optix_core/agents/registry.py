@@ -73,9 +73,9 @@ def load_backend(name: str) -> Backend:
         raise AgentError(f"Backend '{name}' is offered by {packages}: uninstall all but one of them.")
     who, authors = f"Backend '{name}' ({listing.entry_point})", f"report it to the authors of {listing.package}"
     try:
-        backend = points[listing].load()()
+        backend: Backend = points[listing].load()()
         is_backend = isinstance(backend, Backend)
-        declares = (backend.name, backend.protocol_version) if is_backend else ()
+        own_name, version = (backend.name, backend.protocol_version) if is_backend else ("", "")
     except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise AgentError(
@@ -83,7 +83,6 @@ def load_backend(name: str) -> Backend:
         ) from error
     if not is_backend:
         raise AgentError(f"{who} lacks algorithms(), make_agent(), name or protocol_version.")
-    own_name, version = declares
     check_protocol_version(name, version, package=listing.package if points[listing].dist else None)
     if own_name != name:
         raise AgentError(
