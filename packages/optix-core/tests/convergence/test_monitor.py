@@ -304,3 +304,9 @@ def test_a_task_learned_within_the_first_windows_is_not_called_no_signal(tau, bu
         score = -1 + 1.77 * (1 - np.exp(-i / tau)) + 0.003 * rng.standard_normal()
         verdict = monitor.update(score, (i + 1) * 2048).verdict
         assert verdict is not Verdict.NO_SIGNAL
+
+
+@pytest.mark.parametrize("state", [None, {}, [], {"curve": 3}, {"curve": {}}, "state"])
+def test_what_is_no_state_is_refused_in_a_line(state):
+    with pytest.raises(ValueError, match="This is no state of a ConvergenceMonitor"):
+        ConvergenceMonitor().load_state_dict(state)

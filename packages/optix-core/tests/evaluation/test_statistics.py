@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import mannwhitneyu, trim_mean, ttest_rel
 
 from optix_core.evaluation import (
+    compare_runs,
     iqm,
     mean,
     normalise,
@@ -206,3 +207,22 @@ def test_normalise_maps_each_task_to_the_unit_range():
     np.testing.assert_allclose(normalise(raw, low=[-21, 0], high=[21, 500]), [[0, 0], [1, 1], [0.5, 0.5]])
     with pytest.raises(ValueError, match="must differ"):
         normalise(raw, low=0, high=[1, 0])
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: summarise([1e200, -1e200]), r"returns must lie within 1e\+150: scale the rewards"),
+        (lambda: summarise(iter([1.0])), "returns must be numbers"),
+        (lambda: summarise([1j, 2.0]), "returns must be numbers"),
+        (lambda: summarise([[1.0], [1.0, 2.0]]), "returns must be numbers"),
+        (lambda: paired_test([1.0, 2.0], [2.0, 4.0], confidence=0), "confidence must lie between 0 and 1, got 0"),
+        (lambda: paired_test([1.0, 2.0], [2.0, 4.0], confidence=float("nan")), "confidence must lie between 0 and 1"),
+        (lambda: paired_test([1.0, 2.0], [2.0, 4.0], confidence=".9"), "confidence must lie between 0 and 1, got '.9'"),
+        (lambda: compare_runs([[1.0, 2.0], [3.0, 4.0]]), "Give the runs by name"),
+    ],
+)
+def test_what_is_no_score_is_refused_in_a_line(use, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        use()
+    assert "\n" not in str(caught.value)

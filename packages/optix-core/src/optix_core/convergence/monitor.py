@@ -167,7 +167,17 @@ class ConvergenceMonitor:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"This is no state of a ConvergenceMonitor: {type(error).__name__} {error}.") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self._curve.load_state_dict(state["curve"])
         self._head = [float(score) for score in state["head"]]
         # absent in states of release 0.1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from optix_core.convergence.settings import LARGEST_SCORE
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = ArrayLike | Sequence[ArrayLike]
@@ -51,7 +53,7 @@ def as_tasks(scores: Scores) -> list[FloatArray]:
     if isinstance(scores, Sequence) and scores and all(np.ndim(task) == 1 for task in scores):
         columns = scores
     else:
-        matrix = np.asarray(scores, dtype=np.float64)
+        matrix = _numbers(scores, "scores")
         if matrix.ndim > 2:
             raise ValueError(f"scores must be [runs], [runs, tasks] or one vector per task, got shape {matrix.shape}.")
         columns = list(matrix.T) if matrix.ndim == 2 else [matrix]
@@ -64,13 +66,23 @@ def one_task(values: ArrayLike, name: str) -> FloatArray:
     """Return a vector of finite scores.
 
     Raises:
-        ValueError: empty, of another shape, or NaN or infinite scores.
+        ValueError: empty, of another shape, NaN or infinite scores, or such whose squares are.
     """
-    vector = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    vector = np.atleast_1d(_numbers(values, name))
     if vector.ndim != 1 or len(vector) == 0:
         raise ValueError(f"{name} must be a non-empty vector, got shape {vector.shape}.")
     if not np.isfinite(vector).all():
         raise ValueError(
             f"{name} must be finite; {np.count_nonzero(~np.isfinite(vector))} of them are NaN or infinite."
         )
+    if np.abs(vector).max() > LARGEST_SCORE:
+        raise ValueError(f"{name} must lie within {LARGEST_SCORE:g}: scale the rewards.")
     return vector
+
+
+def _numbers(values: Any, name: str) -> FloatArray:
+    try:
+        array: FloatArray = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers: {error}.") from error
+    return array

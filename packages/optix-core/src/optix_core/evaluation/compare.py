@@ -82,6 +82,8 @@ def compare_runs(
         ValueError: empty, NaN or infinite scores, or different numbers of tasks.
     """
     del resamples, seed
+    if not isinstance(results, Mapping):
+        raise ConfigError('Give the runs by name, such as {"ppo": [1.0, 2.0], "dqn": [0.5, 1.5]}.')
     if not results:
         raise ConfigError("There is nothing to compare: give at least one run.")
     reference = next(iter(results)) if baseline is None else baseline

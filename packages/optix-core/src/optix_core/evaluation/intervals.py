@@ -112,8 +112,8 @@ def stratified_bootstrap(
 
 def require_confidence(confidence: float) -> None:
     """Raise ``ValueError`` unless it is a probability, and neither 0 nor 1."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+    if not isinstance(confidence, int | float | np.number) or not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
 
 
 def student(freedom: float, confidence: float) -> float:

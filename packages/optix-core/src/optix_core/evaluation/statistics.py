@@ -216,6 +216,7 @@ def paired_test(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Pair
     Raises:
         ValueError: different lengths, fewer than two pairs, NaN or infinite scores.
     """
+    require_confidence(confidence)
     a, b = one_task(x, "x"), one_task(y, "y")
     pairs = len(a)
     if pairs != len(b) or pairs < 2:
