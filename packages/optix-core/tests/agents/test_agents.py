@@ -1,14 +1,19 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights
+from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights, specs
+from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.data import RewardNormalizer
 from optix_core.errors import ConfigError
+from optix_core.policies import Categorical
 from optix_core.policies.encoders import encoder_for
 from optix_protocol import HyperparamSet, ParamBound
+from optix_protocol.testing import random_window
 
 SPECS = {
     "learning_rate": Hyperparam(default=1e-3, low=0, open_low=True, bound=ParamBound(low=1e-5, high=1e-2, log=True)),
@@ -152,3 +157,48 @@ def test_spaces_without_a_number_are_refused():
         num_outputs_for(spaces.Box(-1, 1, (0,)))
     with pytest.raises(ConfigError, match="nothing to see in the observation space Box"):
         encoder_for(spaces.Box(-1, 1, (2, 0)))
+
+
+def test_multi_discrete_actions_keep_the_shape_of_their_space():
+    flat = make_head(spaces.MultiDiscrete([2, 3]), 5, log_std_init=0.0)
+    square = make_head(spaces.MultiDiscrete([[2, 3], [2, 3]]), 10, log_std_init=0.0)
+    assert flat.greedy(np.zeros((7, 5))).shape == (7, 2)
+    assert square.greedy(np.zeros((7, 10))).shape == (7, 2, 2)
+    assert flat.shape is None
+
+
+class OwnAgent(ActorCriticAgent):
+    """Learns nothing."""
+
+    specs = specs.PPO
+    _build = _judge = _optimize = None
+    __abstractmethods__ = frozenset()
+
+
+def actor_critic(normalizer=None, **hyperparams):
+    networks = SimpleNamespace(set_learning_rate=lambda rate: None, act=lambda rows: rows)
+    store = HyperparamStore(specs.PPO, {"normalize_advantage": False, **hyperparams})
+    return OwnAgent(
+        networks=networks,
+        head=Categorical(),
+        encoder=encoder_for(spaces.Box(-1, 1, (2,))),
+        hyperparams=store,
+        kind="own/PPO",
+        seed=0,
+        reward_normalizer=normalizer,
+    )
+
+
+def test_rewards_are_normalised_where_that_is_asked_for_and_only_our_own_normaliser_follows_gamma():
+    window = random_window(spaces.Box(-1, 1, (2,)), spaces.Discrete(2))
+    values, last = np.zeros(window.rewards.shape), np.zeros(window.num_envs)
+    finals = np.zeros(len(window.ends))
+    assert actor_critic()._reward_normalizer is None
+    for agent, after in (
+        (actor_critic(normalize_rewards=True, gamma=0.9), 0.5),
+        (actor_critic(RewardNormalizer(gamma=0.9), gamma=0.9), 0.9),
+    ):
+        assert agent._reward_normalizer.gamma == 0.9
+        agent.set_hyperparams(HyperparamSet(params={"gamma": 0.5}))
+        agent._advantages_from(window, values, last, finals)
+        assert agent._reward_normalizer.gamma == after
