@@ -62,9 +62,7 @@ def main() -> None:
         agent.learn(pipeline.collect())
     step = seconds(lambda: agent.learn(pipeline.collect()), repeats)
     share = PRODUCTS * min(costs.values()) / step
-    print(
-        f"a step with its update {step * 1e6:7.0f} us; {PRODUCTS} products at the best of these speeds: {share:.0%} of it"
-    )
+    print(f"a step with its update {step * 1e6:7.0f} us; {PRODUCTS} products at the best of these: {share:.0%} of it")
 
 
 if __name__ == "__main__":
