@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from optix_core import RLOptimizer, VectorBatchPipeline, make_agent
+from optix_core import RLOptimizer, RunDirectoryError, VectorBatchPipeline, make_agent
 from optix_core.data import ObsNormalizer
 from optix_core.policies import policy_from_tree
+from optix_core.storage.documents import atomic_write_json, read_json
 from optix_protocol import LoopCallback
 
 BOTH = {"normalize_observations": True, "normalize_rewards": True}
@@ -214,3 +215,25 @@ def test_hindsight_keeps_what_is_small_beside_an_offset():
     batch = agent._sample(50)
     assert batch.observations.dtype == np.float64
     assert 0.5 < agent._rows(batch.observations).std() < 2.0
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_run_of_a_release_that_had_no_normalisers_goes_on_without_them(is_on, tmp_path):
+    pytest.importorskip("optix_torch")
+    path = tmp_path / "run"
+
+    def make(budget, is_on=False, **kwargs):
+        agent = build("torch", "dqn", normalize_observations=is_on, normalize_rewards=False)
+        settings = {"max_env_steps": budget, "confirm_episodes": 2}
+        return RLOptimizer(agent, pipeline_for(agent, "dqn"), checkpoint_dir=path, **settings, **kwargs)
+
+    make(200).run()
+    kept = read_json(path / "run.json")
+    for name in BOTH:
+        del kept["hyperparams"][name]
+    atomic_write_json(path / "run.json", kept)
+    if is_on:
+        with pytest.raises(RunDirectoryError, match="resume it as it was"):
+            make(400, is_on=True, resume=True).run()
+    else:
+        assert make(400, resume=True).run().train_env_steps > 300

@@ -68,6 +68,10 @@ def _restore(run: Run, started: events.RunStarted) -> list[str]:
 def _refuse_another_run(run_dir: RunDirectory, described: Mapping[str, Any]) -> None:
     """A resumed run must be the same run: what would change its course is refused; budgets may change."""
     stored, wanted = run_dir.read_run(), plain(described)
+    if isinstance(stored.get("hyperparams"), dict):
+        # What an earlier release did not know yet was off in it.
+        off = {name: value for name, value in wanted["hyperparams"].items() if value is False or value is None}
+        stored = {**stored, "hyperparams": {**off, **stored["hyperparams"]}}
     for name in sorted(wanted.keys() - {"max_env_steps", "max_seconds", "max_episodes"}):
         if stored.get(name) != wanted[name]:
             raise RunDirectoryError(
