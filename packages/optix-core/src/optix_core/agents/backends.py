@@ -99,6 +99,8 @@ def make_agent(
     seed: int = 0,
     device: str = "cpu",
     hyperparams: Mapping[str, Any] | None = None,
+    neuroevo: bool = False,
+    neuroevo_mode: str | None = None,
     **more_hyperparams: Any,
 ) -> BaseAgent:
     """Build an agent for an environment.
@@ -114,6 +116,9 @@ def make_agent(
         seed: seed of weights and exploration.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         hyperparams: values that differ from the defaults, by any of their names (``docs/coming_from.md``).
+        neuroevo: take a neuron graph of optix-neuroevo; the same as ``framework="neuroevo"``.
+        neuroevo_mode: ``"policy"``, where the graph is the policy (of PPO, unless an algorithm is named), or
+            ``"feature_extractor"``, where it is the first part of SAC's actor; None fits the actions.
         more_hyperparams: the same as keywords, ``hidden_sizes=(64, 64)`` among them.
 
     Returns:
@@ -129,6 +134,8 @@ def make_agent(
         (env,) = args
     else:
         raise ConfigError('Call make_agent(env) or make_agent("SAC", env).')
+    if neuroevo or neuroevo_mode is not None:
+        algorithm, framework = _of_graphs(algorithm, framework, neuroevo_mode, more_hyperparams)
     spec = EnvSpec.of(env)
     return build_agent(
         spec,
@@ -139,6 +146,21 @@ def make_agent(
         device=device,
         hyperparams={**(hyperparams or {}), **more_hyperparams},
     )
+
+
+def _of_graphs(algorithm: str, framework: str | None, mode: str | None, hyperparams: dict[str, Any]) -> tuple[str, str]:
+    """Return algorithm and framework of an agent that is a neuron graph; ``hyperparams`` may get its mode."""
+    if framework not in (None, "neuroevo"):
+        raise ConfigError(f"neuroevo=True takes the framework neuroevo, not {framework!r}: give one of them.")
+    if mode not in (None, "policy", "feature_extractor"):
+        raise ConfigError(f"neuroevo_mode is policy or feature_extractor, got {mode!r}.")
+    if algorithm == "auto" and mode is not None:
+        algorithm = "ppo" if mode == "policy" else "sac"
+    if mode is not None and algorithm.lower() == "sac":
+        hyperparams["neuroevo_mode"] = mode
+    elif mode == "feature_extractor":
+        raise ConfigError(f"neuroevo_mode='feature_extractor' is for SAC, not for {algorithm}.")
+    return algorithm, "neuroevo"
 
 
 def build_agent(
