@@ -166,8 +166,8 @@ def test_an_onnx_model_acts_as_the_agent_does_with_its_memory_outside(tools, tmp
     assert ("h" in names) == remembers
     policy = agent.make_policy("greedy", num_envs=4, seed=0)
     rng = np.random.default_rng(0)
-    shapes = {value.name: value.shape for value in session.get_inputs()}
-    memory = {name: np.zeros((4, *shapes[name][1:]), np.float32) for name in names if name != "observation"}
+    memory = dict(agent.initial_state(4))
+    assert {"observation", *memory} == set(names)
     for _ in range(6):
         observation = rng.normal(size=(4, 3)).astype(np.float32)
         found = dict(

@@ -33,8 +33,9 @@ class Runner:
         outputs = []
         for row in x:
             state = self.memories.brought(self.state, stamp)
-            self.state = {**act_step(program, weights, row, state), STAMP: state[STAMP]}
-            outputs.append(self.state["h"][:, wiring.outputs])
+            after = act_step(program, weights, row, state)
+            outputs.append(after["h"][:, wiring.outputs])
+            self.state = {**(after if program.remembers else {}), STAMP: state[STAMP]}
         return np.stack(outputs)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optix_neuroevo.hebbian import HebbianHook
     from optix_neuroevo.neuromodulation import NeuromodulatorSignal
     from optix_neuroevo.neurons import GRUNeuron, LSTMNeuron, Neuron, TrainableGRUNeuron, TrainableLSTMNeuron
+    from optix_neuroevo.sac import GraphSACAgent
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "BrainNetwork": "optix_neuroevo.brain",
     "GRUNeuron": "optix_neuroevo.neurons",
     "GraphAgent": "optix_neuroevo.agent",
+    "GraphSACAgent": "optix_neuroevo.sac",
     "GraphError": "optix_neuroevo.errors",
     "HebbianHook": "optix_neuroevo.hebbian",
     "LSTMNeuron": "optix_neuroevo.neurons",
@@ -45,6 +47,7 @@ __all__ = [
     "GRUNeuron",
     "GraphAgent",
     "GraphError",
+    "GraphSACAgent",
     "HebbianHook",
     "LSTMNeuron",
     "NeuromodulatorSignal",

@@ -27,6 +27,7 @@ class FrozenGraph:
         self._memories = memories
         self._stamp = MemoryLayout.of(self._program, self._wiring).stamp
         self._actor = self._wiring.outputs[:-1]
+        self.last_h: Array
 
     def initial_state(self, num_envs: int) -> RecurrentState:
         """Return the memory of episodes that have just begun."""
@@ -37,7 +38,8 @@ class FrozenGraph:
         state = self._memories.brought(state, self._stamp)
         after = act_step(self._program, self._weights, rows, state)
         outputs: Array = after["h"][:, self._actor]
-        return outputs, {**after, STAMP: state[STAMP]}
+        self.last_h = after["h"]
+        return outputs, {**(after if self._program.remembers else {}), STAMP: state[STAMP]}
 
 
 class LiveGraph:
@@ -60,7 +62,7 @@ class LiveGraph:
     def __call__(self, rows: Array, state: RecurrentState) -> tuple[Array, RecurrentState]:
         """Return the actor's outputs ``[N, out]`` for rows ``[N, I]``, and the next memory."""
         outputs, after = self._now()(rows, state)
-        self._graph.acted(after["h"])
+        self._graph.acted(self._frozen.last_h)
         return outputs, after
 
     def _now(self) -> FrozenGraph:

@@ -250,7 +250,8 @@ class GraphAgent(TorchRecurrentPPOAgent):
         after = self.networks.through(by_time(observations), state, by_time(keep))
         if self.graph.watch is not None:
             self.graph.watch.see_rows(after["h"], by_time(keep), self._valid)
-        state = {name: state[name] for name in after}  # what nobody remembers is not there
+        # Without a past there is nothing before a sequence; the rows' own outputs are kept all the same.
+        state = {name: state.get(name, torch.zeros_like(tensor[0])) for name, tensor in after.items()}
         before = {name: torch.cat([state[name][None], after[name][L - 1 : -1 : L]]).flatten(0, 1) for name in after}
         return before, {name: t.view(P, L, N, -1).transpose(0, 1).flatten(0, 2) for name, t in after.items()}
 

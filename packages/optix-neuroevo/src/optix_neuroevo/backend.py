@@ -16,10 +16,12 @@ class NeuroevoBackend(CatalogBackend):
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "any"): "optix_neuroevo.agent:GraphAgent",
         ("recurrent_ppo", "any"): "optix_neuroevo.agent:RecurrentGraphAgent",
+        ("sac", "any"): "optix_neuroevo.sac:GraphSACAgent",
     }
     specs: Mapping[str, Mapping[str, Hyperparam]] = {
         "ppo": hyperparams.GRAPH_PPO,
         "recurrent_ppo": hyperparams.RECURRENT_GRAPH_PPO,
+        "sac": hyperparams.GRAPH_SAC,
     }
     conformance_exemptions: Mapping[str, Mapping[str, str]] = {
         "ppo": {

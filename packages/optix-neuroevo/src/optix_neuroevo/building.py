@@ -17,8 +17,9 @@ def layered_graph(
     hidden_sizes: Sequence[int] = (),
     neuron: Neuron | None = None,
     seed: int = 0,
+    output_scale: float = 0.0,
 ) -> NeuronGraph:
-    """Return a graph of full layers, and with inputs wired to outputs as well; all that leads to outputs begins at 0.
+    """Return a graph of full layers, with inputs wired to outputs as well.
 
     Args:
         num_inputs: numbers in an observation.
@@ -26,6 +27,7 @@ def layered_graph(
         hidden_sizes: of layers in between; none wires inputs straight to outputs.
         neuron: kind of the hidden neurons, tanh by default.
         seed: of the weights between layers, normal with variance ``1 / inputs``.
+        output_scale: of those that lead to outputs, in the same units.
     """
     rng = np.random.default_rng(seed)
     graph = NeuronGraph()
@@ -37,7 +39,8 @@ def layered_graph(
         before = layer
     outputs = [graph.add_neuron("output", "linear") for _ in range(num_outputs)]
     sources = inputs if before is inputs else [*before, *inputs]
-    _connect(graph, sources, outputs, np.zeros(len(sources) * num_outputs))
+    drawn = rng.normal(0.0, len(sources) ** -0.5, len(sources) * num_outputs)
+    _connect(graph, sources, outputs, output_scale * drawn)
     return graph
 
 

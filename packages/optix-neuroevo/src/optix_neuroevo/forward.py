@@ -46,8 +46,10 @@ def product(x: Any, matrix: Matrix) -> Any:
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
-    """Return the state before a first step: ``h`` ``[B, max(D, 1) S]``, newest first, and ``c`` ``[B, M]`` if any."""
-    state = {"h": np.zeros((batch, max(program.depth, 1) * program.num_slots), np.float32)}
+    """Return the state before a first step: ``h`` ``[B, D S]``, newest first, and ``c`` ``[B, M]``, what there is."""
+    if not program.remembers:
+        return {}
+    state = {"h": np.zeros((batch, program.depth * program.num_slots), np.float32)}
     if program.num_memories:
         state["c"] = np.zeros((batch, program.num_memories), np.float32)
     return state

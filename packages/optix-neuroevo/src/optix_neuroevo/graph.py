@@ -144,6 +144,11 @@ class NeuronGraph(FromElsewhere, nn.Module):
             edges.append(self._grow_edge(a, b, w, d))
         return edges
 
+    def reserve(self, num_neurons: int, num_edges: int) -> None:
+        """Make room for so many more neurons and edges, so that parameters stay the same objects as the graph grows."""
+        self._make_room(num_neurons, num_edges)
+        self._changed()
+
     def remove_edge(self, edge: int) -> None:
         """Remove an edge; what it carried is lost (:meth:`prune_edge` keeps its mean)."""
         self._clear([self.topology.remove_edge(edge)], [])
@@ -293,7 +298,8 @@ class NeuronGraph(FromElsewhere, nn.Module):
         program, wiring = self.compiled()
         key = self.version, self.edge_weight.device
         if self._placement is None or self._placement[0] != key:
-            self._placement = key, TorchPlacement(program, wiring, self.edge_weight.device)
+            with torch.inference_mode(False):  # it is kept for learning, too
+                self._placement = key, TorchPlacement(program, wiring, self.edge_weight.device)
         seen = None if self.watch is None else self.watch.see_gradient
         return program, wiring, self._placement[1](self.effective_weights(), self.bias, self._learned_gates(), seen)
 
@@ -466,7 +472,8 @@ class NeuronGraph(FromElsewhere, nn.Module):
         if self._signs is None or self._signs[0] != key:
             alive = self.topology.edges["id"] >= 0
             signs = np.where(alive, self.topology.edges["sign"], 0)
-            self._signs = key, torch.from_numpy(signs).to(self.edge_weight)
+            with torch.inference_mode(False):
+                self._signs = key, torch.from_numpy(signs).to(self.edge_weight.device, self.edge_weight.dtype)
             self._any_signs = bool(signs.any())
         return self._signs[1] if self._any_signs else None
 

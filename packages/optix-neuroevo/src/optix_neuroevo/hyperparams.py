@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from optix_core.agents import Hyperparam, specs
 from optix_protocol import ParamBound
+from optix_torch import hyperparams as torch_hyperparams
 
 _NOT_OURS = ("cell", "cell_size", "sequence_length")
 
@@ -31,6 +32,19 @@ weights need long steps, which ``target_kl`` holds back."""
 
 RECURRENT_GRAPH_PPO: Mapping[str, Hyperparam] = {
     **GRAPH_PPO,
+    "learning_rate": replace(GRAPH_PPO["learning_rate"], default=1e-2),
+    "minibatch_size": replace(GRAPH_PPO["minibatch_size"], default=64),
     "sequence_length": replace(GRAPH_PPO["sequence_length"], default=32),
 }
 """PPO whose gradients flow through ``sequence_length`` (``chunk_len``) steps."""
+
+GRAPH_SAC: Mapping[str, Hyperparam] = {
+    **torch_hyperparams.SAC,
+    "neuroevo_mode": Hyperparam(
+        default="feature_extractor", kind=str, choices=("policy", "feature_extractor"), fixed=True, network=True
+    ),
+    "num_features": Hyperparam(default=32, kind=int, low=1, fixed=True, network=True),
+    "hidden_sizes": replace(torch_hyperparams.SAC["hidden_sizes"], default=(64,)),
+}
+"""SAC with a graph in its actor: ``"feature_extractor"`` puts a linear layer on ``num_features`` outputs of the graph,
+``"policy"`` takes its outputs for means and deviations. ``hidden_sizes`` are those of graph and critics."""

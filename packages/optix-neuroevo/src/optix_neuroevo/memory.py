@@ -96,7 +96,7 @@ class Memories:
         maps = self._maps.get((before, stamp))
         if maps is None:
             maps = self._maps[before, stamp] = self._map(self._layouts[before], self._layouts[stamp])
-        moved = {STAMP: np.full_like(stamps, stamp)}
+        moved: dict[str, Array] = {STAMP: np.full_like(stamps, stamp)}
         for name, (places, factors) in maps.items():
             old = state.get(name)
             source = np.zeros((len(stamps), 0), np.float32) if old is None else old
@@ -138,18 +138,17 @@ class Memories:
         """Return for each array where its columns come from, and by which factor."""
         slots = {neuron: slot for slot, neuron in enumerate(old.ids.tolist()) if neuron >= 0}
         columns = {(a, b): column for column, (a, b) in enumerate(old.memories.tolist()) if a >= 0}
-        old_depth, new_depth = max(old.depth, 1), max(new.depth, 1)
-        S, nothing = len(old.ids), old_depth * len(old.ids)
-        places = np.full((new_depth, len(new.ids)), nothing)
-        factors = np.ones((new_depth, len(new.ids)))
+        S, nothing = len(old.ids), old.depth * len(old.ids)
+        places = np.full((new.depth, len(new.ids)), nothing)
+        factors = np.ones((new.depth, len(new.ids)))
         for slot, neuron in enumerate(new.ids.tolist()):
             ancestor, shift, flip = self._ancestor(neuron, slots)
             if ancestor is None:
                 continue
-            for lag in range(min(new_depth, old_depth - shift)):
+            for lag in range(min(new.depth, old.depth - shift)):
                 places[lag, slot] = (lag + shift) * S + slots[ancestor]
                 factors[lag, slot] = flip
-        maps = {"h": (places.reshape(-1), factors.reshape(-1))}
+        maps = {"h": (places.reshape(-1), factors.reshape(-1))} if new.depth else {}
         if len(new.memories):
             own = []
             for neuron, number in new.memories.tolist():

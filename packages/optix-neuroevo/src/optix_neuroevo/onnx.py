@@ -10,6 +10,7 @@ import numpy as np
 
 from optix_neuroevo.forward import act_step
 from optix_neuroevo.graph import NeuronGraph
+from optix_neuroevo.memory import STAMP
 
 if TYPE_CHECKING:
     from optix_core.policies.onnx_export import PolicyGraph
@@ -106,7 +107,8 @@ class OnnxOps:
 def write_graph(graph: PolicyGraph, neurons: NeuronGraph) -> str:
     """Add a neuron graph to a policy's graph, from ``graph.rows``, and return the name of the actor's outputs.
 
-    Memory, where there is any, comes in as ``h`` (and ``c``) and goes out as ``next_h`` (and ``next_c``).
+    Memory, where there is any, comes in as ``h`` (and ``c``) and goes out as ``next_h`` (and ``next_c``). The name of
+    its layout passes through as ``layout``; see :mod:`optix_neuroevo.memory`.
     """
     program, wiring, weights = neurons.placed_in_numpy(dense=True)
     x = Value(graph, graph.rows, program.num_inputs)
@@ -117,6 +119,7 @@ def write_graph(graph: PolicyGraph, neurons: NeuronGraph) -> str:
         )
     if program.num_memories:
         state["c"] = Value(graph, graph.input("c", (program.num_memories,)), program.num_memories)
+    graph.output(f"next_{STAMP}", graph.input(STAMP, (), "int64"), (), "int64")
     after = act_step(program, weights, x, state, OnnxOps(graph))
     for name in state:
         graph.output(f"next_{name}", after[name].name, (after[name].width,))
