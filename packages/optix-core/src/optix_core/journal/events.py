@@ -15,27 +15,16 @@ older journals still read. A score, a bound or a diagnostic may be NaN or infini
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, TypeAlias
-
 import msgspec
 
-Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
-"""A float that may be NaN or infinite; ``float(value)`` gives it back."""
-
-Json: TypeAlias = Any
-"""What :func:`~optix_core.storage.documents.plain` returns: JSON values of no fixed form."""
-
-
-def number(value: float) -> Number:
-    """Return a float as JSON can hold it: non-finite ones by their names."""
-    if math.isfinite(value):
-        return float(value)
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", gc=False):
-    """Something that happened. Subclasses name their ``kind`` by ``tag``."""
+from optix_core.journal._base import Event as Event
+from optix_core.journal._base import Json as Json
+from optix_core.journal._base import Number as Number
+from optix_core.journal._base import number as number
+from optix_core.journal.search_events import Experiment as Experiment
+from optix_core.journal.search_events import Exploit as Exploit
+from optix_core.journal.search_events import Generation as Generation
+from optix_core.journal.search_events import Hyperparams as Hyperparams
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +77,7 @@ class Resumed(Event, frozen=True, tag="resumed"):
 
     num_env_steps: int
     budget: Budget
-    notes: list[str] = []
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -145,7 +134,7 @@ class Window(Event, frozen=True, tag="window"):
     decision: DecisionRecord
     stop_reason: str | None = None
     score: Number | None = None
-    scores: list[tuple[int, Number, int]] = []
+    scores: list[tuple[int, Number, int]] = msgspec.field(default_factory=list)
     gap: Number | None = None
     level: Number = "NaN"
     looked: bool = False
@@ -155,8 +144,8 @@ class Window(Event, frozen=True, tag="window"):
     score_range: Number = 0.0
     policy_version: int = 0
     hyperparam_version: int = 0
-    diagnostics: dict[str, Number] = {}
-    infos: dict[str, Number] = {}
+    diagnostics: dict[str, Number] = msgspec.field(default_factory=dict)
+    infos: dict[str, Number] = msgspec.field(default_factory=dict)
 
 
 class Symptom(Event, frozen=True, tag="symptom"):
@@ -245,84 +234,6 @@ class Rollback(Event, frozen=True, tag="rollback"):
     message: str
 
 
-class Hyperparams(Event, frozen=True, tag="hyperparams"):
-    """A tuner changed hyperparameters.
-
-    Attributes:
-        changed: the new values.
-        version: their version from now on.
-        probe: whether they are an experiment, and their scores no evidence about convergence.
-    """
-
-    changed: dict[str, Json]
-    version: int
-    probe: bool = False
-
-
-class Experiment(Event, frozen=True, tag="experiment"):
-    """A tuner compared hyperparameters.
-
-    Attributes:
-        tuner: who.
-        tried: values of every place, those in force first.
-        scores: mean score of each place, NaN for one that broke.
-        z: standard errors by which the best of the others is ahead of those in force.
-        accepted: whether the tuner moved.
-        values: in force from now on.
-        in_turn: tried one after the other in the run itself, and not side by side from one exact state.
-        env_steps: environment steps of the branches.
-    """
-
-    tuner: str
-    tried: list[dict[str, Json]]
-    scores: list[Number]
-    z: Number
-    accepted: bool
-    values: dict[str, Json]
-    in_turn: bool = False
-    env_steps: int = 0
-
-
-class Generation(Event, frozen=True, tag="generation"):
-    """The members of a population played the same fresh episodes, after each had trained for a while.
-
-    Attributes:
-        number: from 1.
-        num_env_steps: of training so far, all members together.
-        member_env_steps: of training so far, of each member.
-        returns: mean return of each member, NaN for one whose learning broke.
-        hyperparams: with which each member has trained since the generation before.
-        best: the member with the highest return.
-    """
-
-    number: int
-    num_env_steps: int
-    member_env_steps: int
-    returns: list[Number]
-    hyperparams: list[dict[str, Json]]
-    best: int
-
-
-class Exploit(Event, frozen=True, tag="exploit"):
-    """A member of a population became a copy of a better one, and goes on with other hyperparameters.
-
-    Attributes:
-        generation: after which.
-        member: that was given up.
-        parent: that it became.
-        gain: mean paired difference of their returns on fresh episodes, or NaN where its learning was broken.
-        p_value: one-sided.
-        hyperparams: those of the parent, perturbed.
-    """
-
-    generation: int
-    member: int
-    parent: int
-    gain: Number
-    p_value: Number
-    hyperparams: dict[str, Json]
-
-
 class NotSaved(Event, frozen=True, tag="not_saved"):
     """A file could not be written; the run continues without it."""
 
@@ -381,8 +292,8 @@ class Confirmed(Event, frozen=True, tag="confirmed"):
     ci_low: Number | None = None
     ci_high: Number | None = None
     could_differ: float | None = None
-    returns: list[Number] = []
-    infos: dict[str, Number] = {}
+    returns: list[Number] = msgspec.field(default_factory=list)
+    infos: dict[str, Number] = msgspec.field(default_factory=dict)
 
 
 class GreedyGap(Event, frozen=True, tag="greedy_gap"):
@@ -425,7 +336,7 @@ class RunFinished(Event, frozen=True, tag="run_finished"):
     greedy_gap: dict[str, Json] | None = None
     budget: dict[str, Json] | None = None
     error: str | None = None
-    notes: list[str] = []
+    notes: list[str] = msgspec.field(default_factory=list)
     max_episode_steps: int | None = None
 
 
