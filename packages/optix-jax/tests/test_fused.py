@@ -12,7 +12,10 @@ from gymnasium import spaces
 from optix_core.data import compute_gae
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError
+from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop import RLOptimizer
+from optix_core.loop.branching import Laboratory, Variant
+from optix_core.loop.counters import RunCounters
 from optix_core.policies import Flatten
 from optix_jax import FlaxPPOAgent, fused, pipeline
 from optix_jax.algorithms.ppo_update import Settings
@@ -299,3 +302,29 @@ def test_environments_of_gymnax_in_gymnasium():
         assert observations.shape == first.shape
         ended = terminated | truncated
     assert np.array_equal(first, envs.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("num_updates", [1, 2])
+def test_branches_of_a_run_on_the_device_leave_it_as_it_was(num_updates):
+    states = []
+    for experiments in (0, 1):
+        agent, made = make(Counter(), num_updates=num_updates)
+        for _ in range(2):
+            agent.learn(made.collect())
+        window = made.collect()
+        laboratory = Laboratory(
+            agent=agent, pipeline=made, arena=None, evaluator=ReturnEvaluator(), counters=RunCounters()
+        )
+        assert laboratory.can_branch
+        for _ in range(experiments):
+            slow, fast, again = laboratory.compare(
+                [Variant(hyperparams={"learning_rate": rate}) for rate in (1e-5, 1.0, 1e-5)],
+                window=window, num_windows=3, episodes=0, seed=0,
+            )  # fmt: skip
+            np.testing.assert_array_equal(slow.samples, again.samples)
+            assert not np.array_equal(slow.samples, fast.samples)
+        agent.learn(window)
+        for _ in range(2):
+            agent.learn(made.collect())
+        states.append({"agent": agent.training_state(), "pipeline": made.pipeline_state()})
+    np.testing.assert_equal(states[0], states[1])

@@ -38,8 +38,9 @@ def result_panel(result: RunResult, plan: TrainPlan, directory: str, console: Co
     if result.verdict == "NO_SIGNAL":
         lines["advice"] = Text(advice(plan), style="yellow")
     budget = f" of {steps(plan.max_env_steps)}" if plan.max_env_steps else ""
+    search = f", {steps(result.search_env_steps)} for comparing hyperparameters" if result.search_env_steps else ""
     lines["steps"] = (
-        f"{steps(result.train_env_steps)}{budget} for training, {steps(result.eval_env_steps)} for evaluation"
+        f"{steps(result.train_env_steps)}{budget} for training{search}, {steps(result.eval_env_steps)} for evaluation"
     )
     for position, note in enumerate(result.notes):
         lines["note" + " " * position] = note  # labels are stripped when they are shown
