@@ -21,6 +21,10 @@ from optix_core.journal._base import Event as Event
 from optix_core.journal._base import Json as Json
 from optix_core.journal._base import Number as Number
 from optix_core.journal._base import number as number
+from optix_core.journal.evolution_events import Averaged as Averaged
+from optix_core.journal.evolution_events import MetaDecision as MetaDecision
+from optix_core.journal.evolution_events import Pruned as Pruned
+from optix_core.journal.evolution_events import Variant as Variant
 from optix_core.journal.search_events import Experiment as Experiment
 from optix_core.journal.search_events import Exploit as Exploit
 from optix_core.journal.search_events import Generation as Generation
@@ -354,6 +358,10 @@ ALL: tuple[type[Event], ...] = (
     Experiment,
     Generation,
     Exploit,
+    MetaDecision,
+    Variant,
+    Pruned,
+    Averaged,
     NotSaved,
     NotValidated,
     Note,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,6 +244,34 @@ class Laboratory:
             )
         return outcomes
 
+    @contextmanager
+    def excursion(self, start: StateTree | None, variant: Variant) -> Iterator[Excursion]:
+        """Go another way inside the block, between two windows, and be back afterwards, unless the block stays there.
+
+        Args:
+            start: training state of the agent to begin from; None: the present one.
+            variant: what the branch does otherwise.
+        """
+        agent, pipeline = self.agent, self.pipeline
+        assert isinstance(agent, SupportsTrainingState) and isinstance(pipeline, SupportsPipelineState)
+        kept = branch({"agent": agent.training_state(), "pipeline": pipeline.pipeline_state()})
+        if start is not None:
+            agent.restore_training_state(branch(start))
+        if variant.hyperparams:
+            agent.set_hyperparams(HyperparamSet(params=dict(variant.hyperparams)))
+        if variant.seed is not None and isinstance(pipeline, BeginsSeededEpisodes):
+            pipeline.begin_episodes(variant.seed)
+        trip = Excursion(laboratory=self)
+        try:
+            yield trip
+        finally:
+            self.counters.search_env_steps += trip.train_env_steps + trip.play_env_steps
+            if not trip.stays:
+                self._go_back(kept)
+            pipeline.policy_changed(
+                policy_version=self.counters.policy_version, hyperparam_version=self.counters.hyperparam_version
+            )
+
     def _go_back(self, kept: Mapping[str, Any]) -> None:
         assert isinstance(self.agent, SupportsTrainingState) and isinstance(self.pipeline, SupportsPipelineState)
         self.agent.restore_training_state(kept["agent"])
@@ -298,3 +326,54 @@ class Laboratory:
         if window is None:
             raise AgentError("The source of data is exhausted.")
         return window
+
+
+@dataclass(kw_only=True)
+class Excursion:
+    """A branch that trains for as long as it has a chance, and may become the run itself.
+
+    Attributes:
+        laboratory: that it is held in.
+        train_env_steps: that it has trained.
+        play_env_steps: of the episodes played within it.
+        curve: its own steps and score, after each window in which an episode ended.
+        stays: the run goes on from here, and not from where it was.
+    """
+
+    laboratory: Laboratory
+    train_env_steps: int = 0
+    play_env_steps: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    stays: bool = False
+    _num_windows: int = 0
+
+    def train(self, num_windows: int) -> str | None:
+        """Collect so many windows and learn from each; return what broke, or None."""
+        laboratory = self.laboratory
+        for _ in range(num_windows):
+            try:
+                window = laboratory._collect(self._num_windows)
+                self._num_windows += 1
+                self.train_env_steps += window.num_env_steps
+                metrics = laboratory.evaluator.score(window, {})
+                if metrics is not None and math.isfinite(metrics.primary_score):
+                    self.curve.append((self.train_env_steps, metrics.primary_score))
+                damage = laboratory._learn(window)
+            except (AgentError, ConfigError, ArithmeticError) as error:
+                return str(error)
+            if damage is not None:
+                return damage
+        return None
+
+    def returns(self, episodes: int, seed: int, load: Callable[[], object] | None = None) -> FloatArray:
+        """Play greedily by the policy of the branch, or by the one that ``load`` puts into the agent meanwhile.
+
+        Raises:
+            AgentError: there are no environments to play in.
+        """
+        with self.laboratory.borrowed(load) if load is not None else nullcontext():
+            played = self.laboratory.arena.play(episodes, seed, on_bill=False)
+        if played is None:
+            raise AgentError("There is no second environment to compare policies in: give the environment by its id.")
+        self.play_env_steps += played.num_env_steps
+        return played.returns

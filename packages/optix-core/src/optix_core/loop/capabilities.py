@@ -11,12 +11,14 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from optix_core.convergence import Assessment
-from optix_protocol import Array, BaseAgent, BaseOptimizer, EvalMetrics, HyperparamSet, LoopState, StateTree
+from optix_protocol import Array, BaseAgent, BaseOptimizer, EvalMetrics, HyperparamSet, LoopState, StateTree, Verdict
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from optix_core.agents.schedules import Schedule
+    from optix_core.loop.budget import StopReason
+    from optix_core.loop.run import Run
     from optix_core.tuning.base import Finding
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
@@ -124,6 +126,39 @@ class ReportsFindings(Protocol):
 
     def take_findings(self) -> list[Finding]:
         """Return what was found since the last call."""
+        ...
+
+
+@runtime_checkable
+class JoinsRun(Protocol):
+    """A callback that takes part in the run that it listens to, as an evolution does."""
+
+    def join_run(self, run: Run) -> None:
+        """Wire itself to a run that is about to begin."""
+        ...
+
+
+class Evolves(Protocol):
+    """What lets variants of a policy train and race within a run."""
+
+    def act(self) -> None:
+        """Do what the evidence asks for, between two windows; the exact state has been saved or may be."""
+        ...
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Whether a run that would end with this verdict shall go on, because there is something left to try."""
+        ...
+
+    def finish(self, reason: StopReason) -> None:
+        """Add what can be made of the kept policies without training, before the final one is chosen."""
+        ...
+
+    def state_dict(self) -> StateTree:
+        """Return all that its future depends on."""
+        ...
+
+    def load_state_dict(self, state: StateTree) -> None:
+        """Restore what ``state_dict`` returned."""
         ...
 
 

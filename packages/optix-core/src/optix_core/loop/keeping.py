@@ -45,9 +45,13 @@ class PolicyKeeper:
     best: PolicySnapshot | None = None
     safe_state: StateTree | None = None
 
-    def keep(self) -> None:
-        """Keep the policy that collected the latest window, with the score that it earned."""
-        score, progress = self._score(), self.controller.progress
+    def keep(self, *, proved: float | None = None) -> None:
+        """Keep the policy that collected the latest window, with the score that it earned.
+
+        Args:
+            proved: the policy is another one, with this score, and has beaten the best one: it is the best now.
+        """
+        score, progress = self._score() if proved is None else proved, self.controller.progress
         snapshot: PolicySnapshot | None = None
         with tolerate_disk_errors(self.run_dir.journal):
             snapshot = self.run_dir.registry.save(
@@ -59,6 +63,8 @@ class PolicyKeeper:
             )
         if snapshot is None:
             return
+        if proved is not None:
+            self.controller.counters.best_level = -math.inf
         improved = self.controller.snapshot_taken(score, pool_floor=self._pool_floor())
         self.run_dir.journal.append(
             events.Snapshot(snapshot=snapshot.snapshot_id, score=events.number(score), best=improved)

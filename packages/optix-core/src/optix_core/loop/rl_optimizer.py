@@ -17,7 +17,7 @@ from optix_core.journal import events
 from optix_core.loop.assembly import assemble
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, Named, Scheduler, TakesAgent
+from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, JoinsRun, Named, Scheduler, TakesAgent
 from optix_core.loop.controller import SCORE_WINDOW_ENV_STEPS, LoopController, scores_returns
 from optix_core.loop.ending import finish, finished_event, summarise_run
 from optix_core.loop.following import check_schedules
@@ -265,6 +265,9 @@ class RLOptimizer:
                 checkpoint_score_fn=self.checkpoint_score_fn,
                 report=print if self.verbose else None,
             )
+            for callback in self._callbacks.callbacks:
+                if isinstance(callback, JoinsRun):
+                    callback.join_run(run)
             described = self._describe()
             begin(run, described, self.config, resume=self.resume)
             stack.enter_context(fitted(self.pipeline, self.controller.budget.max_env_steps))
@@ -289,6 +292,8 @@ class RLOptimizer:
                         run.saver.save()
                         if run.tuning is not None:
                             run.tuning.settle()
+                        if run.evolution is not None:
+                            run.evolution.finish(reason)
                     final, unconfirmed = finish(run, reason)
                     failure = failure or unconfirmed
                     run.saver.settle()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from optix_core.checkpoints import CheckpointRegistry, Journal, RunDirectory
 from optix_core.journal import events
@@ -11,7 +14,7 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import FollowsSchedules, SupportsWarmUp
+from optix_core.loop.capabilities import Evolves, FollowsSchedules, SupportsWarmUp
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence, decide
@@ -25,6 +28,7 @@ from optix_core.loop.settings import RunSettings
 from optix_core.loop.state import Clock, RunState
 from optix_core.loop.tuning import Tuning
 from optix_core.loop.validation import Validation
+from optix_core.storage.documents import plain
 from optix_protocol import BaseAgent, BasePipeline, EpisodeData
 
 
@@ -53,6 +57,7 @@ class Run:
         state: what a resumed run begins with.
         saver: writes that now and then.
         stop_requested: set it to end the run after the window in hand.
+        evolution: lets variants train and race, or None.
     """
 
     agent: BaseAgent
@@ -75,6 +80,7 @@ class Run:
     state: RunState
     saver: StateSaver
     stop_requested: bool = False
+    evolution: Evolves | None = None
 
     @cached_property
     def _warming(self) -> SupportsWarmUp | None:
@@ -130,6 +136,8 @@ class Run:
         self.saver.start()
         while True:
             self.saver.save_if_due()
+            if self.evolution is not None:
+                self.evolution.act()
             if self._follower is not None:
                 self.controller.remark = follow(self._follower, self.controller.budget, self.progress)
             window = next(windows, None)
@@ -196,7 +204,7 @@ class Run:
                 self.tests.run_greedy_test()
             if suspicious and best is not None:
                 degradation = self.tests.confirm_degradation(best)
-        return self.controller.evidence(
+        evidence = self.controller.evidence(
             snapshot_due=self.controller.snapshot_due(),
             tuning_due=(
                 self.tuning is not None and self.tuning.is_due(observation, window, warming_up=self._is_warming_up)
@@ -205,6 +213,9 @@ class Run:
             has_snapshot=best is not None,
             stop_request=request,
         )
+        if evidence.should_stop and self.evolution is not None and self.evolution.holds(evidence.verdict):
+            return replace(evidence, should_stop=False)
+        return evidence
 
     def _learn(self, window: EpisodeData) -> str | None:
         """Learn from a window; return what broke, if anything."""
@@ -219,6 +230,23 @@ class Run:
             if symptom.severity == "fatal":
                 damage = symptom.message
         return damage
+
+    def become(self, score: float, hyperparams: Mapping[str, Any]) -> None:
+        """Go on with the policy that is in the agent now: it came there between two windows, and is proved better.
+
+        Args:
+            score: mean of its training so far, NaN where it is not known.
+            hyperparams: with which it learns, as far as they differ from those before.
+        """
+        counters = self.counters
+        counters.policy_version += 1
+        counters.diagnostics = {}
+        if hyperparams:
+            counters.hyperparam_versions += 1
+            counters.hyperparam_version = counters.hyperparam_versions
+            self.journal.append(events.Hyperparams(changed=plain(hyperparams), version=counters.hyperparam_version))
+        self.keeper.keep(proved=score if math.isfinite(score) else self.controller.level)
+        self._announce_policy()
 
     def _announce_policy(self) -> None:
         for pipeline in (self.pipeline, self.validation.pipeline):

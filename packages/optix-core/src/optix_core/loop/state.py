@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from optix_core.loop.arena import Arena
-from optix_core.loop.capabilities import Tuner
+from optix_core.loop.capabilities import Evolves, Tuner
 from optix_core.loop.controller import LoopController
 from optix_core.loop.counters import RunCounters, SavedCounters, overwrite
 from optix_core.loop.keeping import PolicyKeeper
@@ -30,6 +30,7 @@ class RunState:
         validation: its counters.
         arena: what tests by play have cost, and how long episodes are.
         clock: how long the run has taken.
+        evolution: what lets variants race, if anything does; a list, because it joins a run that is put together.
     """
 
     agent: BaseAgent
@@ -41,6 +42,7 @@ class RunState:
     validation: Validation
     arena: Arena
     clock: Clock
+    evolution: list[Evolves] = field(default_factory=list)
 
     @property
     def is_exact(self) -> bool:
@@ -73,6 +75,8 @@ class RunState:
                 state[name] = pipeline.pipeline_state()
         if self.optimizer is not None:
             state["optimizer"] = self.optimizer.state_dict()
+        for evolution in self.evolution:
+            state["evolution"] = evolution.state_dict()
         return state
 
     def restore(self, state: StateTree) -> list[str]:
@@ -92,6 +96,9 @@ class RunState:
         self.keeper.safe_state = state["safe_state"]
         if self.optimizer is not None and "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
+        for evolution in self.evolution:
+            if "evolution" in state:
+                evolution.load_state_dict(state["evolution"])
         notes: list[str] = []
         for name, pipeline in self.pipelines.items():
             if isinstance(pipeline, SupportsPipelineState):

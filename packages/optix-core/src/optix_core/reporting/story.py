@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 from optix_core.journal import Entry, events
 from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
+from optix_core.reporting.evolution import evolution_rows, evolution_sentences
 from optix_core.reporting.replay import Replay, budget_of, replay_decisions
 from optix_core.reporting.text import at_the_ends, certainty, count, duration, number, short_steps, steps
 
@@ -73,6 +74,7 @@ def render_story(
         None if is_population else _judgement(entries),
         _incidents(entries),
         _tuning(entries),
+        _evolution(entries),
         _policies(entries),
         _end(entries),
         _choice(entries),
@@ -263,6 +265,14 @@ def _tuning(entries: Sequence[Entry]) -> Section | None:
         sentences=tuple(sentences),
         table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)) if rows else None,
     )
+
+
+def _evolution(entries: Sequence[Entry]) -> Section | None:
+    rows = evolution_rows(entries)
+    if not rows:
+        return None
+    table = Table(headings=(">steps", "what", "details"), rows=tuple(rows))
+    return Section(title="Evolution", sentences=evolution_sentences(entries), table=table)
 
 
 def _experiment(event: events.Experiment) -> str:
