@@ -22,7 +22,7 @@ DenseLayers: TypeAlias = tuple[tuple[int, str], ...]
 """Width of each dense layer, and the name of the activation after it."""
 
 
-@keras.saving.register_keras_serializable("optix")
+@keras.saving.register_keras_serializable("optix")  # type: ignore[untyped-decorator]
 def leaky_relu(x: Any) -> Any:
     """Return ``x`` above 0 and its hundredth below; Keras' own has a slope of 0.2."""
     return keras.activations.leaky_relu(x, negative_slope=LEAKY_SLOPE)
@@ -113,7 +113,7 @@ def build_joined(
         num_more: width of a second input, the actions, if it is not 0.
     """
     features = hidden_sizes[0] if hidden_sizes else 256
-    see = {"output_gain": math.sqrt(2), "output_activation": "relu", "rng": rng}
+    see: dict[str, Any] = {"output_gain": math.sqrt(2), "output_activation": "relu", "rng": rng}
     rows = keras.Input(encoder.encoded_shape)
     parts, rest, end = [], [], 0
     for begin, shape in encoder.pictures:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from optix_core.policies.mlp import ACTIVATIONS, MLP
+from optix_core.policies import ACTIVATIONS, MLP
 from optix_protocol import Array
 
 MOST_PRODUCTS = 262_144

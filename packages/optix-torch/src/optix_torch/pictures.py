@@ -74,7 +74,7 @@ class Pictures(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return ``[B, num_pictures * F + others]`` for ``[B, D]``, or for wider rows, whose further numbers stay."""
         seen = [
-            see(rows[:, begin : begin + math.prod(shape)].unflatten(1, shape))
+            see(rows[:, begin : begin + math.prod(shape)].reshape(-1, *shape))
             for see, (begin, shape) in zip(self.see, self.places, strict=True)
         ]
         return torch.cat([*seen, *(rows[:, low:high] for low, high in self.spans(rows.shape[1]))], 1)
