@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch import nn
+from torch import Tensor, nn
 
+from optix_core import AgentError, ConfigError, VectorBatchPipeline
 from optix_protocol.testing import random_window
-from optix_torch import TorchGaussianPPOAgent, TorchPPOAgent
+from optix_torch import TorchDQNAgent, TorchGaussianPPOAgent, TorchPPOAgent, TorchSACAgent
 
 BOX = spaces.Box(-1, 1, (3,))
 ACTIONS = {
@@ -104,3 +105,66 @@ def test_trying_a_network_leaves_it_as_it_was():
     TorchPPOAgent(actor=actor, critic=nn.Linear(3, 1), observation_space=BOX, action_space=spaces.Discrete(2))
     assert [part.training for part in actor] == [True, False, True, True]
     assert torch.equal(actor[1].running_mean, statistics)
+
+
+class Spoiled(nn.Module):
+    """Gives what nothing can be learned from: ``how`` changes the outputs of a linear layer."""
+
+    def __init__(self, how, inputs=4, outputs=2):
+        super().__init__()
+        self.layer, self.how = nn.Linear(inputs, outputs), how
+
+    def forward(self, x):
+        return self.how(self.layer(x))
+
+
+def chain(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, outputs))
+
+
+REFUSED = {
+    "half": (lambda: TorchDQNAgent(q_network=Spoiled(Tensor.half)), "must give float32, not torch.float16"),
+    "double": (lambda: TorchPPOAgent(actor=Spoiled(Tensor.double), critic=chain(4, 1)), "must give float32"),
+    "detached": (lambda: TorchDQNAgent(q_network=Spoiled(Tensor.detach)), "No gradient leads"),
+    "detached critic": (
+        lambda: TorchPPOAgent(actor=chain(4, 2), critic=Spoiled(Tensor.detach, outputs=1)),
+        "No gradient leads from what the critic gives",
+    ),
+    "critic without actions": (
+        lambda: TorchSACAgent(actor=chain(3, 2), critic=chain(3, 1), action_dim=1),
+        r"A critic fails on observations \[2, 3\] and actions \[2, 1\]",
+    ),
+    "one critic twice": (
+        lambda: TorchSACAgent(actor=chain(3, 2), critic=[(twice := chain(4, 1)), twice], action_dim=1),
+        "one and the same module",
+    ),
+    "a class for an optimiser": (
+        lambda: TorchDQNAgent(q_network=chain(4, 2), optimizer=torch.optim.Adam),
+        "An optimiser is an object such as",
+    ),
+    "a number for one": (
+        lambda: TorchSACAgent(actor=chain(3, 2), critic=chain(4, 1), action_dim=1, actor_optimizer=3),
+        "An optimiser is an object such as",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_learned_with_is_refused_at_once(case):
+    build, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimiser_that_cannot_step_is_named():
+    network = chain(4, 2)
+    optimizer = torch.optim.SparseAdam(list(network.parameters()))
+    agent = TorchDQNAgent(q_network=network, optimizer=optimizer, hyperparams={"learning_starts": 8})
+    window = VectorBatchPipeline("CartPole-v1", agent, n_envs=2, window_size=32).collect()
+    with pytest.raises(AgentError, match=r"SparseAdam\.step\(\) fails: SparseAdam does not support dense gradients"):
+        agent.learn(window)
+
+
+def test_what_is_frozen_throughout_may_be_without_gradients():
+    TorchDQNAgent(q_network=Spoiled(Tensor.detach).requires_grad_(False))

@@ -202,3 +202,9 @@ def test_rewards_are_normalised_where_that_is_asked_for_and_only_our_own_normali
         agent.set_hyperparams(HyperparamSet(params={"gamma": 0.5}))
         agent._advantages_from(window, values, last, finals)
         assert agent._reward_normalizer.gamma == after
+
+
+def test_a_head_without_a_space_heeds_how_many_actions_there_are():
+    assert make_head(None, 3, log_std_init=0.0, action_dim=3).parts(np.zeros((1, 3))) == (3,)
+    with pytest.raises(ConfigError, match="The actor has 3 outputs; 2 actions need 2"):
+        make_head(None, 3, log_std_init=0.0, action_dim=2)

@@ -150,12 +150,13 @@ def num_outputs_given(module: nn.Module, encoder: Encoder, part: str = "actor") 
     return shape[1]
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
     """Run a module once on two observations of zeros, in evaluation mode, and return the shape of what it gives.
 
     Raises:
-        ConfigError: it does not take such observations, or gives no tensor.
+        ConfigError: it does not take such observations, gives no float32 tensor, or one that no gradient leads back
+            from, although it has something to learn.
     """
     like = next(module.parameters(), torch.empty(0))
     rows = as_tensor(encoder(example_observations(encoder, 2)), like.device)
@@ -170,5 +171,12 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
         raise ConfigError(
             f"The {part} must give one tensor [B, outputs], not a {type(outputs).__name__}: pass networks for policy "
             "and values apart, as actor= and critic=."
+        )
+    if outputs.dtype is not torch.float32:
+        raise ConfigError(f"The {part} must give float32, not {outputs.dtype}: end its forward() with .float().")
+    if not outputs.requires_grad and any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError(
+            f"No gradient leads from what the {part} gives to its parameters: leave torch.no_grad() and detach() out "
+            "of its forward()."
         )
     return list(outputs.shape)

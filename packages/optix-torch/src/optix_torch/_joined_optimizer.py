@@ -87,6 +87,8 @@ def join_optimizers(
         return optimizer
     if optimizer is not None:
         raise ConfigError(f"optimizer is for all networks and {next(iter(given))} for one: give one kind.")
+    for member in given.values():
+        check_steps(member)
     members: dict[str, torch.optim.Optimizer] = {}
     rate = next(iter(given.values())).param_groups[0]["lr"]
     for name, modules in networks.items():
@@ -94,7 +96,6 @@ def join_optimizers(
         member = given.get(name)
         if member is None:
             member = torch.optim.Adam(parameters, lr=rate, eps=1e-5)
-        check_steps(member)
         held = {id(parameter) for group in member.param_groups for parameter in group["params"]}
         if held.isdisjoint(map(id, parameters)):
             network = name.removesuffix("_optimizer")

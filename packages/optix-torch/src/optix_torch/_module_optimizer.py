@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optix_core.errors import AgentError, ConfigError
+from optix_core.errors import AgentError, ConfigError, in_one_line
 from optix_protocol import StateTree
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -78,7 +78,7 @@ class ModuleOptimizer:
         """Move the parameters along their gradients.
 
         Raises:
-            AgentError: it cannot without a closure.
+            AgentError: it cannot, or not without a closure.
         """
         hidden = [(position, p) for position, p in enumerate(self._parameters()) if not self._moves(position, p)]
         gradients = [parameter.grad for _, parameter in hidden]
@@ -89,6 +89,9 @@ class ModuleOptimizer:
         except (TypeError, AssertionError) as error:
             name = type(self._optimizer).__name__
             raise AgentError(f"{name}.step() without a closure fails, so it cannot be used here: {error}") from error
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            raise AgentError(f"{type(self._optimizer).__name__}.step() fails: {text}") from error
         finally:
             for (_, parameter), gradient in zip(hidden, gradients, strict=True):
                 parameter.grad = gradient
@@ -163,6 +166,9 @@ def check_steps(optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ConfigError: it has no learning rates, or its step needs a closure.
     """
+    if not hasattr(optimizer, "param_groups") or isinstance(optimizer, type) or not callable(optimizer.step):
+        given = in_one_line(repr(optimizer))
+        raise ConfigError(f"An optimiser is an object such as torch.optim.Adam(network.parameters()), not {given}.")
     name, arguments = type(optimizer).__name__, inspect.signature(type(optimizer).step).parameters.values()
     if any(a.default is a.empty and a.kind in _BY_POSITION for a in list(arguments)[1:]):
         raise ConfigError(f"{name} needs a closure that computes the loss anew; choose one such as Adam or SGD.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.continuous import ContinuousAgent, finite_bounds, pair_of_critics, unit_box
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, in_one_line
 from optix_core.policies import Flatten, Keep
 from optix_core.policies.encoders import example_observations
 from optix_core.seeding import derive_seed
@@ -235,9 +235,14 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         wanted = (1, 2, self._num_outputs(len(self._low)))
         if outputs.shape != wanted:
             raise ConfigError(f"The actor gives {outputs.shape[-1]} outputs; these actions need {wanted[-1]}.")
-        values = self._critic_nets.infer(
-            observations, torch.zeros(2, len(self._low), dtype=torch.float32, device=self.device)
-        )
+        actions = torch.zeros(2, len(self._low), dtype=torch.float32, device=self.device)
+        try:
+            values = self._critic_nets.infer(observations, actions)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"A critic fails on observations {list(observations.shape)} and actions {list(actions.shape)}: "
+                f"{in_one_line(error)}"
+            ) from error
         if values.shape != (2, 2, 1):
             raise ConfigError(f"A critic must give one value [B, 1]; it gives {list(values.shape[1:])} for B = 2.")
 
@@ -293,6 +298,8 @@ def _twins(
         critics = list(critic)
         if len(critics) != 2:
             raise ConfigError(f"Pass one critic or two, not {len(critics)}.")
+        if critics[0] is critics[1]:
+            raise ConfigError("The two critics are one and the same module: pass it alone, and its twin is made.")
         return critics, {}
     twin = copy_of(critic)
     originals = dict(zip(twin.parameters(), critic.parameters(), strict=True))

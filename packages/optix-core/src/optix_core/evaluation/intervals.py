@@ -123,7 +123,7 @@ def student(freedom: float, confidence: float) -> float:
     uniform, or from a distribution with a peak at either end, are covered in 92.5 and 89 % of the cases without that
     factor. It is 1.6 at three values, 1.2 at five, 1.02 at twenty.
     """
-    return student_quantile(freedom, (1 + confidence) / 2) * (1 + 1.7 / freedom**1.5)
+    return float(student_quantile(freedom, (1 + confidence) / 2) * (1 + 1.7 / freedom**1.5))
 
 
 def share_interval(successes: float, trials: float, confidence: float) -> tuple[float, float]:
