@@ -328,6 +328,7 @@ def _play_rounds(
     last_infos: list[Mapping[str, Any]] = []
     endings: list[Ending] = ["cut"] * episodes
     seeds: list[int] = []
+    info: Mapping[str, Any]
     for first in range(0, episodes, num_envs):
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         playing = np.arange(first, first + num_envs) < episodes
