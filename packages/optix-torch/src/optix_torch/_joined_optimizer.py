@@ -87,8 +87,8 @@ def join_optimizers(
         return optimizer
     if optimizer is not None:
         raise ConfigError(f"optimizer is for all networks and {next(iter(given))} for one: give one kind.")
-    for member in given.values():
-        check_steps(member)
+    for one in given.values():
+        check_steps(one)
     members: dict[str, torch.optim.Optimizer] = {}
     rate = next(iter(given.values())).param_groups[0]["lr"]
     for name, modules in networks.items():
