@@ -8,7 +8,8 @@ from gymnasium import spaces
 from optix_core.agents import Hyperparam, HyperparamStore, load_weights, restore_rng, rng_state, save_weights, specs
 from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.heads import make_head, num_outputs_for
-from optix_core.data import RewardNormalizer
+from optix_core.agents.off_policy import OffPolicyAgent
+from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError
 from optix_core.policies import Categorical
 from optix_core.policies.encoders import encoder_for
@@ -208,3 +209,21 @@ def test_a_head_without_a_space_heeds_how_many_actions_there_are():
     assert make_head(None, 3, log_std_init=0.0, action_dim=3).parts(np.zeros((1, 3))) == (3,)
     with pytest.raises(ConfigError, match="The actor has 3 outputs; 2 actions need 2"):
         make_head(None, 3, log_std_init=0.0, action_dim=2)
+
+
+class OwnOffPolicyAgent(OffPolicyAgent):
+    """Learns nothing."""
+
+    _build = _update = _measure = _random_actions = None
+
+
+def test_off_policy_agents_take_statistics_where_they_have_some():
+    space = spaces.Box(-1, 1, (2,))
+    window = random_window(space, spaces.Discrete(2))
+    agent = object.__new__(OwnOffPolicyAgent)
+    agent._encoder, agent._obs_normalizer, agent._reward_normalizer = encoder_for(space), None, None
+    agent._take_statistics(window)
+    agent._obs_normalizer = ObsNormalizer((2,))
+    agent._take_statistics(window)
+    rows = window.flat(window.observations)
+    np.testing.assert_allclose(agent._obs_normalizer.state()["mean"], rows.mean(axis=0), atol=1e-3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from optix_core.errors import ConfigError, MissingExtraError
-from optix_core.evaluation import compare_runs, iqm, probability_of_improvement
+from optix_core.evaluation import _comparison_plot, compare_runs, iqm, probability_of_improvement
 
 
 @pytest.fixture
@@ -86,3 +86,14 @@ def test_without_matplotlib_the_error_names_the_extra(results, tmp_path, monkeyp
     with pytest.raises(MissingExtraError, match=r'pip install "optix-core\[plot\]"'):
         compare_runs(results, resamples=100).plot(tmp_path / "comparison.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_bars_are_drawn_where_there_is_an_interval():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    rows = compare_runs({"one run": [1.0], "three runs": [1.0, 2.0, 4.0]}).rows
+    for row, lines in zip(rows, (2, 3), strict=True):  # the interquartile mean, the mean, and the interval
+        axes = Figure().subplots()
+        _comparison_plot._draw_intervals(axes, [row], {row.name: "black"}, row.name)
+        assert len(axes.lines) == lines
