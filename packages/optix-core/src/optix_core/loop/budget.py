@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 from optix_core.errors import ConfigError, real_number, whole_number
 from optix_core.loop.capabilities import JoinsUpdates
+from optix_core.loop.reasons import StopReason as StopReason
 
 EVALUATION_SHARE = 0.1
 """Validation, and what confirms a suspected degradation, may each cost at most this share of the training steps."""
-
-
-class StopReason(StrEnum):
-    """Why a run ended."""
-
-    CONVERGED = "converged"
-    """The upper bound on the remaining gain fell below the margin."""
-    NO_SIGNAL = "no_signal"
-    """The score never rose above the untrained level."""
-    BUDGET_ENV_STEPS = "budget_env_steps"
-    BUDGET_EPISODES = "budget_episodes"
-    BUDGET_SECONDS = "budget_seconds"
-    EXHAUSTED = "source_exhausted"
-    """The pipeline has no more windows."""
-    STOPPED = "stopped"
-    """``stop()`` was called."""
-    INTERRUPTED = "interrupted"
-    """Ctrl-C or a termination signal."""
-    DIVERGED = "diverged"
-    """Weights or losses became NaN or infinite and there was no safe policy to return to."""
-    ERROR = "error"
-    """The environment, the agent or a callback raised."""
 
 
 def fit_updates(source: object, env_steps: int, max_env_steps: int) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import gymnasium as gym
 
     from optix_core.agents.schedules import Schedule
-    from optix_core.loop.budget import StopReason
-    from optix_core.loop.run import Run
+    from optix_core.loop.reasons import StopReason
     from optix_core.tuning.base import Finding
 
     VectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
@@ -126,15 +125,6 @@ class ReportsFindings(Protocol):
 
     def take_findings(self) -> list[Finding]:
         """Return what was found since the last call."""
-        ...
-
-
-@runtime_checkable
-class JoinsRun(Protocol):
-    """A callback that takes part in the run that it listens to, as an evolution does."""
-
-    def join_run(self, run: Run) -> None:
-        """Wire itself to a run that is about to begin."""
         ...
 
 

@@ -17,11 +17,12 @@ from optix_core.journal import events
 from optix_core.loop.assembly import assemble
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, JoinsRun, Named, Scheduler, TakesAgent
+from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, Named, Scheduler, TakesAgent
 from optix_core.loop.controller import SCORE_WINDOW_ENV_STEPS, LoopController, scores_returns
 from optix_core.loop.ending import finish, finished_event, summarise_run
 from optix_core.loop.following import check_schedules
 from optix_core.loop.interrupts import graceful_interrupts
+from optix_core.loop.joining import JoinsRun
 from optix_core.loop.pipelines import Closing, arena_of, fitted, require_comparable, require_room, window_shape
 from optix_core.loop.result import RunResult
 from optix_core.loop.resuming import begin
