@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optix_neuroevo.graph import NeuronGraph, owner_of
+from optix_neuroevo.parameters import GraphParameters, owner_of
 from optix_protocol import Array
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -35,7 +35,7 @@ class TopologyAwareAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
         self._ids: dict[str, Array] = {}
-        self._versions: dict[NeuronGraph, int] = {}
+        self._versions: dict[GraphParameters, int] = {}
         self._look()
 
     @torch.no_grad()

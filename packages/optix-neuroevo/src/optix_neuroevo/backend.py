@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from optix_core.agents import Hyperparam
 from optix_core.agents.catalog import CatalogBackend
@@ -22,6 +23,11 @@ class NeuroevoBackend(CatalogBackend):
         "ppo": hyperparams.GRAPH_PPO,
         "recurrent_ppo": hyperparams.RECURRENT_GRAPH_PPO,
         "sac": hyperparams.GRAPH_SAC,
+    }
+    conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
+        "ppo": {"hidden_sizes": [4], "num_epochs": 2},
+        "recurrent_ppo": {"hidden_sizes": [3], "num_epochs": 2, "sequence_length": 8},
+        "sac": {"hidden_sizes": [8], "num_features": 4},
     }
     conformance_exemptions: Mapping[str, Mapping[str, str]] = {
         "ppo": {

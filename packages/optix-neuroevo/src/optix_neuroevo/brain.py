@@ -9,7 +9,8 @@ import numpy as np
 
 from optix_core.seeding import derive_seed
 from optix_neuroevo.errors import GraphError
-from optix_neuroevo.graph import DaleMode, NeuronGraph
+from optix_neuroevo.graph import NeuronGraph
+from optix_neuroevo.parameters import DaleMode
 from optix_neuroevo.topology import HIDDEN, INPUT, OUTPUT
 from optix_protocol import Array
 
@@ -26,6 +27,8 @@ class BrainNetwork(NeuronGraph):
         dale_mode: as in :class:`NeuronGraph`.
         seed: of which neurons pathways join, and with which weights.
     """
+
+    never_modal = True
 
     def __init__(self, *, dale_mode: DaleMode = "clamp", seed: int = 0) -> None:
         super().__init__(dale_mode=dale_mode)

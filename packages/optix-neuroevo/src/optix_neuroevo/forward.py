@@ -30,14 +30,14 @@ class Weights:
         delayed: from the history ``[D S]``, newest first, to all slots; None without delays.
         levels: for each level, from the slots before it (inputs apart) to its own; None where it waits for nobody.
         bias: ``[S]``.
-        gates: rows ``[S]``.
+        gates: by the first slot of each group, rows ``[K]``.
     """
 
     inputs: Matrix
     delayed: Matrix | None
     levels: Sequence[Matrix | None]
     bias: Any
-    gates: Sequence[Any]
+    gates: Mapping[int, Sequence[Any]]
 
 
 def product(x: Any, matrix: Matrix) -> Any:
@@ -98,7 +98,7 @@ def step(program: Program, weights: Weights, x: Any, driven: Any, state: Mapping
                 z if (a, b) == (0, level.stop - level.start) else z[..., a:b],
                 history[..., group.start : group.stop] if group.neuron.is_recurrent else None,
                 own,
-                [row[group.start : group.stop] for row in weights.gates[: group.neuron.num_gates]],
+                weights.gates.get(group.start, ()),
                 ops,
             )
             blocks.append(outputs)
@@ -129,9 +129,10 @@ def through(
     if not program.remembers:
         return step(program, weights, x, driven, {}, TORCH)
     rows = []
-    for t in range(len(x)):
-        before = {name: tensor * keep[t] for name, tensor in state.items()}
-        state = step(program, weights, x[t], driven[t], before, TORCH)
+    begins = (keep == 0).flatten(1).any(1).tolist()
+    for x_t, driven_t, keep_t, begins_t in zip(x.unbind(), driven.unbind(), keep.unbind(), begins, strict=True):
+        before = {name: tensor * keep_t for name, tensor in state.items()} if begins_t else state
+        state = step(program, weights, x_t, driven_t, before, TORCH)
         rows.append(state)
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -196,10 +197,16 @@ def act_step(program: Program, weights: Weights, x: Any, state: Mapping[str, Any
 def _weights(program: Program, parts: list[Any], lists: list[Callable[[Any], Any]]) -> Weights:
     S, I = program.num_slots, program.num_inputs  # noqa: E741
     inputs, now, delayed, bias, gates = parts
+    table = gates.reshape(program.num_gates, S)
+    own = {
+        group.start: list(table[: group.neuron.num_gates, group.start : group.stop])
+        for level in program.levels
+        for group in level.groups
+        if group.neuron.num_gates
+    }
     if program.is_sparse:
         levels = [one if level.waits else None for level, one in zip(program.levels, lists[2:], strict=True)]
-        with_delay = lists[1] if program.has_delays else None
-        return Weights(lists[0], with_delay, levels, bias, gates.reshape(program.num_gates, S))
+        return Weights(lists[0], lists[1] if program.has_delays else None, levels, bias, own)
     square = now.reshape(S - I, S)
     return Weights(
         inputs=inputs.reshape(I, S),
@@ -208,7 +215,7 @@ def _weights(program: Program, parts: list[Any], lists: list[Callable[[Any], Any
             square[: level.start - I, level.start : level.stop] if level.waits else None for level in program.levels
         ],
         bias=bias,
-        gates=gates.reshape(program.num_gates, S),
+        gates=own,
     )
 
 

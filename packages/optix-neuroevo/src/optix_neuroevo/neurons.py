@@ -105,10 +105,10 @@ class GRUNeuron(Neuron):
     def step(self, z: Any, previous: Any, memory: Any, gates: Sequence[Any], ops: Ops) -> tuple[Any, Any]:
         """Return outputs and memories after a step; see :meth:`Neuron.step`."""
         r0, r1, r2, u0, u1, u2, n0, n1, n2, n3 = gates
-        r = ops.sigmoid(z * r0 + previous * r1 + r2)
-        u = ops.sigmoid(z * u0 + previous * u1 + u2)
-        n = ops.tanh(z * n0 + n1 + r * (previous * n2 + n3))
-        return n + u * (previous - n), memory
+        r = ops.sigmoid(ops.fma(previous, r1, ops.fma(z, r0, r2)))
+        u = ops.sigmoid(ops.fma(previous, u1, ops.fma(z, u0, u2)))
+        n = ops.tanh(ops.fma(r, ops.fma(previous, n2, n3), ops.fma(z, n0, n1)))
+        return ops.fma(u, previous - n, n), memory
 
     def initial_gates(self, neuron_id: int) -> tuple[float, ...]:
         """Return the usual gates; those that learn differ a little from neuron to neuron, so that twins part."""
@@ -145,10 +145,11 @@ class LSTMNeuron(GRUNeuron):
     def step(self, z: Any, previous: Any, memory: Any, gates: Sequence[Any], ops: Ops) -> tuple[Any, Any]:
         """Return outputs and memories after a step; see :meth:`Neuron.step`."""
         i0, i1, i2, f0, f1, f2, g0, g1, g2, o0, o1, o2 = gates
-        keep = ops.sigmoid(z * f0 + previous * f1 + f2)
-        new = ops.sigmoid(z * i0 + previous * i1 + i2) * ops.tanh(z * g0 + previous * g1 + g2)
-        memory = keep * memory + new
-        return ops.sigmoid(z * o0 + previous * o1 + o2) * ops.tanh(memory), memory
+        keep = ops.sigmoid(ops.fma(previous, f1, ops.fma(z, f0, f2)))
+        write = ops.sigmoid(ops.fma(previous, i1, ops.fma(z, i0, i2)))
+        new = ops.tanh(ops.fma(previous, g1, ops.fma(z, g0, g2)))
+        memory = ops.fma(keep, memory, write * new)
+        return ops.sigmoid(ops.fma(previous, o1, ops.fma(z, o0, o2))) * ops.tanh(memory), memory
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class OnnxOps:
         """Return the absolute value."""
         return self._apply("Abs", x)
 
+    def fma(self, a: Value, b: Any, c: Any) -> Value:
+        """Return ``a * b + c``."""
+        result: Value = a * b + c
+        return result
+
     def cat(self, parts: Sequence[Value]) -> Value:
         """Join along the last axis."""
         if len(parts) == 1:
@@ -104,23 +109,25 @@ class OnnxOps:
         return Value(self._graph, self._graph.add(operator, x.name), x.width)
 
 
-def write_graph(graph: PolicyGraph, neurons: NeuronGraph) -> str:
-    """Add a neuron graph to a policy's graph, from ``graph.rows``, and return the name of the actor's outputs.
+def write_graph(graph: PolicyGraph, neurons: NeuronGraph, *, with_memory: bool = True) -> str:
+    """Add a neuron graph to a policy's graph, from ``graph.rows``, and return the name of its outputs.
 
     Memory, where there is any, comes in as ``h`` (and ``c``) and goes out as ``next_h`` (and ``next_c``). The name of
     its layout passes through as ``layout``; see :mod:`optix_neuroevo.memory`.
+
+    Args:
+        graph: the policy's.
+        neurons: the graph to write.
+        with_memory: its last output is a value, which is left out, and memory is handed around.
     """
     program, wiring, weights = neurons.placed_in_numpy(dense=True)
     x = Value(graph, graph.rows, program.num_inputs)
-    state = {}
-    if program.remembers:
-        state["h"] = Value(
-            graph, graph.input("h", (program.depth * program.num_slots,)), program.depth * program.num_slots
-        )
-    if program.num_memories:
-        state["c"] = Value(graph, graph.input("c", (program.num_memories,)), program.num_memories)
-    graph.output(f"next_{STAMP}", graph.input(STAMP, (), "int64"), (), "int64")
+    sizes = {"h": program.depth * program.num_slots, "c": program.num_memories}
+    state = {name: Value(graph, graph.input(name, (size,)), size) for name, size in sizes.items() if size}
+    if with_memory:
+        graph.output(f"next_{STAMP}", graph.input(STAMP, (), "int64"), (), "int64")
     after = act_step(program, weights, x, state, OnnxOps(graph))
     for name in state:
         graph.output(f"next_{name}", after[name].name, (after[name].width,))
-    return graph.add("Gather", after["h"].name, graph.constant(wiring.outputs[:-1].astype(np.int64)), axis=1)
+    outputs = wiring.outputs[:-1] if with_memory else wiring.outputs
+    return graph.add("Gather", after["h"].name, graph.constant(outputs.astype(np.int64)), axis=1)

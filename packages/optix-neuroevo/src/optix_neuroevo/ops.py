@@ -43,6 +43,10 @@ class Ops(Protocol):
         """Return the absolute value."""
         ...
 
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """Return ``a * b + c``."""
+        ...
+
     def cat(self, parts: Sequence[Any]) -> Any:
         """Join along the last axis."""
         ...
@@ -71,6 +75,13 @@ class NumpyOps:
         return array
 
     @staticmethod
+    def fma(a: Array, b: Array, c: Array) -> Array:
+        """Return ``a * b + c``."""
+        product: Array = a * b
+        product += c
+        return product
+
+    @staticmethod
     def cat(parts: Sequence[Array]) -> Array:
         """Join along the last axis."""
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
@@ -85,6 +96,11 @@ class TorchOps:
     exp = staticmethod(torch.exp)
     sin = staticmethod(torch.sin)
     abs = staticmethod(torch.abs)
+
+    @staticmethod
+    def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """Return ``a * b + c`` in one operation."""
+        return torch.addcmul(c, a, b)
 
     @staticmethod
     def cat(parts: Sequence[Tensor]) -> Tensor:

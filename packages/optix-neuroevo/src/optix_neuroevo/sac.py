@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from optix_neuroevo.graph import NeuronGraph
 from optix_neuroevo.neurons import Neuron
 from optix_protocol import Array
 from optix_torch.algorithms.sac import TorchSACAgent
+
+if TYPE_CHECKING:
+    from optix_core.policies.onnx_export import PolicyGraph
 
 _GRAPH = "graph."
 
@@ -78,6 +81,15 @@ class GraphSACAgent(TorchSACAgent):
             nn.init.zeros_(last.bias)
         parts = super()._build(blueprint)
         return {**parts, "actor": nn.Sequential(graph, last), "observation_space": space}
+
+    def _write_network(self, graph: PolicyGraph) -> str:
+        from optix_neuroevo.onnx import write_graph
+
+        layers = list(self.actor.children())
+        if not (isinstance(self.actor, nn.Sequential) and len(layers) == 2 and isinstance(layers[1], nn.Linear)):
+            return super()._write_network(graph)
+        weight, bias = (parameter.detach().cpu().numpy() for parameter in (layers[1].weight, layers[1].bias))
+        return graph.dense(write_graph(graph, self.graph, with_memory=False), weight.T, bias)
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
