@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optix_core.environments import EnvSpec
     from optix_core.errors import AgentError, ConfigError, EnvError, MissingExtraError, OptixError, RunDirectoryError
     from optix_core.evaluation import ReturnEvaluator, evaluate
-    from optix_core.evolution import MetaController, PolicyManager, RegimeDetector
+    from optix_core.evolution import EnsembleAgent, MetaController, PolicyManager, RegimeDetector
     from optix_core.journal import read_events
     from optix_core.loop import (
         Action,
@@ -94,7 +94,7 @@ _HOMES = {
         "RunDirectoryError",
     ),
     "optix_core.evaluation": ("ReturnEvaluator", "evaluate"),
-    "optix_core.evolution": ("MetaController", "PolicyManager", "RegimeDetector"),
+    "optix_core.evolution": ("EnsembleAgent", "MetaController", "PolicyManager", "RegimeDetector"),
     "optix_core.journal": ("read_events",),
     "optix_core.loop": (
         "Action",
@@ -151,6 +151,7 @@ __all__ = [
     "ConvergenceMonitor",
     "Decision",
     "DegradationTest",
+    "EnsembleAgent",
     "EnvError",
     "EnvSpec",
     "EpisodeData",

@@ -181,6 +181,8 @@ class FlaxAgent(ActorCriticAgent):
         masks = self._masks(window)
         judged = _judge(self.model, self.networks.train_state.params, observations, actions, masks)
         log_probs, values = (np.asarray(array) for array in judged)
+        if self.uses_behaviour_log_probs and window.behaviour_log_probs is not None:
+            log_probs = window.behaviour_log_probs.reshape(-1).astype(log_probs.dtype)
         has_critic = not isinstance(self.model.critic.module, NoCritic)
         critic = (lambda rows: self.networks.values(self._rows(rows))) if has_critic else None
         advantages, returns = self._advantages(window, values.reshape(window.rewards.shape), critic)

@@ -18,7 +18,7 @@ from optix_core.errors import ConfigError, in_one_line
 from optix_core.policies import Flatten, Keep
 from optix_core.policies.encoders import example_observations
 from optix_core.seeding import derive_seed
-from optix_protocol import StateTree
+from optix_protocol import Array, StateTree
 from optix_torch._arrays import as_tensor, resolve_device
 from optix_torch._construction import build_network, encoder_for_module, with_learning_rate_of
 from optix_torch._cuda_graphs import GraphedUpdate
@@ -143,6 +143,13 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         # An update that leaves the actor alone reports the actor's latest loss.
         values = [state["diagnostics"].get(name, 0.0) for name in self._statistics_names]
         self._statistics.copy_(torch.tensor(values))
+
+    def action_values(self, observations: Array, actions: Array) -> Array:
+        """Return the smaller of both critics' values ``[B]`` of actions ``[B, *act]`` in view of ``[B, *obs]``."""
+        rows = as_tensor(self._rows(observations), self.device)
+        values = self._critic_nets.infer(rows, as_tensor(self._to_unit(actions).astype(np.float32), self.device))
+        smaller: Array = values.amin(0).reshape(-1).cpu().numpy()
+        return smaller
 
     # ---- what an algorithm fills in ---------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class ActorCriticAgent(NetworkAgent):
     """
 
     is_on_policy = True
+    uses_behaviour_log_probs = False
+    """Whether ``learn`` takes :attr:`EpisodeData.behaviour_log_probs` for those of the policy that acted."""
     networks: ActorCriticNetworks
 
     def __init__(
@@ -106,7 +108,8 @@ class ActorCriticAgent(NetworkAgent):
         """Make one update from a window.
 
         Args:
-            episode_data: what this very policy collected; its rows that are not valid are left out.
+            episode_data: what this very policy collected; its rows that are not valid are left out. Another policy may
+                have acted where the agent uses ``behaviour_log_probs``.
 
         Returns:
             What the algorithm says of its loss (means over the last epoch; for PPO :class:`~.updates.Diagnostics` and
@@ -122,7 +125,8 @@ class ActorCriticAgent(NetworkAgent):
             found = self._optimize(judged, episode_data.num_env_steps)
         values, returns = self._targets(judged, episode_data.num_env_steps)
         diagnostics = self._report(episode_data, found, values, returns, learning_rate)
-        self._adapt(diagnostics)
+        if episode_data.behaviour_log_probs is None:  # else the divergence is from another policy than this one
+            self._adapt(diagnostics)
         if not self._follows_parameters:
             self._refresh_policy()
         return diagnostics

@@ -177,6 +177,16 @@ class NetworkAgent(ABC):
             rng=np.random.default_rng(seed),
         )
 
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return tuple(self._encoder.shape)
+
+    @property
+    def action_head(self) -> Head:
+        """What turns the acting network's outputs into actions, on the parameters as they are now."""
+        return self._live_head()
+
     def host_policy(self) -> StateTree | None:
         """Return the policy as plain arrays (``optix_core.policies.policy_from_tree``), None if it is no MLP."""
         mlp = self.networks.mlp()

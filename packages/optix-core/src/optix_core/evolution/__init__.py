@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optix_core.evolution.callback import EvolutionCallback
+    from optix_core.evolution.ensemble import EnsembleAgent, EnsemblePolicy
     from optix_core.evolution.manager import PolicyManager
     from optix_core.evolution.members import Member, SpawnedVariant
     from optix_core.evolution.meta import Interval, MetaAction, MetaController, MetaDecision, Signals
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from optix_core.evolution.regime import Regime, RegimeDetector
 
 _HOME_OF = {
+    "EnsembleAgent": "ensemble",
+    "EnsemblePolicy": "ensemble",
     "EvolutionCallback": "callback",
     "Interval": "meta",
     "Member": "members",
@@ -30,6 +33,8 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "EnsembleAgent",
+    "EnsemblePolicy",
     "EvolutionCallback",
     "Interval",
     "Member",

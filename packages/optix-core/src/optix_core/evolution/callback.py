@@ -88,6 +88,11 @@ class EvolutionCallback(LoopCallback):
         run.state.evolution.append(self)
         self.manager.wire(self)
 
+    def on_loop_stop(self) -> None:
+        """Let go of the run, which is over."""
+        self._run = None
+        self.manager.wire(None)
+
     def on_window(
         self,
         progress: Mapping[str, float],  # noqa: ARG002

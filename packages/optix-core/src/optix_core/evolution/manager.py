@@ -258,8 +258,8 @@ class PolicyManager:
             manager=self, agent_factory=agent_factory, meta_controller=meta_controller or MetaController()
         )
 
-    def wire(self, evolution: EvolutionCallback) -> None:
-        """Let the evolution of a run hear what is pruned, and spawn when asked."""
+    def wire(self, evolution: EvolutionCallback | None) -> None:
+        """Let the evolution of a run hear what is pruned, and spawn when asked; None when the run is over."""
         self._evolution = evolution
 
     def watch(self, metrics: EvalMetrics) -> None:

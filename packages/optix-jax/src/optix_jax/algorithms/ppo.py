@@ -46,6 +46,7 @@ class FlaxPPOAgent(MasksActions, TrainsFused):
 
     specs = specs.PPO
     algorithm = "PPO"
+    uses_behaviour_log_probs = True
 
     def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:
         """Step on shuffled minibatches and return the diagnostics of the loss."""

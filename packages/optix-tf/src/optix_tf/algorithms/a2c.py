@@ -229,17 +229,19 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
     def _judge(self, window: EpisodeData) -> Batch:
         """Compute values and advantages with the networks that acted.
 
-        ``log_probs`` is left to the update, which begins with the policy that acted.
+        ``log_probs`` is NaN, left to the update, which begins with the policy that acted; unless another one did.
         """
         observations, actions = self._all_rows(window)
         values = self._values(observations)
         critic = None if self.critic is None else lambda rows: self._values(self._rows(rows))
         advantages, returns = self._advantages(window, values.reshape(window.rewards.shape), critic)
+        behaviour = window.behaviour_log_probs if self.uses_behaviour_log_probs else None
+        log_probs = np.full_like(values, np.nan) if behaviour is None else behaviour.reshape(-1).astype(values.dtype)
         batch = Batch.of(
             window,
             observations=observations,
             actions=actions if actions.dtype.kind == "f" else actions.astype(np.int32),
-            log_probs=np.zeros_like(values),
+            log_probs=log_probs,
             values=values,
             advantages=advantages,
             returns=returns,

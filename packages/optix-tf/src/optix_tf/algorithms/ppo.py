@@ -116,7 +116,7 @@ def ppo_update(
     Args:
         model: the networks.
         state: what is learned.
-        batch: the rows; their ``log_probs`` are computed here.
+        batch: the rows; those of their ``log_probs`` that are NaN are computed here.
         plan: the minibatches.
         settings: the hyperparameters, 0-d.
 
@@ -124,7 +124,7 @@ def ppo_update(
         The next state, and means over the last epoch.
     """
     log_probs, _, _ = model.judge(state.params, batch.observations, batch.actions, batch.masks)
-    batch = batch._replace(log_probs=log_probs)
+    batch = batch._replace(log_probs=tf.where(tf.math.is_nan(batch.log_probs), log_probs, batch.log_probs))
     dtype, width = batch.returns.dtype, plan.rows.shape[1]
 
     def goes_on(i: Any, state: TrainState, sums: Any, num_summed: Any, stopped: Any) -> Any:
@@ -162,6 +162,7 @@ class TFPPOAgent(MasksActions, TFAgent):
 
     specs = specs.PPO
     algorithm = "PPO"
+    uses_behaviour_log_probs = True
 
     def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:
         """Step on shuffled minibatches and return the diagnostics of the loss."""

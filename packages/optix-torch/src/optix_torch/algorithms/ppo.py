@@ -143,6 +143,7 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
 
     specs = specs.PPO
     networks: ActorCriticNetworks
+    uses_behaviour_log_probs = True
     _continuous = False
 
     def __init__(
@@ -198,6 +199,7 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
         )
         self._distribution = make_distribution(head, extra, self.device)
         self._old_policy: OldPolicy | None = None
+        self._acts_itself = True
         self._step = GraphedUpdate(self._step_in_place, self.device, plain=optimizer is not None)
 
     @classmethod
@@ -225,7 +227,12 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
             observations, masks = observations[rows], masks[rows]
         actions = as_tensor(window.flat(window.actions), self.device)
         actions = actions if actions.ndim <= 2 else actions.flatten(1)
-        log_probs = self._evaluate(self.networks.actor.infer(observations), actions, masks).log_probs
+        behaviour = window.behaviour_log_probs
+        self._acts_itself = behaviour is None
+        if behaviour is None:
+            log_probs = self._evaluate(self.networks.actor.infer(observations), actions, masks).log_probs
+        else:
+            log_probs = as_tensor(window.flat(behaviour), self.device)
         return Batch(
             observations=observations,
             actions=actions,
@@ -246,7 +253,7 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
 
     def _optimize(self, batch: Batch, num_rows: int) -> dict[str, float]:  # noqa: ARG002 - all are experience
         """Step on shuffled minibatches and return the diagnostics of the loss."""
-        self._old_policy = self.networks.old_policy(batch.observations)
+        self._old_policy = self.networks.old_policy(batch.observations) if self._acts_itself else None
         found = take_steps(
             self._minibatches(batch),
             lambda minibatch: self._step(*minibatch, key=self._graph_key),
