@@ -35,6 +35,7 @@ class _FromBothEnds(LoadFileScheduling):
         super()._assign_work_unit(node)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Let the workers begin at both ends."""
     config.option.loadscopereorder = False
