@@ -338,7 +338,8 @@ def _play_rounds(
         with blaming_environment("in reset() of an evaluation episode"):
             observations, info = vector_env.reset(seed=round_seed)
         policy.reset()
-        mask, last = read_masks(info), [dict[str, Any]()] * num_envs
+        mask = read_masks(info)
+        last: list[Mapping[str, Any]] = [{}] * num_envs
         harmless = np.array(observations)  # for what is seen after an episode, of which nothing depends
         for _ in range(max_episode_steps):
             actions = act(observations, mask)
