@@ -255,11 +255,11 @@ def _tuning(entries: Sequence[Entry]) -> Section | None:
     if not changes and not held:
         return None
     sentences = [
-        f"The tuner changed hyperparameters {_times(changes)}{f', {probes:,} of them to try' if probes else ''}."
+        f"Hyperparameters were changed {_times(changes)}{f', {probes:,} of them to try others' if probes else ''}."
     ]
     if held:
         bill = f", on {steps(cost)} environment steps of branches" if cost else ""
-        sentences.append(f"It compared values {_times(held)}{bill}, and found better ones {_times(moved)}.")
+        sentences.append(f"Values were compared {_times(held)}{bill}; better ones were found {_times(moved)}.")
     return Section(
         title="Hyperparameter changes",
         sentences=tuple(sentences),
