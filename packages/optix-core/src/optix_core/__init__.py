@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         decide,
     )
     from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
+    from optix_core.search import TrialOrchestrator
     from optix_core.training import TrainConfig, TrainPlan, load_policy, train
     from optix_core.tuning import (
         AdaptiveOptimizer,
@@ -109,6 +110,7 @@ _HOMES = {
         "decide",
     ),
     "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
+    "optix_core.search": ("TrialOrchestrator",),
     "optix_core.training": ("TrainConfig", "TrainPlan", "load_policy", "train"),
     "optix_core.tuning": (
         "AdaptiveOptimizer",
@@ -185,6 +187,7 @@ __all__ = [
     "StopReason",
     "TrainConfig",
     "TrainPlan",
+    "TrialOrchestrator",
     "VectorBatchPipeline",
     "Verdict",
     "__version__",

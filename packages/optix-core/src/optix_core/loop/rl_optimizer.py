@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import numpy as np
+
 from optix_core.checkpoints import CheckpointRegistry, RunDirectory
 from optix_core.convergence import DegradationTest
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError, true_or_false, whole_number
@@ -32,6 +34,7 @@ from optix_core.loop.scoring import ScoreJoiner
 from optix_core.loop.settings import RunSettings
 from optix_core.tuning.careful import careful_tuner
 from optix_protocol import (
+    Array,
     BaseAgent,
     BaseEvaluator,
     BaseOptimizer,
@@ -317,6 +320,22 @@ class RLOptimizer:
             if failure is not None:
                 raise failure
             return self.result
+
+    def play(self, episodes: int, seed: int) -> Array:
+        """Play the present policy greedily, from a callback of the run; the steps are those of evaluation.
+
+        Args:
+            episodes: how many.
+            seed: the same one plays the same episodes.
+
+        Returns:
+            Their returns ``[episodes]``, empty before the run or without environments for evaluation.
+        """
+        return np.empty(0) if self._run is None else self._run.arena.returns(episodes, seed)
+
+    def expected_length(self) -> int:
+        """Return how long an episode of :meth:`play` may well be, in environment steps; 1 before the run."""
+        return 1 if self._run is None else self._run.arena.expected_length()
 
     def _open_directory(self) -> RunDirectory:
         """Return the run directory, opened once; ``self._files`` closes it, and removes it if it is a temporary one."""
