@@ -212,14 +212,17 @@ def test_a_run_without_exact_state_says_why_nothing_is_spawned(evolve, skill_age
     run, manager = evolve(agent=skill_agent())
     run.run()
     assert manager.spawns_used == 0
-    with pytest.raises(ValueError, match="exact state"):
+    assert any("No variant was spawned: agent and environments need an exact state" in n for n in run.result.notes)
+    with pytest.raises(ValueError, match="no run to spawn in"):
         manager.spawn_variant()
 
 
 def test_a_budget_too_small_for_a_race_ends_as_usual(evolve):
     run, manager = evolve(max_env_steps=160)
-    assert run.run().train_env_steps == 160
+    result = run.run()
+    assert result.train_env_steps == 160
     assert manager.spawns_used == 0
+    assert "No variant was spawned: there is no room for a race in the budget." in result.notes
 
 
 class TestMembers:

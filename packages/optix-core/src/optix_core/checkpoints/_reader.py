@@ -10,6 +10,7 @@ from optix_core.checkpoints._records import Record, read_best, read_record
 from optix_core.checkpoints._weights import average_weights, load_weights
 from optix_core.errors import RunDirectoryError
 from optix_core.storage.damage import DamagedFileError, Problem, VerifyReport
+from optix_core.storage.documents import read_json
 from optix_core.storage.files import numbered_directories, require_own_directory
 from optix_protocol import BaseAgent, PolicySnapshot
 
@@ -100,11 +101,13 @@ class SnapshotReader:
             The snapshots that were averaged, best first.
 
         Raises:
-            RunDirectoryError: there is no intact snapshot, or the weights are no safetensors or differ in shape.
+            RunDirectoryError: there is no intact snapshot, the weights are no safetensors or differ in shape, or they
+                are those of a population, whose members are runs of their own.
             AgentError: the average does not fit this agent.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        self._require_one_run()
         self._settle()
         chosen: dict[int, Path] = {}
         for snapshot_id in self._index.ranking():
@@ -118,6 +121,21 @@ class SnapshotReader:
             raise self._nothing_intact()
         average_weights(agent, tuple(chosen.values()))
         return [self._index.records[snapshot_id].snapshot for snapshot_id in chosen]
+
+    def _require_one_run(self) -> None:
+        """Refuse snapshots of several members: weights of independent runs lie in basins of their own.
+
+        Their mean is no policy at all; what can be joined is what they would do (:class:`optix_core.EnsembleAgent`).
+        """
+        try:
+            described = read_json(self.path.parent / "run.json")
+        except (OSError, DamagedFileError):
+            return
+        if described.get("population"):
+            raise RunDirectoryError(
+                f"These snapshots come from the {described['population']} members of a population, independent runs "
+                "whose weights have no sensible mean: let them act together as an EnsembleAgent instead."
+            )
 
     def weights_path(self, snapshot_id: int) -> Path:
         """Return the path of intact weights, for tools that read them without an agent.

@@ -26,6 +26,10 @@ def train(
     population: Annotated[
         int | None, typer.Option(min=2, help="Train this many members within one budget; the best replace the worst.")
     ] = None,
+    max_spawns: Annotated[
+        int | None,
+        typer.Option(min=0, help="Variants that may train from the best policy and race it, within the budget; 0."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory, new or empty; by default runs/<env>-<algorithm>-seed<N>.")
     ] = None,
@@ -98,7 +102,10 @@ def train(
         max_seconds=max_seconds,
         device=device,
         overrides=with_options(
-            parse_overrides(set_ or []), confirm_episodes=confirm_episodes, max_episode_steps=max_episode_steps
+            parse_overrides(set_ or []),
+            confirm_episodes=confirm_episodes,
+            max_episode_steps=max_episode_steps,
+            max_spawns=max_spawns,
         ),
         environment=EnvOptions(
             imports=tuple(import_ or ()),
@@ -113,6 +120,10 @@ def train(
     plan = TrainPlan.of(config)
     if resume and num_seeds is None:
         plan = with_stored_memory(plan, config, out or default_directory(plan, resume=True))
+    if plan.loop.max_spawns and (population is not None or num_seeds is not None):
+        from optix_core.errors import ConfigError
+
+        raise ConfigError("--max-spawns is for single runs: leave it out with --population and --num-seeds.")
     if population is not None:
         from optix_core.cli.population import run_population
         from optix_core.errors import ConfigError

@@ -137,6 +137,8 @@ class EvolutionCallback(LoopCallback):
     def finish(self, reason: StopReason) -> None:
         """Average the kept policies, where that is worth it, before the final policy is chosen."""
         self.manager.reason = reason.value
+        if self.manager.max_spawns and not self.manager.spawns_used and self.obstacle():
+            self._at_work.arena.note(f"No variant was spawned: {self.obstacle()}")
         if self.manager.max_spawns and reason not in (StopReason.DIVERGED, StopReason.NO_SIGNAL):
             average_along_run(self._at_work)
 

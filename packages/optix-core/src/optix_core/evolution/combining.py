@@ -104,7 +104,8 @@ class DiscreteCombination:
             return log_probs
         on, off = log_probs[:, 1::2], log_probs[:, ::2]
         with np.errstate(invalid="ignore"):
-            return np.clip(np.nan_to_num(on - off), -1e8, 1e8)
+            log_odds: Array = np.clip(np.nan_to_num(on - off), -1e8, 1e8)
+        return log_odds
 
 
 # ---- continuous ------------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ class EnsembleAgent:
     def __new__(cls, manager: PolicyManager, primary_agent: BaseAgent, *, seed: int = 0) -> Self:  # noqa: ARG004
         """Return an ensemble that has no capability that its primary agent lacks."""
         lacking = [name for name, kind in _CAPABILITIES.items() if not isinstance(primary_agent, kind)]
-        kind: type[Self] = _without(cls, tuple(lacking)) if lacking else cls
-        return super().__new__(kind)
+        kind: Any = cls
+        return super().__new__(_without(kind, tuple(lacking)) if lacking else cls)
 
     def __init__(self, manager: PolicyManager, primary_agent: BaseAgent, *, seed: int = 0) -> None:
         self.manager = manager

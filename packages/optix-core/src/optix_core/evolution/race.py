@@ -60,12 +60,15 @@ class RacePlan:
 def plan_race(env_steps: float, *, window_env_steps: int, episode_length: int) -> RacePlan | None:
     """Return the longest race that a number of environment steps pays for, half of it training, or None.
 
+    Less of it is training where the episodes are so long that the other half would not decide anything.
+
     Args:
         env_steps: that may be spent, may be infinite.
         window_env_steps: of a window.
         episode_length: of an episode.
     """
-    windows = int(min(MOST_WINDOWS, env_steps / 2 // window_env_steps))
+    trained = min(env_steps / 2, env_steps - 2 * LEAST_PAIRS * episode_length)
+    windows = int(min(MOST_WINDOWS, trained // window_env_steps))
     if windows < 1:
         return None
     episodes = (env_steps - windows * window_env_steps) / episode_length

@@ -32,6 +32,7 @@ class LoopSettings(RunSettings):
             (:class:`optix_protocol.SupportsFusedTraining`); None: wherever that is possible.
         clip_rewards: learn from rewards clipped to -1..1; scores and results stay raw.
         episodic_life: while training, a lost life of an Atari game ends the episode; training scores are then per life.
+        max_spawns: variants of the policy that may train and race against it (docs/evolution.md), within the budget.
         monitor: further settings of the monitor that differ from its defaults, by name; ``--set`` takes each by itself.
     """
 
@@ -45,6 +46,7 @@ class LoopSettings(RunSettings):
     fused: bool | None = None
     clip_rewards: bool = False
     episodic_life: bool = False
+    max_spawns: int = 0
     monitor: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,7 @@ class LoopSettings(RunSettings):
         super().__post_init__()
         self._whole("window_size", least=1)
         self._whole("max_eval_envs", least=1, optional=True)
+        self._whole("max_spawns", least=0, most=1000)
         if self.fused is not None:
             true_or_false("fused", self.fused)
         true_or_false("clip_rewards", self.clip_rewards)

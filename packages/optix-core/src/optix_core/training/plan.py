@@ -209,6 +209,8 @@ class TrainPlan:
             del values["environment"]
         if not self.loop.monitor:
             del values["loop"]["monitor"]
+        if not self.loop.max_spawns:
+            del values["loop"]["max_spawns"]
         return values
 
     @property
@@ -312,7 +314,7 @@ class TrainPlan:
         """
         self._check_memory()
         agent = self.make_agent()
-        return RLOptimizer(
+        run = RLOptimizer(
             agent,
             self.make_pipeline(agent),
             val_pipeline=self._val_pipeline(agent),
@@ -326,6 +328,12 @@ class TrainPlan:
             config=self.to_dict(),
             **kwargs,
         )
+        if self.loop.max_spawns:
+            from optix_core.evolution import PolicyManager
+
+            manager = PolicyManager(run.registry, max_spawns=self.loop.max_spawns)
+            run.add_callback(manager.as_callback(agent, agent_factory=self.make_agent))
+        return run
 
 
 def train(config: TrainConfig, out: str | Path | None = None, *, callbacks: Iterable[LoopCallback] = ()) -> RunResult:

@@ -1,0 +1,173 @@
+"""Evolution of real agents: what users write, from the command line, killed and resumed, and for a long time."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from optix_core import BatchPipeline, MetaController, PolicyManager, RLOptimizer, TrainConfig, TrainPlan, make_agent
+from optix_core.cli import main
+from optix_core.cli.train import train
+from optix_core.errors import ConfigError
+from optix_core.evolution import MetaAction, MetaDecision
+from optix_core.journal import events as kinds
+from optix_core.journal import read_journal
+from optix_protocol import LoopCallback
+
+
+def evolve(folder, *, max_spawns=2, max_env_steps=20_000):
+    def factory():
+        return make_agent(gym.make("CartPole-v1"), hidden_sizes=(16,))
+
+    agent = factory()
+    run = RLOptimizer(
+        agent=agent,
+        pipeline=BatchPipeline(env=gym.make("CartPole-v1"), agent=agent, window_size=128),
+        checkpoint_dir=folder,
+        max_env_steps=max_env_steps,
+        confirm_episodes=5,
+    )
+    manager = PolicyManager(run.registry, max_spawns=max_spawns, max_ensemble_size=3)
+    callback = manager.as_callback(agent, agent_factory=factory, meta_controller=MetaController(gap_threshold=0.3))
+    callback.set_stop_fn(run.stop)
+    run.add_callback(callback)
+    return run, manager
+
+
+def test_variants_of_ppo_train(tmp_path):
+    run, manager = evolve(tmp_path / "run")
+    result = run.run()
+    assert manager.spawns_used >= 1
+    assert all(variant.train_env_steps > 0 for variant in manager.variants)
+    assert result.train_env_steps + result.search_env_steps <= 20_000
+    assert 2 <= len(manager.members) + len(manager.pruned) <= 3
+    assert "variant 1" in manager.report()
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "SAC"])
+def test_variants_of_off_policy_agents_begin_with_the_memory_of_the_run(algorithm, tmp_path):
+    env_id = "CartPole-v1" if algorithm == "DQN" else "Pendulum-v1"
+    settings = {
+        "learning_starts": 200,
+        "capacity": 2_000,
+        "hidden_sizes": (16,),
+        "batch_size": 16,
+        "updates_per_step": 0.1,
+    }
+    agent = make_agent(algorithm, gym.make(env_id), **settings)
+    pipeline = BatchPipeline(env_id, agent, window_size=100)
+    run = RLOptimizer(agent, pipeline, max_env_steps=8_000, confirm_episodes=2)
+    manager = PolicyManager(run.registry, max_spawns=1)
+    run.add_callback(manager.as_callback(agent))
+    run.run()
+    (variant,) = manager.variants
+    assert variant.train_env_steps > 0
+
+
+SETTINGS = {"hidden_sizes": [16], "window_size": 128, "max_spawns": 2, "confirm_episodes": 5, "state_interval_s": 0.0}
+
+
+def plan():
+    return TrainPlan.of(TrainConfig(env_id="CartPole-v1", n_envs=1, max_env_steps=20_000, overrides=dict(SETTINGS)))
+
+
+def told(folder):
+    entries, problems = read_journal(Path(folder) / "events.jsonl")
+    assert not problems
+    return [entry.event for entry in entries if not isinstance(entry.event, kinds.Resumed)]
+
+
+def test_the_command_line_spawns_and_explains(tmp_path, capsys):
+    def optix(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert not ended.value.code
+
+    command = ["train", "CartPole-v1", "--max-spawns", "1", "--max-env-steps", "20000", "--n-envs", "1", "--quiet"]
+    for name, value in {**SETTINGS, "hidden_sizes": "[16]"}.items():
+        if name != "max_spawns":
+            command += ["--set", f"{name}={value}"]
+    optix(*command, "--out", str(tmp_path / "run"))
+    assert any(isinstance(event, kinds.Variant) for event in told(tmp_path / "run"))
+    capsys.readouterr()
+    optix("explain", str(tmp_path / "run"))
+    said = capsys.readouterr().out
+    assert "Evolution" in said
+    assert "decision: spawn" in said
+
+
+def test_several_runs_do_not_evolve(tmp_path):
+    with pytest.raises(ConfigError, match="--max-spawns"):
+        train("CartPole-v1", max_spawns=2, population=3, out=tmp_path / "run")
+
+
+def test_a_run_without_spawns_is_described_as_ever():
+    config = TrainConfig(env_id="CartPole-v1", overrides={"hidden_sizes": [16]})
+    assert "max_spawns" not in TrainPlan.of(config).to_dict()["loop"]
+    assert TrainPlan.from_dict(plan().to_dict()).loop.max_spawns == 2
+
+
+@pytest.mark.slow
+def test_a_killed_evolution_ends_as_one_that_was_not(tmp_path):
+    """Kill -9, again and again, at moments of nobody's choosing."""
+    plan().build(tmp_path / "whole").run()
+    script = (
+        "import sys; from optix_core import TrainConfig, TrainPlan; "
+        f"TrainPlan.of(TrainConfig(env_id='CartPole-v1', n_envs=1, max_env_steps=20_000, overrides={SETTINGS!r}))"
+        ".build(sys.argv[1], resume=True).run()"
+    )
+    rng = np.random.default_rng(0)
+    for kill in range(40):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "torn")])
+        try:
+            code = process.wait(None if kill >= 8 else 2.0 + 6.0 * rng.random())
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            continue
+        assert code == 0
+        break
+    assert told(tmp_path / "torn") == told(tmp_path / "whole")
+
+
+class AlwaysSpawn(MetaController):
+    """Leaves nothing but the cost of spawning."""
+
+    def decide(self, signals):
+        return MetaDecision(action=MetaAction.SPAWN if signals.spawns_left else MetaAction.NO_OP, why="Always.")
+
+
+class Resident(LoopCallback):
+    """Notes the resident memory after every variant."""
+
+    def __init__(self, manager):
+        self.manager, self.sizes = manager, {}
+
+    def on_window(self, progress, eval_metrics, diagnostics):
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.sizes[self.manager.spawns_used] = pages * os.sysconf("SC_PAGE_SIZE")
+        if self.manager.spawns_left == 0:
+            self.stop()
+
+
+@pytest.mark.slow
+def test_fifty_spawns_and_prunes_leave_no_memory_behind(tmp_path):
+    warm, cycles = 15, 50
+    run, manager = evolve(tmp_path / "run", max_spawns=warm + cycles, max_env_steps=6_000 * (warm + cycles))
+    run._callbacks.callbacks[0].meta_controller = AlwaysSpawn()
+    watch = Resident(manager)
+    watch.stop = run.stop
+    run.add_callback(watch)
+    run.run()
+    assert manager.spawns_used == warm + cycles
+    assert len(manager.pruned) >= cycles // 2
+    before, after = watch.sizes[warm], watch.sizes[warm + cycles]
+    assert after - before <= 2 * 2**20, (before, after)
+    assert after - before < 0.02 * before
