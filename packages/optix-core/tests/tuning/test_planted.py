@@ -143,3 +143,15 @@ def test_what_found_nothing_leaves_the_values_as_they_are_to_the_last_bit(kind):
         seen.add(held)
         rate = held
     assert turns.values == {"rate": 0.001 * 3} and 0.001 * 3 in seen and len(seen) > 2
+
+
+@every_tuner
+def test_values_that_nobody_asked_for_end_the_experiment_in_hand(kind):
+    """A rollback, say, brought them back: the probe gets no credit, and another experiment begins there."""
+    tuner, rate = make(kind), 0.5
+    while not tuner.is_probing():
+        rate = tuner.suggest(HyperparamSet(params={"rate": rate}), EvalMetrics(primary_score=0.0))["rate"]
+    held = tuner.num_probes
+    asked = tuner.suggest(HyperparamSet(params={"rate": 0.25}), EvalMetrics(primary_score=100.0))
+    assert tuner.values == {"rate": 0.25} and asked["rate"] != 0.25 and tuner.is_probing()
+    assert tuner.num_probes == held
