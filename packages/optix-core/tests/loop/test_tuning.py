@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optix_core import PBTOptimizer, RLOptimizer, SPSAOptimizer, VectorBatchPipeline
+from optix_core import PBTOptimizer, ReturnEvaluator, RLOptimizer, SPSAOptimizer, VectorBatchPipeline
 from optix_core.journal import events as kinds
 from optix_core.journal import read_journal
 from optix_core.loop.tuning import SEARCH_SHARE
@@ -192,3 +192,37 @@ def test_slow_hyperparameters_are_left_alone(skill_agent):
         SPSAOptimizer({"gamma": (0.9, 0.99)}).take_agent(agent)
     with pytest.raises(ValueError, match=r"no hyperparameter 'rat'\. Did you mean 'rate'"):
         SPSAOptimizer({"rat": (0.0, 1.0)}).take_agent(agent)
+    agent.schedules = {"rate": "linear(1, 0)"}
+    with pytest.raises(ValueError, match="rate follows a schedule"):
+        SPSAOptimizer({"rate": (0.0, 1.0)}).take_agent(agent)
+
+
+def test_scores_of_the_users_own_decide_by_the_windows_of_the_branches(loop, exact, entries):
+    """Nothing is played for them."""
+
+    class Longest(ReturnEvaluator):
+        def score(self, episode_data, train_diagnostics):
+            del train_diagnostics
+            return EvalMetrics(primary_score=float(episode_data.rewards.sum()))
+
+    agent, tuner = exact(), SPSAOptimizer({"rate": (0.0, 1.0)})
+    loop(agent=agent, optimizer=tuner, evaluator=Longest(), max_env_steps=40 * 400, noise=0.05).run()
+    held = [e.event for e in entries() if isinstance(e.event, kinds.Experiment)]
+    assert len(held) == tuner.num_probes >= 3 and {e.env_steps for e in held} <= {3 * 40 * n for n in (2, 3, 4)}
+    assert abs(agent.params["rate"] - BEST_RATE) < 0.2
+
+
+@pytest.mark.parametrize(("num_windows", "in_turn"), [(4, False), (1, True)])
+def test_where_nothing_can_be_played_the_windows_decide_or_the_run_itself(
+    skill_env, exact, tmp_path, num_windows, in_turn
+):
+    class Elsewhere(VectorBatchPipeline):
+        make_eval_env = lend = None
+
+    agent, tuner = exact(), SPSAOptimizer({"rate": (0.0, 1.0)}, num_windows=num_windows)
+    pipeline = Elsewhere(skill_env, agent, n_envs=10, window_size=4)
+    RLOptimizer(agent, pipeline, optimizer=tuner, max_env_steps=40 * 100, checkpoint_dir=tmp_path / "run").run()
+    found, _ = read_journal(tmp_path / "run" / "events.jsonl")
+    held = [e.event for e in found if isinstance(e.event, kinds.Experiment)]
+    assert len(held) >= 3 and {e.in_turn for e in held[1:]} == {in_turn}
+    assert "NaN" not in held[1].scores

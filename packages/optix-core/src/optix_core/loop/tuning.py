@@ -140,8 +140,8 @@ class Tuning:
             episodes=episodes,
             seed=derive_seed(self.seed, "experiment", counters.num_experiments),
         )
-        if not self.laboratory.is_exact:
-            counters.tuning_form = IN_TURN
+        if not self.laboratory.is_exact or not all(len(outcome.samples) for outcome in outcomes):
+            counters.tuning_form = IN_TURN  # it could not be brought back, or there is nowhere to play
         return tuner.conclude([outcome.samples for outcome in outcomes])
 
     def _size(self, window: EpisodeData, *, num_places: int) -> tuple[int, int] | None:
@@ -151,7 +151,7 @@ class Tuning:
         budget = self.controller.budget.max_env_steps or math.inf
         left = budget - self.controller.progress.num_env_steps - self.counters.search_env_steps - rows
         for share in EXPERIMENT_SHARES:
-            for windows in range(num_windows, 0, -1):
+            for windows in range(num_windows, 0 if self.controller.scores_returns else 1, -1):
                 episodes, collected = 0, windows
                 if self.controller.scores_returns:
                     episodes = min(MOST_EPISODES, max(LEAST_EPISODES, windows * rows // length))

@@ -183,6 +183,9 @@ class OnlineTuner(BaseOptimizer, ABC):
             fast = {name: b for name, b in bounds.items() if not b.slow and values.params.get(name) is not None}
             self._space = Space.of({n: b for n, b in fast.items() if n not in left_out}, self._log_params)
         space = self._space_for(values)
+        for name in space.names:
+            if name in getattr(agent, "schedules", ()):
+                raise ConfigError(f"{name} follows a schedule: give it a plain value, or leave it out of param_bounds.")
         slow = [n for n in space.names if n in SLOW or (n in bounds and bounds[n].slow)]
         kept = tuple(axis for axis in space.axes if axis.name not in slow)
         if slow and not kept:
