@@ -334,7 +334,6 @@ def _play_rounds(
         playing = np.arange(first, first + num_envs) < episodes
         round_seed = derive_seed(seed, "round", first // num_envs)
         seeds += [round_seed] * int(playing.sum())
-        info: Mapping[str, Any]
         with blaming_environment("in reset() of an evaluation episode"):
             observations, info = vector_env.reset(seed=round_seed)
         policy.reset()
