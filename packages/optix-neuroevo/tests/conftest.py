@@ -10,6 +10,11 @@ import pytest
 
 from optix_neuroevo import GRUNeuron, LSTMNeuron, Neuron, NeuronGraph, TrainableGRUNeuron, TrainableLSTMNeuron
 
+
+def pytest_addoption(parser):
+    parser.addoption("--tensorneat", metavar="PATH", help="a checkout of EMI-Group/tensorneat to compare graphs with")
+
+
 KINDS = [Neuron("tanh"), Neuron("relu"), Neuron("silu"), Neuron("linear"), Neuron("gauss")]
 KINDS += [GRUNeuron(), TrainableGRUNeuron(), LSTMNeuron(), TrainableLSTMNeuron()]
 

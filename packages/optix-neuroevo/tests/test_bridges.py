@@ -144,11 +144,43 @@ def test_a_genome_of_tensorneat_is_the_sum_that_it_describes():
     ).double()
     x = np.array([[0.5, -1.0], [2.0, 0.3]])
     hidden = np.tanh(-0.3 + 1.2 * (0.7 * x[:, 0] - 0.4 * x[:, 1]))
-    wanted = 1 / (1 + np.exp(-(0.1 + 0.9 * (1.5 * hidden + 0.3 * x[:, 0]))))
+    wanted = 0.1 + 0.9 * (1.5 * hidden + 0.3 * x[:, 0])
     np.testing.assert_allclose(graph(torch.from_numpy(x))[:, 0].detach(), wanted, atol=1e-6)
-    nodes[2, 4] = 7
+    nodes[3, 4] = 7
     with pytest.raises(GraphError, match="no sum"):
         NeuronGraph.from_tensorneat(nodes, conns, input_idx=[0, 1], output_idx=[2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outputs_and_gradients_are_those_of_tensorneat(request, monkeypatch, seed):
+    checkout = request.config.getoption("--tensorneat", default=None)
+    if checkout is None:
+        pytest.skip("no --tensorneat PATH to a checkout of EMI-Group/tensorneat (docs/graphs.md names the commit)")
+    monkeypatch.syspath_prepend(f"{checkout}/src")
+    import jax
+    from tensorneat.common import ACT, State
+    from tensorneat.genome import DefaultGenome, DefaultNode
+
+    genes = DefaultNode(activation_options=[ACT.tanh, ACT.sigmoid], response_init_std=0.3)
+    genome = DefaultGenome(3, 2, max_nodes=20, max_conns=60, node_gene=genes, init_hidden_layers=(4, 3))
+    state = genome.setup(State(randkey=jax.random.key(seed)))
+    nodes, conns = genome.initialize(state, jax.random.key(seed))
+    conns = conns.at[np.random.default_rng(seed).permutation(20)[:5]].set(np.nan)  # not every pair
+    x = np.random.default_rng(seed).normal(size=(6, 3)).astype(np.float32)
+    loss, (_, gradient) = genome.grad(state, nodes, conns, x, lambda outputs: (outputs**2).sum())
+
+    graph = NeuronGraph.from_tensorneat(
+        nodes, conns, input_idx=genome.input_idx, output_idx=genome.output_idx, activations=["tanh", "sigmoid"]
+    )
+    ours = graph(torch.from_numpy(x)).square().sum()
+    assert float(ours.detach()) == pytest.approx(float(loss), rel=1e-5)
+    ours.backward()
+    table, theirs = np.asarray(conns), np.asarray(gradient)[:, -1]
+    alive = ~np.isnan(table[:, 0])
+    response = {int(row[0]): float(row[2]) for row in np.asarray(nodes) if not np.isnan(row[0])}
+    found = [float(graph.edge_weight.grad[graph.topology.edge_row(edge)]) for edge in graph.edges()]
+    wanted = [g / response[int(row[1])] for row, g in zip(table[alive], theirs[alive], strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("remembers", [False, True])

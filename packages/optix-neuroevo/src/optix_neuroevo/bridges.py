@@ -87,9 +87,11 @@ class FromElsewhere:
     ) -> Self:
         """Return the graph of a feed-forward genome of TensorNEAT with its default genes.
 
+        A node that no way leads to from an input says nothing to others, as there.
+
         Args:
             nodes: ``[N, 5]``: key, bias, response, aggregation (0, the sum) and activation (an index); rows of NaN are
-                empty. A node is ``f(bias + response * sum(weight * input))``.
+                empty. A node is ``f(bias + response * sum(weight * input))``, an output the same without ``f``.
             conns: ``[C, 3]`` or wider: source, destination and, last, weight; rows of NaN are empty.
             input_idx: keys of the inputs, in their order.
             output_idx: keys of the outputs, in their order.
@@ -110,15 +112,19 @@ class FromElsewhere:
         for key in [*sorted(attributes.keys() - set(inputs) - set(outputs)), *outputs]:
             bias, response, aggregation, number = (*attributes[key], 0.0, 0.0)[:4]
             name = names[int(number)] if 0 <= int(number) < len(names) else None
+            name = "linear" if key in outputs else name
             if int(aggregation) != 0 or name is None:
                 raise GraphError(f"Node {key} is no sum under one of {', '.join(map(str, names))}.")
             responses[key] = float(response)
             role = "output" if key in outputs else "hidden"
             ids[key] = graph.add_neuron(role, neuron=Neuron(name), bias=float(bias))
         table = np.asarray(conns, np.float64)
-        for row in table[~np.isnan(table[:, 0])]:
+        table = table[~np.isnan(table[:, 0])]
+        reached = _reached(set(inputs), table[:, :2].astype(int).tolist())
+        for row in table:
             source, destination = int(row[0]), int(row[1])
-            graph.add_edge(ids[source], ids[destination], responses[destination] * float(row[-1]))
+            if source in reached:
+                graph.add_edge(ids[source], ids[destination], responses[destination] * float(row[-1]))
         if with_value:
             _add_value(graph, [neuron for key, neuron in ids.items() if key not in outputs])
         graph.compiled()
@@ -136,6 +142,15 @@ def _used(genome: Any, settings: Any) -> set[int]:
                 used.add(source)
                 waiting.append(source)
     return used
+
+
+def _reached(nodes: set[int], pairs: list[list[int]]) -> set[int]:
+    """Return these nodes and all that connections lead to from them."""
+    before = -1
+    while len(nodes) != before:
+        before = len(nodes)
+        nodes = nodes | {destination for source, destination in pairs if source in nodes}
+    return nodes
 
 
 def _add_value(graph: Any, sources: list[int]) -> None:
