@@ -1,0 +1,197 @@
+"""Does evolution pay? Confirmed returns at equal budgets: one long run, the best of short ones, selection, ours.
+
+    python benchmarks/evolution.py run --results FILE [--tasks LunarLander-v3 ...] [--rows A B C D] [--seeds 10]
+                                       [--share 1.0]
+    python benchmarks/evolution.py report --results FILE
+
+A is one long run, B the best of five runs of a fifth of the budget (best by the return that each confirmed, measured
+again on fresh episodes), C a population of four under selection alone (no hyperparameter is perturbed), D one run with
+three spawns. All have the same budget of environment steps, branches and races included, and may end before it is used;
+what they played to select and to confirm stands beside. A cell is appended to FILE as it is done, and a benchmark that
+is started again does what is missing. ``report`` prints interquartile means, P(D > row) with its 95 % interval, and
+whether spawning may be on by default: P(D > A) certainly above one half, and IQM(D) >= IQM(C), on every task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from optix_core import EnvSpec, TrainConfig, TrainPlan
+from optix_core.evaluation import iqm
+from optix_core.evaluation.rollouts import evaluate
+from optix_core.evaluation.statistics import probability_of_improvement
+from optix_core.loop import RunResult
+from optix_core.seeding import derive_seed
+from optix_core.training import population
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+BUDGETS: Mapping[str, int] = {
+    "point_goal:PointGoal-v0": 1_000_000,  # a sparse reward without hindsight: a plateau that deceives
+    "LunarLander-v3": 1_000_000,
+    "Acrobot-v1": 1_000_000,
+}
+NUM_SHORT, NUM_MEMBERS, NUM_SPAWNS = 5, 4, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training."""
+
+    task: str
+    row: str
+    seed: int
+    share: float = 1.0
+
+    @property
+    def budget(self) -> int:
+        """Environment steps."""
+        return int(BUDGETS[self.task] * self.share)
+
+    def plan(self, *, part: int = 1, number: int = 0, **overrides: Any) -> TrainPlan:
+        """Return a run of PPO with a part of the budget; runs of other numbers have other seeds."""
+        seed = self.seed if number == 0 else derive_seed(self.seed, "run", number)
+        return TrainPlan.of(
+            TrainConfig(
+                env_id=self.task,
+                algorithm="ppo",
+                seed=seed,
+                max_env_steps=self.budget // part,
+                overrides=overrides,
+            )
+        )
+
+
+def outcome(results: list[RunResult], best: RunResult) -> dict[str, Any]:
+    """Return what a row reached and what it cost."""
+    return {
+        "return": None if best.confirmed_return is None else best.confirmed_return["mean"],
+        "train_env_steps": sum(result.train_env_steps for result in results),
+        "search_env_steps": sum(result.search_env_steps for result in results),
+        "eval_env_steps": sum(result.eval_env_steps for result in results),
+        "stop_reason": best.stop_reason,
+    }
+
+
+def one_long(cell: Cell) -> dict[str, Any]:
+    """A: all of the budget in one run."""
+    result = cell.plan().build(None).run()
+    return outcome([result], result)
+
+
+def best_of_short(cell: Cell) -> dict[str, Any]:
+    """B: the best of several runs by the return that each confirmed, measured on episodes that did not choose it."""
+    runs = [cell.plan(part=NUM_SHORT, number=number).build(None) for number in range(NUM_SHORT)]
+    results = [run.run() for run in runs]
+    worth = [-np.inf if r.confirmed_return is None else r.confirmed_return["mean"] for r in results]
+    best = int(np.argmax(worth))
+    seed = derive_seed(cell.seed, "measured again")
+    played = evaluate(runs[best].agent, EnvSpec.of(cell.task), episodes=100, seed=seed)
+    return {**outcome(results, results[best]), "return": float(played.returns.mean())}
+
+
+def selection_only(cell: Cell) -> dict[str, Any]:
+    """C: members that differ by their seeds, the best of which replace the worst."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(population, "PERTURBATION", 0.0):
+        result = population.train_population(cell.plan(), NUM_MEMBERS, Path(folder) / "run")
+    return outcome([result], result)
+
+
+def ours(cell: Cell) -> dict[str, Any]:
+    """D: one run that spawns."""
+    run = cell.plan(max_spawns=NUM_SPAWNS).build(None)
+    result = run.run()
+    manager = run._callbacks.callbacks[-1].manager
+    won = [variant.number for variant in manager.variants if variant.won]
+    return {**outcome([result], result), "spawns": manager.spawns_used, "won": len(won)}
+
+
+ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
+    "A": one_long,
+    "B": best_of_short,
+    "C": selection_only,
+    "D": ours,
+}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the cells that are done; a line that was cut off is done again."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell[name] for name in ("task", "row", "seed", "share"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
+    for seed in range(arguments.seeds):
+        for task in arguments.tasks:
+            for row in arguments.rows:
+                cell = Cell(task=task, row=row, seed=seed, share=arguments.share)
+                if key(vars(cell)) in {key(done) for done in read(arguments.results)}:
+                    continue
+                began = time.process_time()
+                found = {**vars(cell), **ROWS[row](cell), "cpu_s": round(time.process_time() - began, 1)}
+                with arguments.results.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+                print(json.dumps(found), flush=True)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print the table and the verdict."""
+    cells = [cell for cell in read(arguments.results) if cell["return"] is not None]
+    passes = []
+    for task, share in dict.fromkeys((cell["task"], cell["share"]) for cell in cells):
+        mine = [cell for cell in cells if (cell["task"], cell["share"]) == (task, share)]
+        returns = {row: np.array([c["return"] for c in mine if c["row"] == row]) for row in ROWS}
+        print(f"\n{task}, budget {int(BUDGETS[task] * share):,} steps")
+        print("row  seeds      IQM  P(D > row), 95 % interval  steps trained, searched, played to judge")
+        for row, values in returns.items():
+            if len(values) == 0:
+                continue
+            better = ""
+            if row != "D" and len(returns["D"]):
+                p = probability_of_improvement([returns["D"]], [values])
+                better = f"{p.estimate:.2f} ({p.low:.2f} to {p.high:.2f})"
+            spent = [
+                int(np.mean([c[name] for c in mine if c["row"] == row]))
+                for name in ("train_env_steps", "search_env_steps", "eval_env_steps")
+            ]
+            steps = ", ".join(f"{value:,}" for value in spent)
+            print(f"{row:<4} {len(values):>5} {float(iqm(values)):>8.1f}  {better:<25}  {steps}")
+        if all(len(returns[row]) for row in "ACD"):
+            wins = probability_of_improvement([returns["D"]], [returns["A"]]).low > 0.5
+            passes.append(bool(wins and iqm(returns["D"]) >= iqm(returns["C"])))
+    if passes:
+        print(f"\nSpawning {'may be' if all(passes) else 'stays off: it does not earn to be'} on by default.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--results", type=Path, default=Path("evolution.jsonl"))
+    parser.add_argument("--tasks", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--share", type=float, default=1.0, help="of the budget, for a first look")
+    arguments = parser.parse_args()
+    {"run": run, "report": report}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
