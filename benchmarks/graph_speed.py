@@ -1,6 +1,6 @@
 """Speed of neuron graphs beside loops over neurons, as ratios in CPU seconds of one run; one thread.
 
-    uv run python benchmarks/graph_speed.py [--device cuda]
+    uv run python benchmarks/graph_speed.py [--tensorneat PATH] [--device cuda]
 
 | row | beside |
 |---|---|
@@ -9,13 +9,17 @@
 | a group of 64 GRU neurons through 32 steps, batch 64 | 64 ``nn.GRUCell(1, 1)`` |
 | an edit and a new compilation, N=1024 | nothing: milliseconds |
 
-On a machine with a GPU, ``--device cuda`` measures samples per second there.
+``--tensorneat`` names a checkout of TensorNEAT (https://github.com/EMI-Group/tensorneat): one genome of 256 nodes in three
+layers, compiled by JAX, and the graph made from it. On a machine with a GPU, ``--device cuda`` measures samples per second
+there.
 """  # noqa: E501
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -203,6 +207,44 @@ def samples_per_second(device: str) -> list[str]:
     return rows
 
 
+def beside_tensorneat(checkout: str) -> list[str]:
+    """Return samples per second of one feed-forward genome, here and there, at batch 1 and 4096."""
+    sys.path.insert(0, f"{checkout}/src")
+    import jax
+    from tensorneat.common import ACT, State
+    from tensorneat.genome import DefaultGenome, DefaultNode
+
+    layers, rng = (16, 116, 116, 8), np.random.default_rng(0)
+    pairs = [(a, b) for a in range(132) for b in range(16 if a < 16 else 132, 248)] + [
+        (a, b) for a in range(132, 248) for b in range(248, 256)
+    ]
+    chosen = [pairs[i] for i in rng.permutation(len(pairs))[:6553]]
+    genome = DefaultGenome(
+        layers[0], layers[-1], max_nodes=256, max_conns=len(chosen), init_hidden_layers=(1,),
+        node_gene=DefaultNode(activation_options=ACT.tanh),
+    )  # fmt: skip
+    genome.input_idx, genome.output_idx = np.arange(16), np.arange(248, 256)
+    nodes = np.stack([np.arange(256), np.zeros(256), np.ones(256), np.zeros(256), np.zeros(256)], 1)
+    conns = np.array([(a, b, w) for (a, b), w in zip(chosen, rng.normal(0, 1 / 16, len(chosen)), strict=True)])
+    graph = NeuronGraph.from_tensorneat(nodes, conns, input_idx=range(16), output_idx=range(248, 256))
+    state = genome.setup(State(randkey=jax.random.key(0)))
+    made = jax.jit(genome.transform)(state, nodes.astype(np.float32), conns.astype(np.float32))
+    theirs = jax.jit(jax.vmap(genome.forward, in_axes=(None, None, 0)))
+    program, _, weights = graph.placed_in_numpy()
+    rows = []
+    for batch in (1, 4096):
+        x = rng.normal(size=(batch, 16)).astype(np.float32)
+        here = torch.from_numpy(x)
+        found, wanted = graph(here).detach().numpy(), np.asarray(theirs(state, made, x))
+        assert np.allclose(found, wanted, atol=1e-4), np.abs(found - wanted).max()
+        with torch.no_grad():
+            act = (lambda x=x: act_step(program, weights, x, {})) if batch == 1 else (lambda here=here: graph(here))
+            own = batch / seconds(act)
+        other = batch / seconds(lambda x=x: theirs(state, made, x).block_until_ready(), turns=1)
+        rows.append(f"| {len(chosen):,} edges, batch {batch} | {own:,.0f} | {other:,.0f} | {own / other:.1f} x |")
+    return rows
+
+
 def on_device(work: Callable[[], None]) -> float:
     """Return the seconds of one call, waiting for the device."""
     for _ in range(5):
@@ -218,7 +260,14 @@ def on_device(work: Callable[[], None]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tensorneat", help="a checkout of TensorNEAT")
     asked = parser.parse_args()
+    if asked.tensorneat:
+        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+        torch.set_num_threads(1)
+        print("| forward, samples per CPU-second | ours | TensorNEAT | ratio |\n|---|---|---|---|")
+        print("\n".join(beside_tensorneat(asked.tensorneat)))
+        return
     torch.set_num_threads(1)
     print("| | ours | neuron by neuron | ratio |\n|---|---|---|---|", flush=True)
     for measure in (forward_ratio, training_ratio, gated_ratio, edit_time):
