@@ -226,3 +226,56 @@ def test_where_nothing_can_be_played_the_windows_decide_or_the_run_itself(
     held = [e.event for e in found if isinstance(e.event, kinds.Experiment)]
     assert len(held) >= 3 and {e.in_turn for e in held[1:]} == {in_turn}
     assert "NaN" not in held[1].scores
+
+
+@pytest.fixture
+def careful(skill_agent):
+    """An agent with a learning rate that makes no difference, on a curve."""
+
+    class Careful(skill_agent):
+        def __init__(self, curve):
+            super().__init__(curve, learning_rate=1e-3)
+
+        def param_bounds(self):
+            return {"learning_rate": ParamBound(low=1e-5, high=1e-1, log=True)}
+
+        def training_state(self):
+            return {"skill": self.skill, "learned": self.learned, "rate": self.params["learning_rate"]}
+
+        def restore_training_state(self, state):
+            self.skill, self.learned = state["skill"], state["learned"]
+            self.params["learning_rate"] = state["rate"]
+
+    return Careful
+
+
+def test_the_loops_own_tuner_leaves_a_run_alone_that_improves(loop, careful, entries):
+    agent = careful(lambda k: k / 20)
+    loop(agent=agent, optimizer="auto", max_env_steps=40 * 300, noise=0.01).run()
+    verdicts = []
+    for entry in entries():
+        match entry.event:
+            case kinds.Window(evidence=evidence):
+                verdicts.append(evidence.verdict)
+            case kinds.Experiment():
+                assert verdicts[-1] == "UNDECIDED"
+    assert verdicts.count("IMPROVING") > 100
+
+
+def test_the_loops_own_tuner_acts_on_evidence_and_gives_up_after_three_failures(loop, careful, entries):
+    agent = careful(lambda k: 0.0)
+    result = loop(agent=agent, optimizer="auto", max_env_steps=40 * 400, noise=0.2, confirm_episodes=2).run()
+    held = [e.event for e in entries() if isinstance(e.event, kinds.Experiment)]
+    assert len(held) == 3 and not any(e.accepted for e in held)
+    windows = [e.event for e in entries() if isinstance(e.event, kinds.Window | kinds.Experiment)]
+    before = windows[: windows.index(held[0])]
+    assert before[-1].looked or any(w.looked for w in before)  # not before the monitor has looked
+    assert result.search_env_steps <= 0.35 * (result.train_env_steps + result.search_env_steps)
+    assert agent.params["learning_rate"] == 1e-3
+
+
+def test_the_loops_own_tuner_is_none_where_there_is_no_need_of_it(loop, skill_agent, exact):
+    for agent in (skill_agent(), exact()):
+        assert loop(agent=agent, optimizer="auto", checkpoint_dir=None).optimizer is None
+    with pytest.raises(ValueError, match='optimizer must be a tuner, "auto" or None'):
+        loop(optimizer="spsa")

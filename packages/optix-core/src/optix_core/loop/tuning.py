@@ -80,12 +80,13 @@ class Tuning:
         return not self.careful or self._has_evidence()
 
     def _has_evidence(self) -> bool:
-        """Whether the careful tuner has a reason to act: no verdict in sight, or a diagnostic out of its range."""
+        """Whether the careful tuner has a reason to act: no verdict, no learning, or a diagnostic out of range."""
         if isinstance(self.tuner, ReportsFindings) and self.tuner.num_failures >= MAX_FAILURES:
             return False
         assessment = self.controller.assessment
         looked = assessment.horizon_env_steps > 0
-        stuck = looked and (assessment.verdict is Verdict.UNDECIDED or self.controller.state is LoopState.DORMANT)
+        in_doubt = assessment.verdict in (Verdict.UNDECIDED, Verdict.NO_SIGNAL)
+        stuck = looked and (in_doubt or self.controller.state is LoopState.DORMANT)
         return stuck or self.controller.diagnostics.has_recent_symptom
 
     def act(self, observation: Observation, window: EpisodeData) -> None:
