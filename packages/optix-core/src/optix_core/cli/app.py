@@ -20,6 +20,7 @@ from optix_core.cli import (
     runs,
     settings,
     train,
+    tune,
 )
 from optix_core.cli.console import fail, warnings_in_one_line
 from optix_core.errors import OptixError
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
+app.command("tune")(tune.tune)
 app.command("replay-schedule")(population.replay_schedule)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from optix_core.agents.hyperparams import other_names
 from optix_core.errors import ConfigError, MissingExtraError, RunDirectoryError, whole_number
 from optix_core.loop.budget import StopReason
 from optix_core.loop.rl_optimizer import RLOptimizer
@@ -50,7 +49,9 @@ class TrialOrchestrator:
         study_name: of the study in the storage.
         seed: of everything.
         directory: holds a run directory for each trial; None uses a temporary one.
+        first_params: hyperparameters of the first trial, where they are in the space; None: as above.
         run_options: further arguments of every trial's :class:`RLOptimizer`.
+        report: is told of each trial of the study that has ended.
 
     Attributes:
         train_env_steps: of all trials run by this object.
@@ -76,7 +77,9 @@ class TrialOrchestrator:
         study_name: str = STUDY_NAME,
         seed: int = 0,
         directory: str | Path | None = None,
+        first_params: Mapping[str, Any] | None = None,
         run_options: Mapping[str, Any] | None = None,
+        report: Callable[[Any], None] | None = None,
     ) -> None:
         if (trial_steps is None) == (trial_episodes is None):
             raise ConfigError("A trial needs a budget: give trial_steps= or trial_episodes=.")
@@ -93,16 +96,24 @@ class TrialOrchestrator:
         self.train_env_steps = self.eval_env_steps = 0
         self._agent_factory, self._pipeline_factory = agent_factory, pipeline_factory
         self._own_sampler = sampler
+        self._report = report
+        self._first = first_params
         self._run_options = {"confirm_episodes": 2, **(run_options or {})}
-        with _quiet():
-            self.study: Any = optuna.create_study(
-                direction="maximize",
-                sampler=sampler,
-                pruner=pruner or optuna.pruners.NopPruner(),
-                storage=storage,
-                study_name=study_name,
-                load_if_exists=True,
-            )
+        try:
+            with _quiet():
+                self.study: Any = optuna.create_study(
+                    direction="maximize",
+                    sampler=sampler,
+                    pruner=pruner or optuna.pruners.NopPruner(),
+                    storage=storage,
+                    study_name=study_name,
+                    load_if_exists=True,
+                )
+        except Exception as error:
+            if storage is None:
+                raise
+            told = " ".join(str(error).split("(Background")[0].split())
+            raise ConfigError(f"The storage of the study cannot be used: {told}") from error
 
     def run(self) -> tuple[dict[str, Any], float]:
         """Run the trials that are missing; return the best hyperparameters and their score.
@@ -144,19 +155,14 @@ class TrialOrchestrator:
         return [optuna.trial.Trial(self.study, trial._trial_id) for trial in running]
 
     def _first_params(self) -> dict[str, Any]:
-        """Return the defaults where the agent's class knows them, clipped to the space, else the middle."""
+        """Return the defaults where they are known, clipped to the space, else the middle."""
         middle = {axis.name: axis.decode(0.5) for axis in self.space.axes}
-        specs = getattr(type(self._agent_factory(dict(middle))), "specs", {})
-        ours = other_names(specs)
-        found = {}
-        for axis in self.space.axes:
-            spec = specs.get(ours.get(axis.name, axis.name))
-            value = middle[axis.name] if spec is None else spec.default
-            try:
-                found[axis.name] = _encoded(axis, axis.decode(axis.encode(value)))
-            except ConfigError:  # off by default, or none of the choices
-                found[axis.name] = _encoded(axis, middle[axis.name])
-        return found
+        known = self._first
+        if known is None:
+            specs = getattr(type(self._agent_factory(dict(middle))), "specs", {})
+            ours = {name: ours for ours in specs for name in (ours, *specs[ours].synonyms)}
+            known = {name: specs[ours[name]].default for name in middle if name in ours}
+        return {a.name: _encoded(a, _clipped(a, known.get(a.name), middle[a.name])) for a in self.space.axes}
 
     def _run_trial(self, trial: Any, folder: Path) -> None:
         """Train one configuration and tell the study how it went."""
@@ -208,6 +214,8 @@ class TrialOrchestrator:
             self.study.tell(trial, state=state.PRUNED)
         else:
             self.study.tell(trial, score)
+        if self._report is not None:
+            self._report(self.study.get_trials(deepcopy=False)[trial.number])
 
 
 @contextmanager
@@ -243,6 +251,15 @@ def _distributions(space: Space) -> dict[str, Any]:
         else:
             found[axis.name] = distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
     return found
+
+
+def _clipped(axis: Axis, value: Any, middle: Any) -> Any:
+    """Return a value inside its range: the very same if it is; the middle if it is none (off, or no choice)."""
+    try:
+        inside = axis.decode(axis.encode(value))
+    except ConfigError:
+        return middle
+    return value if axis.choices is None and axis.low <= value <= axis.high else inside
 
 
 def _encoded(axis: Axis, value: Any) -> Any:
