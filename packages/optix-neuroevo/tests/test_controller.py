@@ -1,11 +1,13 @@
 """Growth needs three signals; pruning and merging take what is not used; all of it stays within bounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from optix_core import EvalMetrics
+from optix_core import ConvergenceMonitor, EvalMetrics
 from optix_neuroevo import GraphAgent, GraphError, NeuronGraph, TopologyController, layered_graph
 from optix_neuroevo.signals import gradient_utilisation, signals
 from optix_protocol import Verdict
@@ -102,7 +104,9 @@ def test_a_graph_grows_where_all_three_signals_ask_for_it_and_does_the_same_as_b
 @pytest.mark.parametrize("missing", ["slope", "autocorrelation", "utilisation", "scheduler", "never", "bounds"])
 def test_without_any_one_of_them_it_does_not(missing):
     graph = layered_graph(3, 3, hidden_sizes=(3,), output_scale=1.0)
-    scheduler = type("Scheduler", (), {"verdict": Verdict.IMPROVING})() if missing == "scheduler" else None
+    scheduler = ConvergenceMonitor() if missing == "scheduler" else None
+    if scheduler is not None:
+        scheduler._assessment = replace(scheduler.assessment, verdict=Verdict.IMPROVING)
     settings = {"grow_grad_threshold": 1.0 if missing == "utilisation" else 0.1}
     settings |= {"grow_by": "never"} if missing == "never" else {}
     settings |= {"max_edges": 10} if missing == "bounds" else {}

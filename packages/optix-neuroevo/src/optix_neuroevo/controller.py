@@ -285,7 +285,7 @@ class TopologyController(LoopCallback):
         return neuron
 
     def _improves(self) -> bool:
-        return getattr(self.scheduler, "verdict", None) is Verdict.IMPROVING
+        return self.scheduler is not None and self.scheduler.assessment.verdict is Verdict.IMPROVING
 
     # ---- exact state ------------------------------------------------------------------------------------------------
 
