@@ -209,3 +209,29 @@ def test_what_cannot_be_joined_is_refused_with_the_reason(ensemble):
         ensemble(make(TorchAgent, env, 0), make(TorchPPOAgent, env, 1))
     with pytest.raises(ValueError, match="memory"):
         ensemble(make(TorchPPOAgent, env, 0), TorchRecurrentPPOAgent.from_env(env))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kind", "is_hostile"),
+    [
+        ("CartPole-v1", TorchPPOAgent, False),
+        ("CartPole-v1", TorchDQNAgent, False),
+        ("Pendulum-v1", TorchGaussianPPOAgent, False),
+        ("Pendulum-v1", TorchGaussianPPOAgent, True),
+        ("Pendulum-v1", TorchSACAgent, False),
+    ],
+)
+def test_an_ensemble_is_one_onnx_model(ensemble, tmp_path, env_id, kind, is_hostile):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    env = gym.make(env_id)
+    agents = [make(kind, env, seed) for seed in range(3)]
+    if is_hostile:
+        sharpened(agents[0], [-0.9])
+        sharpened(agents[1], [0.9])
+    both = ensemble(*agents, weights=[0.2, 0.5, 0.4])
+    both.export_onnx(tmp_path / "ensemble.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "ensemble.onnx")
+    observations = np.stack([env.observation_space.sample() for _ in range(64)]).clip(-3, 3)
+    (actions,) = session.run(["action"], {"observation": observations})
+    expected = both.make_policy("greedy", num_envs=64, seed=0).act(observations)
+    assert actions == pytest.approx(expected, abs=1e-5)

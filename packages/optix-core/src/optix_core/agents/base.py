@@ -184,8 +184,8 @@ class NetworkAgent(ABC):
 
     @property
     def action_head(self) -> Head:
-        """What turns the acting network's outputs into actions, on the parameters as they are now."""
-        return self._live_head()
+        """What turns the acting network's outputs into valid actions, on the parameters as they are now."""
+        return self._frozen_head()
 
     def host_policy(self) -> StateTree | None:
         """Return the policy as plain arrays (``optix_core.policies.policy_from_tree``), None if it is no MLP."""

@@ -142,7 +142,7 @@ class ContinuousCombination:
         return isinstance(self.head, SquashedGaussian)
 
     @property
-    def _range(self) -> tuple[Array, Array]:
+    def bounds(self) -> tuple[Array, Array]:
         """Smallest and largest actions ``[D]`` in units of the range; infinite where there is none."""
         centre, scale = self.head.affine
         low, high = reach(self.head.low, self.head.high, self.head.dtype)
@@ -164,7 +164,7 @@ class ContinuousCombination:
         stds = np.stack([np.asarray(_known(d.std), np.float64) / scale for d in distributions])
         stds = np.maximum(stds, LEAST_STD)
         if not self.squashes:
-            low, high = self._range
+            low, high = self.bounds
             means = np.clip(means, low, high)
         shown = np.tanh(means) if self.squashes else means
         deviation = np.sqrt((w * np.square(shown - (w * shown).sum(0))).sum(0))
@@ -194,7 +194,7 @@ class ContinuousCombination:
         mean, std = gaussian.mean, gaussian.std
         if self.squashes:
             return self._to_range(mean + std * rng.standard_normal(mean.shape))
-        low, high = ((bound - mean) / std for bound in self._range)
+        low, high = ((bound - mean) / std for bound in self.bounds)
         below, above = ndtr(low), ndtr(high)
         z = ndtri(below + (above - below) * rng.random(mean.shape))
         return self._to_range(mean + std * np.clip(z, low, high))
@@ -209,7 +209,7 @@ class ContinuousCombination:
             volume = np.log1p(-np.square(unit))
             unit = np.arctanh(unit)
         else:
-            low, high = ((bound - mean) / std for bound in self._range)
+            low, high = ((bound - mean) / std for bound in self.bounds)
             volume = np.log(np.maximum(ndtr(high) - ndtr(low), np.finfo(np.float64).tiny))
         found: Array = (-0.5 * np.square((unit - mean) / std) - np.log(std) - 0.5 * _LOG_2PI - volume).sum(axis=1)
         return found

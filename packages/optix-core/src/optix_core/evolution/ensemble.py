@@ -34,6 +34,7 @@ from optix_protocol import (
     PolicyMode,
     StateTree,
     SupportsActionDistribution,
+    SupportsExport,
     SupportsParamBounds,
     SupportsPolicy,
     SupportsRecurrentState,
@@ -50,6 +51,7 @@ _CAPABILITIES: Mapping[str, type] = {
     "restore_training_state": SupportsTrainingState,
     "param_bounds": SupportsParamBounds,
     "teardown": SupportsTeardown,
+    "export_onnx": SupportsExport,
     "learned_state": SupportsLearnedState,
     "restore_learned_state": SupportsLearnedState,
 }
@@ -87,7 +89,8 @@ class EnsembleAgent:
         """Return an ensemble that has no capability that its primary agent lacks."""
         lacking = [name for name, kind in _CAPABILITIES.items() if not isinstance(primary_agent, kind)]
         kind: Any = cls
-        return super().__new__(_without(kind, tuple(lacking)) if lacking else cls)
+        made: Self = super().__new__(_without(kind, tuple(lacking)) if lacking else cls)
+        return made
 
     def __init__(self, manager: PolicyManager, primary_agent: BaseAgent, *, seed: int = 0) -> None:
         self.manager = manager
@@ -259,6 +262,21 @@ class EnsembleAgent:
             weights, member.weight = found.get(member.name, (None, 0.0))
             if weights is not None:
                 load_weights_into(member.agent, weights)
+
+    def export_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the greedy policy of all members to this path, as one ONNX model (:mod:`optix_core.evolution.onnx`)."""
+        from optix_core.evolution.onnx import export_ensemble
+
+        members = sorted(self.manager.members, key=lambda member: member.agent is not self.primary)
+        weights = dict(zip(self.manager.members, self.manager.weights, strict=True))
+        shape = getattr(self.primary, "observation_shape", ())
+        log_probs = _distribution(self.primary, np.zeros((1, *shape), np.float32)).log_probs
+        export_ensemble(
+            [member.agent for member in members],
+            [weights[member] for member in members],
+            path,
+            num_log_probs=0 if log_probs is None else log_probs.shape[1],
+        )
 
     def learned_state(self) -> StateTree:
         """Return copies of all that ``load_weights`` and acting change."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optix_core.data.normalizers import ObsNormalizer
-from optix_core.errors import MissingExtraError
+from optix_core.errors import ConfigError, MissingExtraError
 from optix_core.policies.activations import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot
 from optix_core.policies.heads import (
@@ -267,6 +267,33 @@ class PolicyGraph:
         """Return the name of a recurrent network's outputs."""
         x = x if network.encoder is None else self.mlp(x, network.encoder)
         return self.mlp(self.cell(x, network.cell), network.output)
+
+    def include(self, path: str | os.PathLike[str], prefix: str) -> dict[str, str]:
+        """Add another policy's model, which sees the same observations.
+
+        Args:
+            path: of the model.
+            prefix: of its names in this graph.
+
+        Returns:
+            The names of its outputs in this graph, by their own names.
+
+        Raises:
+            ConfigError: it has other inputs than the observation.
+        """
+        model = self._onnx.load(os.fspath(path))
+        others = [value.name for value in model.graph.input if value.name != "observation"]
+        if others:
+            raise ConfigError(f"A policy with the input {others[0]!r} cannot be part of another model.")
+        outputs = {value.name: prefix + value.name for value in model.graph.output}
+        renamed = self._onnx.compose.add_prefix(model, prefix)
+        for node in renamed.graph.node:
+            for i, name in enumerate(node.input):
+                if name == f"{prefix}observation":
+                    node.input[i] = "observation"
+        self._nodes += renamed.graph.node
+        self._constants += renamed.graph.initializer
+        return outputs
 
     # ---- from outputs to actions ------------------------------------------------------------------------------------
 
