@@ -192,6 +192,9 @@ def test_slow_hyperparameters_are_left_alone(skill_agent):
         SPSAOptimizer({"gamma": (0.9, 0.99)}).take_agent(agent)
     with pytest.raises(ValueError, match=r"no hyperparameter 'rat'\. Did you mean 'rate'"):
         SPSAOptimizer({"rat": (0.0, 1.0)}).take_agent(agent)
+    adapting = Slow(rate=0.5, gamma=0.99, learning_rate=1e-3, adaptive_kl=0.01)
+    with pytest.raises(ValueError, match="learning_rate follows adaptive_kl"):
+        SPSAOptimizer({"learning_rate": (1e-4, 1e-2)}).take_agent(adapting)
     agent.schedules = {"rate": "linear(1, 0)"}
     with pytest.raises(ValueError, match="rate follows a schedule"):
         SPSAOptimizer({"rate": (0.0, 1.0)}).take_agent(agent)

@@ -183,6 +183,8 @@ class OnlineTuner(BaseOptimizer, ABC):
             fast = {name: b for name, b in bounds.items() if not b.slow and values.params.get(name) is not None}
             self._space = Space.of({n: b for n, b in fast.items() if n not in left_out}, self._log_params)
         space = self._space_for(values)
+        if "learning_rate" in space.names and values.params.get("adaptive_kl") is not None:
+            raise ConfigError("learning_rate follows adaptive_kl: switch that off, or leave it out of param_bounds.")
         for name in space.names:
             if name in getattr(agent, "schedules", ()):
                 raise ConfigError(f"{name} follows a schedule: give it a plain value, or leave it out of param_bounds.")
