@@ -177,6 +177,9 @@ def test_a_resumed_run_is_the_run_with_its_growth(tools, tmp_path):
     run(tmp_path / "parts", 640)
     again, theirs = run(tmp_path / "parts", 1280, resume=True)
     assert any(decision.action != "keep" for decision in its.decisions)
+    written = (tmp_path / "whole" / "events.jsonl").read_text()
+    assert all(name in written for name in ("neuromodulation", "entropy_coef", "hebbian_rate", "growth_factor"))
+    assert "topology_changes" in written and "num_neurons" in written
     assert list(its.decisions) == list(theirs.decisions)
     assert whole.graph.edges() == again.graph.edges()
     assert np.array_equal(whole.graph.weights(), again.graph.weights())
