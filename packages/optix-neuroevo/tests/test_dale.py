@@ -62,3 +62,14 @@ def test_a_new_weight_steps_no_further_than_the_rate():
     moved = np.abs([graph.effective_weight(edge) for edge in edges] - before)
     assert moved[0] == pytest.approx(0.01, rel=1e-3)
     assert abs(graph.effective_weight(first) - old) < 0.1
+
+
+def test_what_adam_remembers_goes_where_its_id_is():
+    from optix_neuroevo.adam import _moved
+
+    memory = {"exp_avg": torch.tensor([1.0, 2.0, 3.0]), "step": torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])}
+    before, now = np.array([7, 5, -1]), np.array([-1, 9, 7, 5])
+    first = _moved({"exp_avg": memory["exp_avg"]}, before, now, torch.zeros(4))["exp_avg"]
+    assert first.tolist() == [0.0, 0.0, 1.0, 2.0]
+    wider = _moved({"step": memory["step"]}, before, now, torch.zeros(4, 3))["step"]
+    assert wider.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 0], [2, 2, 0]]
