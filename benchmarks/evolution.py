@@ -3,6 +3,7 @@
     python benchmarks/evolution.py run --results FILE [--tasks LunarLander-v3 ...] [--rows A B C D] [--seeds 10]
                                        [--share 1.0]
     python benchmarks/evolution.py report --results FILE
+    python benchmarks/evolution.py snapshots [--tasks CartPole-v1 ...] [--seeds 10] [--share 0.1]
 
 A is one long run, B the best of five runs of a fifth of the budget (best by the return that each confirmed, measured
 again on fresh episodes), C a population of four under selection alone (no hyperparameter is perturbed), D one run with
@@ -10,6 +11,7 @@ three spawns. All have the same budget of environment steps, branches and races 
 what they played to select and to confirm stands beside. A cell is appended to FILE as it is done, and a benchmark that
 is started again does what is missing. ``report`` prints interquartile means, P(D > row) with its 95 % interval, and
 whether spawning may be on by default: P(D > A) certainly above one half, and IQM(D) >= IQM(C), on every task.
+``snapshots`` lets the last five policies of a run act as an ensemble, beside the best single one, on common episodes.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from unittest import mock
 
 import numpy as np
 
-from optix_core import EnvSpec, TrainConfig, TrainPlan
-from optix_core.evaluation import iqm
+from optix_core import EnsembleAgent, EnvSpec, PolicyManager, RunDirectory, TrainConfig, TrainPlan
+from optix_core.evaluation import iqm, summarise
 from optix_core.evaluation.rollouts import evaluate
 from optix_core.evaluation.statistics import probability_of_improvement
 from optix_core.loop import RunResult
@@ -42,7 +44,9 @@ BUDGETS: Mapping[str, int] = {
     "point_goal:PointGoal-v0": 1_000_000,  # a sparse reward without hindsight: a plateau that deceives
     "LunarLander-v3": 1_000_000,
     "Acrobot-v1": 1_000_000,
+    "CartPole-v1": 1_000_000,
 }
+TASKS = tuple(BUDGETS)[:3]
 NUM_SHORT, NUM_MEMBERS, NUM_SPAWNS = 5, 4, 3
 
 
@@ -181,16 +185,48 @@ def report(arguments: argparse.Namespace) -> None:
         print(f"\nSpawning {'may be' if all(passes) else 'stays off: it does not earn to be'} on by default.")
 
 
+def snapshots(arguments: argparse.Namespace) -> None:
+    """Compare the ensemble of a run's last five policies with the best single one."""
+    for task in arguments.tasks:
+        returns: dict[str, list[float]] = {"best single": [], "ensemble": []}
+        for seed in range(arguments.seeds):
+            cell = Cell(task=task, row="A", seed=seed, share=arguments.share)
+            with tempfile.TemporaryDirectory() as folder:
+                plan = cell.plan()
+                run = plan.build(Path(folder) / "run")
+                run.run()
+                with RunDirectory.open(Path(folder) / "run") as kept:
+                    manager = PolicyManager(kept.registry)
+                    for snapshot in kept.registry.list()[-5:]:
+                        member = plan.make_agent()
+                        kept.registry.load(member, snapshot.snapshot_id)
+                        manager.add_agent(member)
+                    ensemble = EnsembleAgent(manager, manager.members[-1].agent)
+            for name, agent in (("best single", run.agent), ("ensemble", ensemble)):
+                seed_of_episodes = derive_seed(seed, "snapshots")
+                played = evaluate(agent, EnvSpec.of(task), episodes=100, seed=seed_of_episodes)
+                returns[name].append(float(played.returns.mean()))
+        single, several = (np.array(returns[name]) for name in returns)
+        relative = (several - single) / np.abs(single).mean()
+        told = summarise(relative)
+        bounds = "" if told["ci_low"] is None else f" (95 %: {told['ci_low']:+.1%} to {told['ci_high']:+.1%})"
+        print(
+            f"{task}, {len(single)} seeds of {int(BUDGETS[task] * arguments.share):,} steps: best single "
+            f"{float(iqm(single)):.1f}, ensemble {float(iqm(several)):.1f}, difference {relative.mean():+.1%}{bounds}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("what", choices=("run", "report", "snapshots"))
     parser.add_argument("--results", type=Path, default=Path("evolution.jsonl"))
-    parser.add_argument("--tasks", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(BUDGETS))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--share", type=float, default=1.0, help="of the budget, for a first look")
     arguments = parser.parse_args()
-    {"run": run, "report": report}[arguments.what](arguments)
+    {"run": run, "report": report, "snapshots": snapshots}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

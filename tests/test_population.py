@@ -14,9 +14,10 @@ from optix_core.journal import Entry, events, read_journal
 from optix_core.loop.capabilities import BeginsSeededEpisodes
 from optix_core.training import TrainConfig, TrainPlan
 from optix_core.training.lineage import ReplayedSchedule, winners_schedule
-from optix_core.training.members import Member, challenge, perturbed, space_of
+from optix_core.training.members import Member, challenge
 from optix_core.training.population import train_population
 from optix_core.tuning import Space
+from optix_core.tuning.perturbation import perturbed, space_of
 from optix_protocol import ParamBound
 
 SMALL = {"window_size": 16, "confirm_episodes": 4}

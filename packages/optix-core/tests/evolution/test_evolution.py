@@ -225,6 +225,25 @@ def test_a_budget_too_small_for_a_race_ends_as_usual(evolve):
     assert "No variant was spawned: there is no room for a race in the budget." in result.notes
 
 
+def test_a_variant_is_spawned_when_it_is_asked_for(evolve, tmp_path):
+    class Asks(LoopCallback):
+        windows = 0
+
+        def on_window(self, progress, eval_metrics, diagnostics):
+            self.windows += 1
+            if self.windows == 12:
+                self.manager.spawn_variant()
+
+    asks = Asks()
+    run, asks.manager = evolve(max_spawns=1, callbacks=[asks])
+    run.run()
+    (decision,) = [d for d in all_of(kinds.MetaDecision, tmp_path / "run") if d.action == "spawn"]
+    assert decision.num_env_steps == 12 * 40
+    assert decision.message == "spawn_variant() was called."
+    with pytest.raises(ValueError, match="no run"):
+        asks.manager.spawn_variant()
+
+
 class TestMembers:
     @pytest.fixture
     def manager(self, tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 from optix_core.convergence.degradation import paired_p_value
 from optix_core.errors import AgentError, ConfigError
 from optix_core.evolution.averaging import average_along_run
-from optix_core.evolution.manager import PolicyManager
 from optix_core.evolution.members import SpawnedVariant, load_weights_into, weights_of
 from optix_core.evolution.meta import (
     Interval,
@@ -26,6 +25,7 @@ from optix_core.evolution.meta import (
     improvement_of,
 )
 from optix_core.evolution.noise import adaptive_noise, noise_without_validation
+from optix_core.evolution.pool import PolicyPool
 from optix_core.evolution.race import ALPHA, PAIRS_PER_LOOK, RacePlan, RaceResult, plan_race, run_race
 from optix_core.journal import events
 from optix_core.loop.branching import Excursion, Variant
@@ -33,6 +33,7 @@ from optix_core.loop.budget import StopReason
 from optix_core.loop.run import Run
 from optix_core.seeding import derive_seed
 from optix_core.storage.documents import plain
+from optix_core.tuning.perturbation import perturbed, space_of
 from optix_protocol import BaseAgent, EvalMetrics, LoopCallback, StateTree, Verdict
 
 SHARE = 0.4
@@ -61,7 +62,7 @@ class EvolutionCallback(LoopCallback):
     def __init__(
         self,
         *,
-        manager: PolicyManager,
+        manager: PolicyPool,
         agent_factory: Callable[[], BaseAgent] | None,
         meta_controller: MetaController,
     ) -> None:
@@ -75,6 +76,7 @@ class EvolutionCallback(LoopCallback):
         self._acted_at = 0
         self._believe_from = 0
         self._obstacle = ""
+        self._is_asked = False
 
     def set_stop_fn(self, stop_fn: Callable[[], object]) -> None:
         """Accept what stops the run; it is not needed, because the run ends by itself once nothing is left to try."""
@@ -120,6 +122,9 @@ class EvolutionCallback(LoopCallback):
         self._acted_at = windows
         signals = self.signals()
         decision = self.meta_controller.decide(signals)
+        if self._is_asked:
+            decision = MetaDecision(action=MetaAction.SPAWN, why="spawn_variant() was called.")
+        self._is_asked = False
         if decision.action is MetaAction.NO_OP:
             return
         self._note(decision, signals)
@@ -127,6 +132,16 @@ class EvolutionCallback(LoopCallback):
             self.spawn()
         elif decision.action is MetaAction.PRUNE:
             self._prune(decision.why)
+
+    def ask_for_spawn(self) -> None:
+        """Spawn before the next window, whatever the evidence says.
+
+        Raises:
+            ConfigError: no variant can be spawned.
+        """
+        if self.obstacle():
+            raise ConfigError(f"No variant can be spawned: {self.obstacle()}")
+        self._is_asked = True
 
     def holds(self, verdict: Verdict) -> bool:
         """Whether there is still a variant to try, or a winner to give its time, before the run ends."""
@@ -371,6 +386,7 @@ class EvolutionCallback(LoopCallback):
             "acted_at": self._acted_at,
             "believe_from": self._believe_from,
             "obstacle": self._obstacle,
+            "is_asked": self._is_asked,
         }
 
     def load_state_dict(self, state: StateTree) -> None:
@@ -381,13 +397,11 @@ class EvolutionCallback(LoopCallback):
             values.extend(map(float, saved))
         self._range = list(map(float, state["range"]))
         self._acted_at, self._believe_from = int(state["acted_at"]), int(state["believe_from"])
-        self._obstacle = str(state["obstacle"])
+        self._obstacle, self._is_asked = str(state["obstacle"]), bool(state["is_asked"])
 
 
 def _moved(agent: BaseAgent, values: Mapping[str, Any], noise: float, seed: int) -> dict[str, Any]:
     """Return the hyperparameters that differ in a variant; none where the agent has no ranges."""
-    from optix_core.training.members import perturbed, space_of
-
     try:
         space = space_of(agent)
     except ConfigError:

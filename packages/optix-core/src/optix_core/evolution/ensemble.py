@@ -19,8 +19,8 @@ from optix_core.evolution.combining import (
     DiscreteCombination,
     combination_for,
 )
-from optix_core.evolution.manager import PolicyManager
 from optix_core.evolution.members import load_weights_into, weights_of
+from optix_core.evolution.pool import PolicyPool
 from optix_core.loop.capabilities import SupportsLearnedState
 from optix_core.policies.masks import checked_mask
 from optix_core.seeding import derive_seed
@@ -85,14 +85,14 @@ class EnsembleAgent:
             learns on-policy without ratios.
     """
 
-    def __new__(cls, manager: PolicyManager, primary_agent: BaseAgent, *, seed: int = 0) -> Self:  # noqa: ARG004
+    def __new__(cls, manager: PolicyPool, primary_agent: BaseAgent, *, seed: int = 0) -> Self:  # noqa: ARG004
         """Return an ensemble that has no capability that its primary agent lacks."""
         lacking = [name for name, kind in _CAPABILITIES.items() if not isinstance(primary_agent, kind)]
         kind: Any = cls
         made: Self = super().__new__(_without(kind, tuple(lacking)) if lacking else cls)
         return made
 
-    def __init__(self, manager: PolicyManager, primary_agent: BaseAgent, *, seed: int = 0) -> None:
+    def __init__(self, manager: PolicyPool, primary_agent: BaseAgent, *, seed: int = 0) -> None:
         self.manager = manager
         self.primary = primary_agent
         manager.lead(primary_agent)

@@ -18,14 +18,12 @@ from optix_core.loop.budget import fit_updates
 from optix_core.loop.capabilities import BeginsSeededEpisodes, FollowsSchedules
 from optix_core.seeding import derive_seed
 from optix_core.training.plan import TrainPlan
-from optix_core.tuning.space import Space
 from optix_protocol import (
     BaseAgent,
     BasePipeline,
     EpisodeData,
     HyperparamSet,
     StateTree,
-    SupportsParamBounds,
     SupportsPipelineState,
     SupportsTrainingState,
 )
@@ -132,33 +130,6 @@ class Member:
         self.num_env_steps, self.num_windows, self.num_changes = map(int, state["counters"])
         self.returns, self.damage = list(map(float, state["returns"])), str(state["damage"])
         return self.pipeline.restore_pipeline_state(state["pipeline"])
-
-
-def space_of(agent: BaseAgent) -> Space:
-    """Return what a population perturbs: all that has a range, slow or not, unless it moves by itself.
-
-    Raises:
-        ConfigError: the agent has no ranges.
-    """
-    bounds = agent.param_bounds() if isinstance(agent, SupportsParamBounds) else {}
-    values = agent.get_hyperparams().params
-    by_itself = {*getattr(agent, "schedules", ())}
-    if values.get("adaptive_kl") is not None:
-        by_itself.add("learning_rate")
-    return Space.of(
-        {name: b for name, b in bounds.items() if values.get(name) is not None and name not in by_itself}
-    ).typed(values)
-
-
-def perturbed(space: Space, values: Mapping[str, Any], scale: float, seed: int) -> dict[str, Any]:
-    """Return values moved by ``U(-scale, scale)`` of every range, on a log scale where it has one.
-
-    That is ``theta exp(U(-d, d))`` with ``d = scale ln(high / low)``. Whole numbers move by at least 1, and nothing
-    leaves its range.
-    """
-    rng = np.random.default_rng(seed)
-    distances = rng.uniform(-scale, scale, size=len(space.axes))
-    return space.decode(space.moved(space.encode(values), distances))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,9 @@ from optix_core.loop.saving import StateSaver
 from optix_core.loop.scoring import ScoreHistory, ScorePoint
 from optix_core.seeding import derive_seed
 from optix_core.storage.documents import plain
-from optix_core.training.members import Member, challenge, perturbed, space_of
+from optix_core.training.members import Member, challenge
 from optix_core.training.plan import TrainPlan
+from optix_core.tuning.perturbation import perturbed, space_of
 from optix_core.tuning.space import Space
 from optix_protocol import EvalMetrics, StateTree
 
