@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from optix_core.cli.app import run as optix
 from optix_core.errors import ConfigError
 from optix_core.journal import Entry, events, read_journal
 from optix_core.loop.capabilities import BeginsSeededEpisodes
-from optix_core.training import TrainConfig, TrainPlan
+from optix_core.training import EnvOptions, TrainConfig, TrainPlan
 from optix_core.training.lineage import ReplayedSchedule, winners_schedule
 from optix_core.training.members import Member, challenge
 from optix_core.training.population import train_population
@@ -193,8 +194,24 @@ def test_a_schedule_is_trained_again_from_scratch(whole, tmp_path, capsys):
     assert "no generations" in capsys.readouterr().err
 
 
+def test_generations_without_an_end_of_an_episode_are_no_evidence(tmp_path):
+    """Pendulum's episodes have 200 steps, a generation here has 80 of each environment."""
+    config = TrainConfig(
+        env_id="Pendulum-v1", algorithm="ppo", n_envs=2, max_env_steps=3200,
+        overrides={"window_size": 80, "hidden_sizes": [8], "confirm_episodes": 2},
+    )  # fmt: skip
+    result = train_population(TrainPlan.of(config), 2, tmp_path / "run")
+    told = story(tmp_path / "run")[1]
+    empty = [event for event in told if isinstance(event, events.Generation) and event.returns == ["NaN", "NaN"]]
+    assert 3 <= len(empty) < 10 and result.confirmed_return is not None
+    assert sum(isinstance(event, events.Snapshot) for event in told) == 10 - len(empty)
+
+
 def test_too_few_members_or_steps_are_refused_in_a_line(tmp_path):
     with pytest.raises(ConfigError, match="population must be at least 2"):
         train_population(plan_of(), 1, tmp_path / "a")
+    elsewhere = replace(plan_of(), environment=EnvOptions(val_env="CartPole-v1"))
+    with pytest.raises(ConfigError, match="leave --val-env out"):
+        train_population(elsewhere, 2, tmp_path / "c")
     with pytest.raises(ConfigError, match="4 members need 2,560 environment steps"):
         train_population(plan_of(budget=2000), 4, tmp_path / "b")

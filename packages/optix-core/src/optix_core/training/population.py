@@ -162,10 +162,12 @@ class Population:
         )
 
     def _keep(self, member: Member) -> None:
-        """Keep the policy of the best member with the mean return of its training."""
+        """Keep the policy of the best member with the mean return of its training, if an episode has ended in it."""
         late = member.returns[len(member.returns) // 2 :]
         score = member.score if late else -math.inf
         registry = self.run_dir.registry
+        if not late and (self.generation < NUM_GENERATIONS or registry.list()):
+            return
         snapshot = registry.save(
             member.agent,
             eval_metrics=EvalMetrics(primary_score=score),
@@ -230,6 +232,8 @@ def train_population(
         RunDirectoryError: the directory is not empty, or holds another run.
     """
     size = whole_number("population", size, least=2)
+    if plan.environment.val_env is not None:
+        raise ConfigError("A population compares its members where they train: leave --val-env out.")
     budget = plan.max_env_steps
     least = size * NUM_GENERATIONS * plan.n_envs * plan.loop.window_size
     if budget is None or budget < least:
