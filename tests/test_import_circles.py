@@ -16,6 +16,7 @@ HELD = {
     "optix_jax": "optix-jax/src/optix_jax",
     "optix_protocol": "optix-protocol/src/optix_protocol",
     "optix_tf": "optix-tf/src/optix_tf",
+    "optix_neuroevo": "optix-neuroevo/src/optix_neuroevo",
     "optix_torch": "optix-torch/src/optix_torch",
 }
 

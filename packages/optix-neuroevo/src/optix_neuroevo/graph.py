@@ -130,21 +130,6 @@ class NeuronGraph(FromElsewhere, GraphParameters):
         self._make_room(num_neurons, num_edges)
         self._changed()
 
-    def remove_edge(self, edge: int) -> None:
-        """Remove an edge; what it carried is lost (:meth:`prune_edge` keeps its mean)."""
-        self._clear([self.topology.remove_edge(edge)], [])
-
-    def remove_neuron(self, neuron: int) -> None:
-        """Remove a neuron and the edges around it; what it carried is lost (:meth:`prune_neuron` keeps its mean).
-
-        Raises:
-            GraphError: there is no such neuron, or it is an input or an output.
-        """
-        if self.role(neuron) != "hidden":
-            raise GraphError(f"Neuron {neuron} is an {self.role(neuron)}; only hidden neurons can be removed.")
-        *edges, row = self.topology.remove_neuron(neuron)
-        self._clear(edges, [row])
-
     def split(self, neuron: int, *, share: float = 0.3) -> int:
         """Split a neuron in two that together do what it did; see :func:`optix_neuroevo.surgery.split`."""
         return surgery.split(self, neuron, share=share)

@@ -56,6 +56,21 @@ class GraphParameters(nn.Module):
         self._signs: tuple[Any, Tensor] | None = None
         self._any_signs = False
 
+    def remove_edge(self, edge: int) -> None:
+        """Remove an edge; what it carried is lost (:meth:`prune_edge` keeps its mean)."""
+        self._clear([self.topology.remove_edge(edge)], [])
+
+    def remove_neuron(self, neuron: int) -> None:
+        """Remove a neuron and the edges around it; what it carried is lost (:meth:`prune_neuron` keeps its mean).
+
+        Raises:
+            GraphError: there is no such neuron, or it is an input or an output.
+        """
+        if self.role(neuron) != "hidden":
+            raise GraphError(f"Neuron {neuron} is an {self.role(neuron)}; only hidden neurons can be removed.")
+        *edges, row = self.topology.remove_neuron(neuron)
+        self._clear(edges, [row])
+
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     @property

@@ -12,18 +12,14 @@ Sources: Chen et al. 2016 (Net2Net) for the split; the split is uneven because e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from optix_neuroevo.errors import GraphError
+from optix_neuroevo.parameters import GraphParameters
 from optix_neuroevo.topology import HIDDEN
 
-if TYPE_CHECKING:
-    from optix_neuroevo.graph import NeuronGraph
 
-
-def split(graph: NeuronGraph, neuron: int, *, share: float = 0.3) -> int:
+def split(graph: GraphParameters, neuron: int, *, share: float = 0.3) -> int:
     """Split a hidden neuron in two that together do what it did, and return the twin.
 
     Args:
@@ -69,7 +65,7 @@ def split(graph: NeuronGraph, neuron: int, *, share: float = 0.3) -> int:
     return twin
 
 
-def relay(graph: NeuronGraph, edge: int, *, first: int | None = None) -> int:
+def relay(graph: GraphParameters, edge: int, *, first: int | None = None) -> int:
     """Put a linear neuron into an edge and return it; its past is that of the edge's source.
 
     A relay is a point neuron even beside gated ones, which cannot pass on a number unchanged.
@@ -107,7 +103,7 @@ def relay(graph: NeuronGraph, edge: int, *, first: int | None = None) -> int:
     return middle
 
 
-def merge(graph: NeuronGraph, keep: int, remove: int, *, scale: float = 1.0, shift: float = 0.0) -> None:
+def merge(graph: GraphParameters, keep: int, remove: int, *, scale: float = 1.0, shift: float = 0.0) -> None:
     """Let one hidden neuron stand for two, of which ``h_remove = scale h_keep + shift``; exact as far as that holds.
 
     Args:
@@ -149,7 +145,7 @@ def merge(graph: NeuronGraph, keep: int, remove: int, *, scale: float = 1.0, shi
     graph.remove_neuron(remove)
 
 
-def prune_edge(graph: NeuronGraph, edge: int, *, mean: float = 0.0) -> None:
+def prune_edge(graph: GraphParameters, edge: int, *, mean: float = 0.0) -> None:
     """Remove an edge and add the mean of what it carried to the bias at its end.
 
     The mean squared error of what the destination sees is ``w^2 Var(h)``.
@@ -165,7 +161,7 @@ def prune_edge(graph: NeuronGraph, edge: int, *, mean: float = 0.0) -> None:
     graph.remove_edge(edge)
 
 
-def prune_neuron(graph: NeuronGraph, neuron: int, *, mean: float = 0.0) -> None:
+def prune_neuron(graph: GraphParameters, neuron: int, *, mean: float = 0.0) -> None:
     """Remove a hidden neuron; everybody it led to keeps its mean.
 
     Args:
@@ -182,6 +178,6 @@ def prune_neuron(graph: NeuronGraph, neuron: int, *, mean: float = 0.0) -> None:
     graph.remove_neuron(neuron)
 
 
-def _require_hidden(graph: NeuronGraph, neuron: int) -> None:
+def _require_hidden(graph: GraphParameters, neuron: int) -> None:
     if graph.role(neuron) != "hidden":
         raise GraphError(f"Neuron {neuron} is an {graph.role(neuron)}; only hidden neurons can change like this.")
