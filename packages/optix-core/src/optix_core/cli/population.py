@@ -95,8 +95,9 @@ class _Reporter:
         from optix_core.reporting.text import number, steps
         from optix_core.training.population import NUM_GENERATIONS
 
-        best = population.run_dir.registry.list()[-1]
+        best = population.run_dir.registry.best
+        level = "no episode has ended" if best is None else f"best return {number(best.eval_metrics.primary_score)}"
         self._console.print(
-            f"generation {population.generation - 1:>2} of {NUM_GENERATIONS}: best return "
-            f"{number(best.eval_metrics.primary_score)}, {steps(population.num_env_steps)} steps of all members"
+            f"generation {population.generation - 1:>2} of {NUM_GENERATIONS}: {level}, "
+            f"{steps(population.num_env_steps)} steps of all members"
         )
