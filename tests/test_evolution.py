@@ -21,14 +21,14 @@ from optix_core.journal import read_journal
 from optix_protocol import LoopCallback
 
 
-def evolve(folder, *, max_spawns=2, max_env_steps=20_000):
+def evolve(folder, *, max_spawns=2, max_env_steps=20_000, **env_settings):
     def factory():
         return make_agent(gym.make("CartPole-v1"), hidden_sizes=(16,))
 
     agent = factory()
     run = RLOptimizer(
         agent=agent,
-        pipeline=BatchPipeline(env=gym.make("CartPole-v1"), agent=agent, window_size=128),
+        pipeline=BatchPipeline(env=gym.make("CartPole-v1", **env_settings), agent=agent, window_size=128),
         checkpoint_dir=folder,
         max_env_steps=max_env_steps,
         confirm_episodes=5,
@@ -160,7 +160,8 @@ class Resident(LoopCallback):
 @pytest.mark.slow
 def test_fifty_spawns_and_prunes_leave_no_memory_behind(tmp_path):
     warm, cycles = 15, 50
-    run, manager = evolve(tmp_path / "run", max_spawns=warm + cycles, max_env_steps=6_000 * (warm + cycles))
+    spawns, settings = warm + cycles, {"max_env_steps": 10_000 * (warm + cycles), "max_episode_steps": 10}
+    run, manager = evolve(tmp_path / "run", max_spawns=spawns, **settings)
     run._callbacks.callbacks[0].meta_controller = AlwaysSpawn()
     watch = Resident(manager)
     watch.stop = run.stop
