@@ -46,6 +46,11 @@ def test_noise_of_500_to_5000_windows(noise):
     assert num_converged(noise, lengths, budget_known=True) <= 0.01 * NUM_CURVES
 
 
+def test_rare_successes_without_a_budget():
+    """Where a success is rare, there is none in most windows, and the noise of the newest ones may look like none."""
+    assert num_converged("success of 1 %", [3000] * NUM_CURVES, budget_known=False) <= 0.01 * NUM_CURVES
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget_known", [True, False])
 @pytest.mark.parametrize("noise", NOISES)

@@ -174,6 +174,9 @@ def measure(scores: Scores, settings: MonitorSettings, *, env_steps: float, num_
     recent = regression_windows(scores, variance, horizon=horizon, margin=span.margin, alpha=alpha)
     values, episodes = scores.values[-recent:], scores.episodes[-recent:]
     trend = trend_bounds(scores.time[-recent:], values, alpha, weights=episodes)
+    # The level is that of all of these windows: a rare success among the older ones, or among those that no whole batch
+    # holds, is noise of it, too.
+    variance = max(variance, *(long_run_variance(values, batches, episodes) for batches in (NOISE_BATCHES, recent)))
     noise = student_t_quantile(1 - alpha, NOISE_BATCHES - 2) * math.sqrt(variance / episodes.sum())
     floor = noise
     if settings.baseline is None:
