@@ -70,8 +70,11 @@ def supervised_run(
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = RLOptimizer(agent, pipeline, max_env_steps=steps, seed=seed, checkpoint_dir=Path(folder) / "run")
-        controller = TopologyController.for_graph(graph, run.scheduler, grow_by=grow_by, seed=seed)
-        run.add_callback(controller)
+        changes = []
+        if grow_by != "never":
+            controller = TopologyController.for_graph(graph, run.scheduler, grow_by=grow_by, seed=seed)
+            run.add_callback(controller)
+            changes = controller.decisions
         run.run()
     result = run.result
     assert result is not None and result.confirmed_return is not None
@@ -79,7 +82,7 @@ def supervised_run(
         "return": result.confirmed_return["mean"],
         "steps": result.train_env_steps,
         "parameters": graph.num_parameters,
-        "changes": sum(d.action != "keep" for d in controller.decisions),
+        "changes": sum(d.action != "keep" for d in changes),
         "verdict": result.verdict,
         "cpu_s": time.process_time() - started,
     }
@@ -88,14 +91,19 @@ def supervised_run(
 def fixed_run(env_id: str, steps: int, seed: int, *, grow_by: str, hidden: tuple[int, ...], target: float) -> Row:
     """Train for so many steps at most, end at the target, and play greedily."""
     graph = layered_graph(*sizes(env_id), hidden_sizes=hidden, seed=seed)
-    agent = GraphAgent(graph, seed=seed, hyperparams={"learning_rate": 1e-2})
+    # Each answer is judged at once, so nothing later counts.
+    agent = GraphAgent(graph, seed=seed, hyperparams={"learning_rate": 1e-2, "gamma": 0.0})
     pipeline = VectorBatchPipeline(env_id, agent, n_envs=8, window_size=128, seed=seed)
-    controller = TopologyController.for_graph(graph, grow_by=grow_by, seed=seed, cooldown=4, grow_grad_threshold=0.5)
+    controller = None
+    if grow_by != "never":
+        controller = TopologyController.for_graph(
+            graph, grow_by=grow_by, seed=seed, cooldown=4, grow_grad_threshold=0.5
+        )
     started, done, best = time.process_time(), 0, 0.0
     while done < steps:
         window = pipeline.collect()
         done += window.num_env_steps
-        if len(window.episode_returns):
+        if controller is not None and len(window.episode_returns):
             controller.on_score(float(window.episode_returns.mean()))
         agent.learn(window)
         if done % (16 * 1024) == 0:
@@ -107,7 +115,7 @@ def fixed_run(env_id: str, steps: int, seed: int, *, grow_by: str, hidden: tuple
         "return": played(agent, env_id, 512, seed + 2),
         "steps": done,
         "parameters": graph.num_parameters,
-        "changes": sum(d.action != "keep" for d in controller.decisions),
+        "changes": 0 if controller is None else sum(d.action != "keep" for d in controller.decisions),
         "cpu_s": time.process_time() - started,
     }
 
