@@ -122,6 +122,19 @@ def test_a_better_variant_becomes_the_run(evolve, tmp_path):
     assert run.result.confirmed_return["mean"] == pytest.approx(run.agent.skill, abs=0.06)
 
 
+def test_a_winner_gets_its_time(evolve, tmp_path):
+    """A verdict on the policy before is none on the winner: the run goes on for a quarter of its steps at least."""
+    for seed in range(8):
+        run, _ = evolve(f"run{seed}", seed=seed, max_spawns=1)
+        run.run()
+        (event,) = all_of(kinds.Variant, tmp_path / f"run{seed}")
+        if event.won:
+            break
+    assert event.won
+    assert run.result.train_env_steps >= 1.25 * event.num_env_steps
+    assert run.result.train_env_steps + run.result.search_env_steps < 40 * 400
+
+
 def test_a_worse_variant_leaves_no_trace(evolve, tmp_path):
     """Without a winner, the windows of a run are those of one that never evolved."""
 

@@ -145,9 +145,12 @@ class EvolutionCallback(LoopCallback):
 
     def holds(self, verdict: Verdict) -> bool:
         """Whether there is still a variant to try, or a winner to give its time, before the run ends."""
-        if self._at_work.progress.num_env_steps < self._believe_from:
-            return True
-        return verdict in FINAL and self._spawns_left > 0 and self.obstacle() == ""
+        return self.waits or (verdict in FINAL and self._spawns_left > 0 and self.obstacle() == "")
+
+    @property
+    def waits(self) -> bool:
+        """Whether a variant has won so lately that no verdict on the run is believed yet."""
+        return self._at_work.progress.num_env_steps < self._believe_from
 
     def finish(self, reason: StopReason) -> None:
         """Average the kept policies, where that is worth it, before the final policy is chosen."""
@@ -169,7 +172,7 @@ class EvolutionCallback(LoopCallback):
         """Return what the decision depends on, as it is now."""
         run = self._at_work
         assessment = run.controller.assessment
-        believed = assessment.should_stop and run.progress.num_env_steps >= self._believe_from
+        believed = assessment.should_stop and not self.waits
         verdict = assessment.verdict
         if verdict in FINAL and not believed:
             verdict = Verdict.UNDECIDED

@@ -135,6 +135,11 @@ class Evolves(Protocol):
         """Do what the evidence asks for, between two windows; the exact state has been saved or may be."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether a variant has won so lately that no verdict on the run is believed yet."""
+        ...
+
     def holds(self, verdict: Verdict) -> bool:
         """Whether a run that would end with this verdict shall go on, because there is something left to try."""
         ...

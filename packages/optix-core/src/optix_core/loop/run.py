@@ -200,7 +200,7 @@ class Run:
         degradation = None
         if request is None:
             suspicious = screen is not None and screen.suspicious and self.tests.affordable
-            if self.controller.ends_without_signal():
+            if self.controller.ends_without_signal() and not self._waits_for_a_winner:
                 self.tests.run_greedy_test()
             if suspicious and best is not None:
                 degradation = self.tests.confirm_degradation(best)
@@ -216,6 +216,12 @@ class Run:
         if evidence.should_stop and self.evolution is not None and self.evolution.holds(evidence.verdict):
             return replace(evidence, should_stop=False)
         return evidence
+
+    @property
+    def _waits_for_a_winner(self) -> bool:
+        """Whether the run goes on in any case, because the policy has become another one a little while ago."""
+        in_budget = self.controller.budget.exceeded(self.progress) is None
+        return in_budget and self.evolution is not None and self.evolution.waits
 
     def _learn(self, window: EpisodeData) -> str | None:
         """Learn from a window; return what broke, if anything."""
