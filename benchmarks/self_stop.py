@@ -1,6 +1,6 @@
 """CPU time until a run has ended by itself with a policy that solves CartPole, beside stable-baselines3.
 
-    uv run python benchmarks/self_stop.py [--seeds 20]
+    uv run python benchmarks/self_stop.py [--seeds 20] [--contenders optix ...]
 
 Ours is ``optix train CartPole-v1``: it stops by its own verdict, chooses among the policies it kept, and confirms the
 choice on 100 fresh episodes; all of that is on its bill. Theirs is PPO with EvalCallback and
@@ -91,18 +91,23 @@ def measure(name: str, seed: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS), metavar="NAME")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"))
     arguments = parser.parse_args()
     if arguments.one:
         name, seed = arguments.one
         print(json.dumps(CONTENDERS[name](int(seed))))
         return
-    runs = {name: [] for name in CONTENDERS}
+    runs = {name: [] for name in arguments.contenders}
     for seed in range(arguments.seeds):  # interleaved, so that a busy machine slows all of them alike
-        for name in CONTENDERS:
-            runs[name].append(measure(name, seed))
+        for name, found in runs.items():
+            found.append(run := measure(name, seed))
+            print(
+                f"{name}, seed {seed}: {run['return']:.1f} after {run['steps']:,} steps, {run['cpu_s']:.1f} s",
+                flush=True,
+            )
     print(f"{'CartPole-v1':22} {'solved':>8} {'CPU s, median':>14} {'mean':>7} {'steps, median':>14} {'ratio':>7}")
-    base = median(run["cpu_s"] for run in runs["optix"])
+    base = median(run["cpu_s"] for run in runs[arguments.contenders[0]])
     for name, found in runs.items():
         seconds = [run["cpu_s"] for run in found]
         solved = sum(run["return"] >= SOLVED for run in found)
@@ -111,7 +116,8 @@ def main() -> None:
             f"{name:22} {solved:>4}/{len(found):<3} {median(seconds):>14.1f} {mean(seconds):>7.1f} {steps:>14,.0f} "
             f"{median(seconds) / base:>6.1f}x"
         )
-    print(f"optix runs that ended as CONVERGED: {sum(run['converged'] for run in runs['optix'])}/{arguments.seeds}")
+    if "optix" in runs:
+        print(f"optix runs that ended as CONVERGED: {sum(run['converged'] for run in runs['optix'])}/{arguments.seeds}")
 
 
 if __name__ == "__main__":
