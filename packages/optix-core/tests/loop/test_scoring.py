@@ -73,6 +73,7 @@ def test_kept_policies_stay_single_points():
         history.add(
             ScorePoint(policy_version=version, num_env_steps=version + 1, score=version, episodes=1, return_std=0.0)
         )
+    assert [len(history.points(keep=set(), at_most=most)) for most in (100, 99)] == [100, 50]
     points = history.points(keep={17, 18, 60}, at_most=5)
     assert {p.policy_version: p.score for p in points if p.policy_version in (17, 18, 60)} == {17: 17, 18: 18, 60: 60}
     assert [p.num_env_steps for p in points] == sorted(p.num_env_steps for p in points)
