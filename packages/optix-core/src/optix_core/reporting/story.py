@@ -18,6 +18,7 @@ from optix_core.journal import Entry, events
 from optix_core.journal.events import Event
 from optix_core.loop.decision import Evidence, decide
 from optix_core.reporting.evolution import evolution_rows, evolution_sentences
+from optix_core.reporting.population import population_rows
 from optix_core.reporting.replay import Replay, budget_of, replay_decisions
 from optix_core.reporting.text import at_the_ends, certainty, count, duration, number, short_steps, steps
 
@@ -67,11 +68,11 @@ def render_story(
     """
     if not entries:
         return (Section(title="The record", sentences=("The journal holds no intact event.", *problems)),)
-    is_population = any(isinstance(entry.event, events.Generation) for entry in entries)
+    population = _population(entries)
     sections = (
         _start(entries),
-        _population(entries) if is_population else _score(entries),
-        None if is_population else _judgement(entries),
+        population or _score(entries),
+        None if population else _judgement(entries),
         _incidents(entries),
         _tuning(entries),
         _evolution(entries),
@@ -214,26 +215,18 @@ def _incidents(entries: Sequence[Entry]) -> Section:
     return Section(title="Incidents", table=Table(headings=(">steps", "what", "details"), rows=_abridged(rows)))
 
 
-def _population(entries: Sequence[Entry]) -> Section:
-    generations = [e.event for e in entries if isinstance(e.event, events.Generation)]
-    exploits = [e.event for e in entries if isinstance(e.event, events.Exploit)]
-    rows = []
-    for generation in generations:
-        returns = [float(value) for value in generation.returns]
-        replaced = [
-            f"{e.member} became {e.parent} (p = {float(e.p_value):.2g})"
-            for e in exploits
-            if e.generation == generation.number
-        ]
-        best = number(returns[generation.best]) if generation.best < len(returns) else "?"
-        members = ", ".join(number(value) for value in returns)
-        told = f"{members}{'; ' if replaced else ''}{'; '.join(replaced)}"
-        rows.append((str(generation.number), steps(generation.num_env_steps), best, told))
+def _population(entries: Sequence[Entry]) -> Section | None:
+    rows = population_rows(entries)
+    if not rows:
+        return None
+    sizes = [len(entry.event.returns) for entry in entries if isinstance(entry.event, events.Generation)]
+    copies = sum(isinstance(entry.event, events.Exploit) for entry in entries)
+    members = count(sizes[0], "member").capitalize() if sizes else "The members"
     return Section(
         title="The population",
         sentences=(
-            f"{count(len(generations[0].returns), 'member').capitalize()} trained for "
-            f"{count(len(generations), 'generation')}; one became a copy of a better one {_times(len(exploits))}.",
+            f"{members} trained for {count(len(rows), 'generation')}; one became a copy of a better one "
+            f"{_times(copies)}.",
         ),
         table=Table(
             headings=(">generation", ">steps", ">best return", "returns of all; who became whom"), rows=_abridged(rows)
