@@ -233,7 +233,7 @@ def of_tf(name, arrays, num_updates, settings, *, plain_steps=False):
         rows = np.tile(np.arange(NUM_ROWS, dtype=np.int32), (num_updates, 1))
         plan = Plan(rows, np.full(num_updates, NUM_ROWS, np.int32), np.int32(num_updates), np.int32(1))
         columns = {key: arrays[key] for key in Batch._fields if key in arrays}
-        batch = Batch(log_probs=np.zeros(NUM_ROWS, dtype), **columns)
+        batch = Batch(log_probs=np.full(NUM_ROWS, np.nan, dtype), **columns)
         update = compiled(ppo_update, agent.model)
         agent.networks.train_state, means = update(agent.networks.train_state, batch, plan, agent._settings())
         diagnostics = {name: float(mean) for name, mean in means._asdict().items()}
