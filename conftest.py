@@ -20,6 +20,20 @@ def _family(path: str) -> int:
     return 0 if 0 in named else max(named, default=_FAMILIES.index(""))
 
 
+def _worker(config) -> int | None:
+    """Which of two or more workers this process is, or None."""
+    name = getattr(config, "workerinput", {}).get("workerid")
+    return None if name is None or int(config.workerinput["workercount"]) < 2 else int(name.removeprefix("gw"))
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Even workers leave files of TensorFlow alone, odd ones those of JAX: importing them takes a gigabyte, too."""
+    worker, path = _worker(config), collection_path.as_posix()
+    if worker is not None and collection_path.suffix == ".py":
+        return _family(path) == _FAMILIES.index("jax" if worker % 2 else "tf") or None
+    return None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Order the files by framework, all else as it was."""
@@ -27,18 +41,35 @@ def pytest_collection_modifyitems(items):
 
 
 class _FromBothEnds(LoadFileScheduling):
-    """Every other worker takes files from the far end, so that no worker holds what two frameworks have compiled."""
+    """Every other worker takes files from the far end, so that no worker holds what two frameworks have compiled.
+
+    Workers know different files at their ends: each takes one that it has collected.
+    """
+
+    def schedule(self):
+        if self.collection is None:
+            found = dict.fromkeys(nodeid for ids in self.registered_collections.values() for nodeid in ids)
+            self.collection = sorted(found, key=lambda nodeid: _family(nodeid.split("::")[0]))
+            for nodeid in self.collection:
+                self.workqueue.setdefault(self._split_scope(nodeid), {})[nodeid] = False
+            for node in self.nodes:
+                self._assign_work_unit(node)
+        for node in self.nodes:
+            self._reschedule(node)
 
     def _assign_work_unit(self, node):
-        if self.nodes.index(node) % 2:
-            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
-        super()._assign_work_unit(node)
+        known = set(self.registered_collections[node])
+        units = [scope for scope, unit in self.workqueue.items() if known.issuperset(unit)]
+        if units:
+            self.workqueue.move_to_end(units[-1 if self.nodes.index(node) % 2 else 0], last=False)
+            super()._assign_work_unit(node)
+        else:
+            node.shutdown()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Let the workers begin at both ends."""
-    config.option.loadscopereorder = False
     return _FromBothEnds(config, log)
 
 
