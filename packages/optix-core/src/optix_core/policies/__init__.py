@@ -2,7 +2,6 @@
 
 from optix_core.policies.activations import ACTIVATIONS, activation_name
 from optix_core.policies.encoders import Bits, Encoder, Flatten, Keep, OneHot, encoder_for
-from optix_core.policies.flat_spaces import is_image_space
 from optix_core.policies.heads import (
     Bernoulli,
     Categorical,
@@ -12,6 +11,7 @@ from optix_core.policies.heads import (
     MultiCategorical,
     SquashedGaussian,
 )
+from optix_core.policies.images import is_image_space
 from optix_core.policies.mlp import MLP
 from optix_core.policies.network import MaskablePolicy, NetworkPolicy, network_policy, policy_from_tree, policy_tree
 from optix_core.policies.recurrent import GRU, LSTM, RecurrentNetwork, RecurrentPolicy, StateNetwork

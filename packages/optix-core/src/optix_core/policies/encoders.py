@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optix_core.errors import ConfigError, in_one_line
+from optix_core.policies.images import is_image_space
 from optix_core.policies.whole_numbers import MOST_ONE_HOT as MOST_ONE_HOT
 from optix_core.policies.whole_numbers import Bits as Bits
 from optix_core.policies.whole_numbers import OneHot as OneHot
@@ -116,7 +117,7 @@ def encoder_for(space: gym.Space[Any]) -> Encoder:
     """
     from gymnasium import spaces
 
-    from optix_core.policies.flat_spaces import flat_space, is_image_space
+    from optix_core.policies.flat_spaces import flat_space
 
     space = flat_space(space)
     if space.shape is not None and 0 in space.shape:

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from optix_core.errors import ConfigError
+from optix_core.policies.images import is_image_space
 from optix_core.policies.whole_numbers import Bits, whole_numbers_of
 
 
@@ -56,13 +57,6 @@ def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
         ConfigError: (a ``ValueError``) no part has an array form.
     """
     return flat_box(space, array_parts(space)) if isinstance(space, spaces.Dict | spaces.Tuple) else space
-
-
-def is_image_space(space: gym.Space[Any]) -> bool:
-    """Whether a space holds images: uint8, three axes, at least 36 pixels high and wide (channels first or last)."""
-    if space.dtype != np.uint8 or space.shape is None or len(space.shape) != 3:
-        return False
-    return sorted(space.shape)[1] >= 36
 
 
 def flat_box(space: gym.Space[Any], parts: Sequence[Part]) -> FlatBox:
