@@ -17,7 +17,6 @@ from optix_core.agents.backends import (
 from optix_core.convergence import ConvergenceMonitor
 from optix_core.data.capacity import check_capacity, row_bytes
 from optix_core.environments import EnvSpec
-from optix_core.environments.acting import on_own_observations
 from optix_core.environments.foreign import callable_modules, named_modules
 from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.result import RunResult
@@ -366,6 +365,7 @@ def load_policy(
         ConfigError: the run was not started by ``optix train``.
     """
     from optix_core.checkpoints import RunDirectory
+    from optix_core.environments.acting import on_own_observations
 
     with RunDirectory.open(run) as directory:
         plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
