@@ -23,6 +23,10 @@ KINDS = {
     "500, or 20 % fall": lambda rng, shape: np.where(rng.random(shape) < 0.2, rng.uniform(100, 499, shape), 500.0),
     "exponential": lambda rng, shape: rng.exponential(size=shape),
     "lognormal, sigma 1": lambda rng, shape: rng.lognormal(size=shape),
+    "lognormal, sigma 1.5": lambda rng, shape: rng.lognormal(sigma=1.5, size=shape),
+    "about 250, or 2 % crash": lambda rng, shape: np.where(
+        rng.random(shape) < 0.02, rng.normal(-100, 50, shape), rng.normal(250, 20, shape)
+    ),
 }
 
 
