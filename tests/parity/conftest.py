@@ -9,6 +9,20 @@ NUM_ROWS, OBSERVATION_SIZE = 128, 5
 
 
 @pytest.fixture
+def torch_precision(monkeypatch):
+    """A function that lets torch, and the agents made in it, compute in ``"float64"`` or ``"float32"``."""
+    torch = pytest.importorskip("torch")
+    from optix_torch import _precision
+
+    def compute_in(name):
+        torch.set_default_dtype(getattr(torch, name))
+        monkeypatch.setattr(_precision, "PRECISION", getattr(torch, name))
+
+    yield compute_in
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def reference_file(tmp_path):
     """A function that writes the file and returns its path.
 

@@ -39,12 +39,10 @@ VARIANTS = (
 
 
 @pytest.fixture(params=[np.float64, np.float32], ids=["float64", "float32"])
-def dtype(request):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if request.param == np.float64 else torch.float32)
+def dtype(request, torch_precision):
+    torch_precision(np.dtype(request.param).name)
     with jax.enable_x64(request.param == np.float64):
         yield request.param
-    torch.set_default_dtype(before)
 
 
 def write_weights(path, num_outputs, gaussian, dtype):

@@ -35,15 +35,14 @@ NUMBERS = {"tau": 0.02, "target_noise": 0.3, "target_noise_clip": 0.4}
 
 
 @pytest.fixture(params=["float64", "float32"])
-def precision(request, monkeypatch):
+def precision(request, monkeypatch, torch_precision):
     if request.param == "float32":
         yield request.param
         return
-    torch.set_default_dtype(torch.float64)
+    torch_precision(request.param)
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self)  # what is computed stays in float64
     with jax.enable_x64(True):
         yield request.param
-    torch.set_default_dtype(torch.float32)
 
 
 class Side:

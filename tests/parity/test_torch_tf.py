@@ -42,12 +42,11 @@ OUTPUTS = {"ppo": NUM_ACTIONS, "gaussian ppo": NUM_DIMENSIONS, "sac": 2 * NUM_DI
 
 
 @pytest.fixture(params=[pytest.param("float64", marks=pytest.mark.slow), "float32"])
-def precision(request, monkeypatch):
-    torch.set_default_dtype(getattr(torch, request.param))
+def precision(request, monkeypatch, torch_precision):
+    torch_precision(request.param)
     if request.param == "float64":
         monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor.double())  # what is computed stays in float64
-    yield request.param
-    torch.set_default_dtype(torch.float32)
+    return request.param
 
 
 @pytest.fixture

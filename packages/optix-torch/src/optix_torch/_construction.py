@@ -21,6 +21,7 @@ from optix_torch._arrays import as_tensor
 from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate
 from optix_torch._parts import give_parts
+from optix_torch._precision import learning_dtype, require_learning_dtype
 from optix_torch.networks import NoisyLinear, build_cnn, build_mlp
 from optix_torch.pictures import Pictures, build_joined
 
@@ -158,7 +159,8 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
         ConfigError: it does not take such observations, gives no float32 tensor, or one that no gradient leads back
             from, although it has something to learn.
     """
-    like = next(module.parameters(), torch.empty(0))
+    like = next(module.parameters(), torch.empty(0, dtype=learning_dtype()))
+    require_learning_dtype(like)
     rows = as_tensor(encoder(example_observations(encoder, 2)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows
     try:
@@ -172,7 +174,7 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
             f"The {part} must give one tensor [B, outputs], not a {type(outputs).__name__}: pass networks for policy "
             "and values apart, as actor= and critic=."
         )
-    if outputs.dtype is not torch.float32:
+    if outputs.dtype is not learning_dtype():
         raise ConfigError(f"The {part} must give float32, not {outputs.dtype}: end its forward() with .float().")
     if not outputs.requires_grad and any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError(

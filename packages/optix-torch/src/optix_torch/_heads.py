@@ -9,6 +9,7 @@ from torch import nn
 
 from optix_core.policies import Bernoulli, Categorical, DiagonalGaussian, Head, MultiCategorical, SquashedGaussian
 from optix_torch import distributions, squashed
+from optix_torch._precision import learning_dtype
 
 LOG_STD = "log_std"
 """Name of the parameter that a Gaussian policy has besides its network's."""
@@ -17,7 +18,7 @@ LOG_STD = "log_std"
 def parameters_of(head: Head) -> dict[str, nn.Parameter]:
     """Return new parameters for what a head learns besides its network, by name."""
     if isinstance(head, DiagonalGaussian):
-        return {LOG_STD: nn.Parameter(torch.tensor(head.log_std.tolist(), dtype=torch.float32))}
+        return {LOG_STD: nn.Parameter(torch.tensor(head.log_std.tolist(), dtype=learning_dtype()))}
     return {}
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optix_core.errors import ConfigError
 from optix_protocol import StateTree
+from optix_torch._precision import learning_dtype, require_learning_dtype
 
 _REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
 
@@ -43,15 +43,11 @@ class FlatParameters:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = tuple(dict.fromkeys(parameters))
         for parameter in self.parameters:
-            if parameter.dtype is not torch.float32:
-                raise ConfigError(
-                    f"The networks have parameters of {parameter.dtype}, and agents learn in float32: call "
-                    "network.float() first."
-                )
+            require_learning_dtype(parameter)
         self.sizes = [parameter.numel() for parameter in self.parameters]
         device = self.parameters[0].device
-        self.vector = torch.empty(sum(self.sizes), dtype=torch.float32, device=device)
-        self.gradient = torch.zeros(sum(self.sizes), dtype=torch.float32, device=device)
+        self.vector = torch.empty(sum(self.sizes), dtype=learning_dtype(), device=device)
+        self.gradient = torch.zeros(sum(self.sizes), dtype=learning_dtype(), device=device)
         flat = zip(torch.split(self.vector, self.sizes), torch.split(self.gradient, self.sizes), strict=True)
         self._places = [
             (parameter, value.view(parameter.shape), gradient.view(parameter.shape))
@@ -311,7 +307,7 @@ class FusedAdam(_Moments):
             )
 
     def _counter(self, count: int, run: _Run) -> Tensor:
-        return torch.full((), float(count), dtype=torch.float32, device=run.vector.device)
+        return torch.full((), float(count), dtype=learning_dtype(), device=run.vector.device)
 
     def _count(self, counter: Tensor) -> int:
         return int(counter)

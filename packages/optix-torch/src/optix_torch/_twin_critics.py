@@ -29,6 +29,7 @@ from optix_torch._live import LiveEnsemble, LiveRunner
 from optix_torch._modes import copy_of
 from optix_torch._module_optimizer import ModuleOptimizer, add_like, check_optimizer
 from optix_torch._optimizers import FlatParameters, FusedAdam, Optimizer
+from optix_torch._precision import learning_dtype
 from optix_torch._target import Target
 from optix_torch.networks import build_cnn, build_mlp
 from optix_torch.pictures import build_joined
@@ -92,7 +93,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         self._target_critics = Target(critics, self._critic_parameters)
         self._target_critic_nets = make_ensemble(self._target_critics.networks, where, precision)
 
-        self._statistics = torch.zeros(len(self._statistics_names), dtype=torch.float32, device=where)
+        self._statistics = torch.zeros(len(self._statistics_names), dtype=learning_dtype(), device=where)
         self._step = GraphedUpdate(self._update_in_place, where, plain=optimizer is not None)
         self._extra = extra
         self._optimizers = self._make_optimizers(optimizer, extra, twins)
@@ -242,7 +243,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         wanted = (1, 2, self._num_outputs(len(self._low)))
         if outputs.shape != wanted:
             raise ConfigError(f"The actor gives {outputs.shape[-1]} outputs; these actions need {wanted[-1]}.")
-        actions = torch.zeros(2, len(self._low), dtype=torch.float32, device=self.device)
+        actions = torch.zeros(2, len(self._low), dtype=learning_dtype(), device=self.device)
         try:
             values = self._critic_nets.infer(observations, actions)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:

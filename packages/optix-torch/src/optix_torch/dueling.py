@@ -11,6 +11,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.policies import MLP, Encoder, Keep
 from optix_torch._construction import build_network
 from optix_torch._plain import can_write_gradients, dense_layers, is_plain
+from optix_torch._precision import learning_dtype
 from optix_torch.networks import AutogradRunner, DenseRunner, NoisyLinear, Runner, build_cnn
 
 
@@ -51,7 +52,7 @@ def build_rainbow_network(encoder: Encoder, num_actions: int, settings: Hyperpar
     if isinstance(encoder, Keep):
         torso = build_cnn(encoder.shape, 1, output_gain=1.0, generator=generator)[:-3]  # without the dense layers
         with torch.no_grad():
-            num_features, width = torso(torch.zeros(1, *encoder.shape, dtype=torch.float32)).shape[1], 512
+            num_features, width = torso(torch.zeros(1, *encoder.shape, dtype=learning_dtype())).shape[1], 512
     else:
         *sizes, width = settings["hidden_sizes"]
         dense = build_network(

@@ -23,6 +23,7 @@ from optix_torch._arrays import as_tensor
 from optix_torch._host import HostChain
 from optix_torch._modes import copy_of, in_eval_mode
 from optix_torch._plain import DenseLayer, can_write_gradients, dense_layers, make_activation
+from optix_torch._precision import learning_dtype
 
 _CHUNK_ROWS = 1024
 """Rows per forward pass outside training: activations of a larger chunk would fall out of the cache."""
@@ -88,7 +89,7 @@ def _orthogonal(layer: Callable[..., nn.Module], *sizes: int, gain: float, gener
     # The layer initialises itself from the global random state, which is not ours to move. (``nn.utils.skip_init``
     # would avoid that, but imports torch's meta-device machinery: 1.5 s.)
     with torch.random.fork_rng(devices=[]):
-        module = layer(*sizes, dtype=torch.float32)
+        module = layer(*sizes, dtype=learning_dtype())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the last bits of a QR decomposition depend on the threads; the weights must not
     nn.init.orthogonal_(module.weight, gain, generator=generator)  # type: ignore[arg-type]
@@ -116,7 +117,7 @@ class NoisyLinear(nn.Module):
         super().__init__()
         bound = 1.0 / math.sqrt(num_inputs)
         weight, bias = (
-            torch.empty(shape, dtype=torch.float32) for shape in ((num_outputs, num_inputs), (num_outputs,))
+            torch.empty(shape, dtype=learning_dtype()) for shape in ((num_outputs, num_inputs), (num_outputs,))
         )
         self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
@@ -124,8 +125,8 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full_like(bias, std_init * bound))
         self.noise_in: Tensor
         self.noise_out: Tensor
-        self.register_buffer("noise_in", torch.zeros(num_inputs, dtype=torch.float32), persistent=False)
-        self.register_buffer("noise_out", torch.zeros(num_outputs, dtype=torch.float32), persistent=False)
+        self.register_buffer("noise_in", torch.zeros(num_inputs, dtype=learning_dtype()), persistent=False)
+        self.register_buffer("noise_out", torch.zeros(num_outputs, dtype=learning_dtype()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, out]`` for ``[B, in]`` with the present noise."""
@@ -153,7 +154,7 @@ class Noise:
         layers = [part for part in network.modules() if isinstance(part, NoisyLinear)]
         sizes = [size for layer in layers for size in (layer.noise_in.numel(), layer.noise_out.numel())]
         device = next(network.parameters()).device
-        self.vector = torch.zeros(sum(sizes), dtype=torch.float32, device=device)
+        self.vector = torch.zeros(sum(sizes), dtype=learning_dtype(), device=device)
         views = iter(torch.split(self.vector, sizes))
         for layer in layers:
             layer.noise_in, layer.noise_out = next(views), next(views)

@@ -24,6 +24,7 @@ from optix_core.agents.continuous import SquashedActor
 from optix_core.policies.heads import LOG_STD_RANGE
 from optix_torch import hyperparams as specs
 from optix_torch._learned import Transitions
+from optix_torch._precision import learning_dtype
 from optix_torch._twin_critics import TwinCriticAgent
 
 
@@ -108,7 +109,7 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
     # ---- networks ---------------------------------------------------------------------------------------------------
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])], dtype=torch.float32)}
+        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])], dtype=learning_dtype())}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
