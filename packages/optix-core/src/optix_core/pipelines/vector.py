@@ -307,6 +307,7 @@ class VectorBatchPipeline(HeldEnvironments):
             "running_length": self._running.lengths.copy(),
             "num_env_steps": self._num_env_steps,
             "num_episodes": self._num_episodes,
+            "next_seed": self._next_seed,
         }
 
     @property
@@ -327,7 +328,8 @@ class VectorBatchPipeline(HeldEnvironments):
 
         self._num_env_steps = int(state["num_env_steps"])
         self._num_episodes = int(state.get("num_episodes", 0))  # absent in states of release 0.1
-        self._next_seed = None
+        next_seed = state.get("next_seed")  # absent in states of release 0.1
+        self._next_seed = None if next_seed is None else int(next_seed)
         if not state["started"]:
             self._observation = None
             return None
