@@ -14,6 +14,7 @@ def run(*arguments):
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow  # .ci/run runs the script itself
 def test_the_readme_says_what_the_backends_say():
     for package in ("optix_torch", "optix_jax", "optix_tf", "optix_neuroevo"):
         pytest.importorskip(package)
