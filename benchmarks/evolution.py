@@ -17,17 +17,17 @@ whether spawning may be on by default: P(D > A) certainly above one half, and IQ
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from _cells import do_missing, read
 
 from optix_core import EnsembleAgent, EnvSpec, PolicyManager, RunDirectory, TrainConfig, TrainPlan
 from optix_core.evaluation import iqm, summarise
@@ -130,30 +130,14 @@ ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
 }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the cells that are done; a line that was cut off is done again."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-
-
-def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(cell[name] for name in ("task", "row", "seed", "share"))
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
-    for seed in range(arguments.seeds):
-        for task in arguments.tasks:
-            for row in arguments.rows:
-                cell = Cell(task=task, row=row, seed=seed, share=arguments.share)
-                if key(vars(cell)) in {key(done) for done in read(arguments.results)}:
-                    continue
-                began = time.process_time()
-                found = {**vars(cell), **ROWS[row](cell), "cpu_s": round(time.process_time() - began, 1)}
-                with arguments.results.open("a") as file:
-                    file.write(json.dumps(found) + "\n")
-                print(json.dumps(found), flush=True)
+    cells = product(range(arguments.seeds), arguments.tasks, arguments.rows)
+    do_missing(
+        (Cell(task=task, row=row, seed=seed, share=arguments.share) for seed, task, row in cells),
+        ROWS,
+        arguments.results,
+    )
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -15,14 +15,14 @@ scores whose noise hides a single difference, in 100 windows.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _cells import do_missing, read
 
 from optix_core import (
     AdaptiveOptimizer,
@@ -120,31 +120,17 @@ ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
 """Every way of training. A row that is added here is run and reported like the others."""
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]  # a line that was cut off is done again
-
-
-def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(cell[name] for name in ("env_id", "row", "factor", "seed", "share"))
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
-    for seed in range(arguments.seeds):
-        for env_id in arguments.envs:
-            for factor in arguments.factors:
-                for row in arguments.rows:
-                    cell = Cell(env_id=env_id, row=row, factor=factor, seed=seed, share=arguments.share)
-                    if key(vars(cell)) in {key(done) for done in read(arguments.results)}:
-                        continue
-                    began = time.process_time()
-                    outcome = {**vars(cell), **ROWS[row](cell), "cpu_s": round(time.process_time() - began, 1)}
-                    with arguments.results.open("a") as file:
-                        file.write(json.dumps(outcome) + "\n")
-                    print(json.dumps(outcome), flush=True)
+    cells = product(range(arguments.seeds), arguments.envs, arguments.factors, arguments.rows)
+    do_missing(
+        (
+            Cell(env_id=env_id, row=row, factor=factor, seed=seed, share=arguments.share)
+            for seed, env_id, factor, row in cells
+        ),
+        ROWS,
+        arguments.results,
+    )
 
 
 def report(arguments: argparse.Namespace) -> None:
