@@ -50,6 +50,7 @@ class _FromBothEnds(LoadFileScheduling):
         if self.collection is None:
             found = dict.fromkeys(nodeid for ids in self.registered_collections.values() for nodeid in ids)
             self.collection = sorted(found, key=lambda nodeid: _family(nodeid.split("::")[0]))
+            self.config.pluginmanager.get_plugin("session").testscollected = len(self.collection)  # for the percentage
             for nodeid in self.collection:
                 self.workqueue.setdefault(self._split_scope(nodeid), {})[nodeid] = False
             for node in self.nodes:
