@@ -57,6 +57,18 @@ def test_a_state_before_the_first_window_restarts_from_the_seed():
     assert_equal_windows(first.collect(), second.collect())
 
 
+def test_episodes_that_are_about_to_begin_begin_from_the_same_seed(tmp_path):
+    """As where a member of a population goes on in other episodes, and the run dies before it has taken a step."""
+    space = gym.spaces.Discrete(2)
+    ours, theirs = (VectorBatchPipeline("CartPole-v1", Scripted(space, 1), n_envs=2, window_size=16) for _ in "ab")
+    ours.collect()
+    ours.begin_episodes(5)
+    save_tree(tmp_path / "state", ours.pipeline_state())
+    assert theirs.restore_pipeline_state(load_tree(tmp_path / "state")) is None
+    ours.agent, theirs.agent = Scripted(space, 2), Scripted(space, 2)
+    assert_equal_windows(ours.collect(), theirs.collect())
+
+
 def test_what_cannot_be_brought_back_begins_new_episodes_and_says_so():
     """An environment with memory across episodes, which no replay of one episode can restore."""
 
