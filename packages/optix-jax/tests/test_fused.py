@@ -15,6 +15,7 @@ from optix_core.errors import ConfigError
 from optix_core.evaluation import ReturnEvaluator
 from optix_core.loop import RLOptimizer
 from optix_core.loop.branching import Laboratory, Variant
+from optix_core.loop.capabilities import BeginsSeededEpisodes
 from optix_core.loop.counters import RunCounters
 from optix_core.policies import Flatten
 from optix_jax import FlaxPPOAgent, fused, pipeline
@@ -156,6 +157,21 @@ def test_goes_on_exactly_from_a_saved_state():
     assert [twin.learn(twin_made.collect()) for _ in range(3)] == expected
     for name, array in agent.networks.weights().items():
         assert np.array_equal(array, twin.networks.weights()[name])
+
+
+def test_new_episodes_follow_from_a_seed_alone():
+    """As variants and copies in a population begin: an exact copy would live through the same again otherwise."""
+    env = Counter(length=50)
+    (_, ours), (_, theirs) = make(env, seed=0), make(env, seed=1)
+    ours.agent = theirs.agent
+    ours.collect()
+    for one in (ours, theirs):
+        one.begin_episodes(7)
+    window = ours.collect()
+    np.testing.assert_array_equal(window.pending.observations, theirs.collect().pending.observations)
+    ours.begin_episodes()
+    assert not np.array_equal(ours.collect().pending.observations, window.pending.observations)
+    assert isinstance(ours, BeginsSeededEpisodes)
 
 
 def test_a_run_resumed_is_the_run(tmp_path):

@@ -129,8 +129,7 @@ class FusedPipeline:
         plan = self._plan(self.updates_per_window)
         networks = self.agent.networks
         if self._actors is None:
-            key = jax.device_put(jax.random.PRNGKey(derive_seed(self._seed, "env")), networks.device)
-            self._actors = begin(plan, key)
+            self.begin_episodes(self._seed)
         settings = Settings.of(self.agent.hyperparams)
         state, self._actors, batch, told = collect_window(plan, networks.train_state, self._actors, settings)
         networks.train_state = state
@@ -139,6 +138,18 @@ class FusedPipeline:
     def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
         """Stamp the windows collected from now on with these versions."""
         self._versions = (policy_version, hyperparam_version)
+
+    def begin_episodes(self, seed: int | None = None) -> None:
+        """Drop the episodes in hand and begin new ones; all random numbers to come follow from the seed.
+
+        Args:
+            seed: None goes on with the random numbers in hand.
+        """
+        if seed is None and self._actors is not None:
+            key = self._actors.key
+        else:
+            key = jax.random.PRNGKey(derive_seed(self._seed if seed is None else seed, "env"))
+        self._actors = begin(self._plan(1), jax.device_put(key, self.agent.networks.device))
 
     def pipeline_state(self) -> StateTree:
         """Return the exact state of the environments and of the random numbers."""
