@@ -1,26 +1,31 @@
 """Does evolution pay? Confirmed returns at equal budgets: one long run, the best of short ones, selection, ours.
 
-    python benchmarks/evolution.py run --results FILE [--tasks LunarLander-v3 ...] [--rows A B C D] [--seeds 10]
-                                       [--share 1.0]
-    python benchmarks/evolution.py report --results FILE
-    python benchmarks/evolution.py snapshots [--tasks CartPole-v1 ...] [--seeds 10] [--share 0.1]
+    uv run python benchmarks/evolution.py run [--tasks Acrobot-v1 ...] [--rows A B C D E] [--seeds 10] [--share 1.0]
+                                              [--agilerl PYTHON] [--results FILE]
+    uv run python benchmarks/evolution.py report [--results FILE]
+    uv run python benchmarks/evolution.py snapshots [--tasks CartPole-v1 ...] [--seeds 10] [--share 0.1]
 
 A is one long run, B the best of five runs of a fifth of the budget (best by the return that each confirmed, measured
 again on fresh episodes), C a population of four under selection alone (no hyperparameter is perturbed), D one run with
-three spawns. All have the same budget of environment steps, branches and races included, and may end before it is used;
-what they played to select and to confirm stands beside. A cell is appended to FILE as it is done, and a benchmark that
-is started again does what is missing. ``report`` prints interquartile means, P(D > row) with its 95 % interval, and
-whether spawning may be on by default: P(D > A) certainly above one half, and IQM(D) >= IQM(C), on every task.
-``snapshots`` lets the last five policies of a run act as an ensemble, beside the best single one, on common episodes.
+three spawns, E AgileRL with its own defaults (``_agilerl.py``; PYTHON is an interpreter that has it). All have the same
+budget of environment steps, branches, races and AgileRL's evaluations included, and may end before it is used; what
+ours played to select and to confirm stands beside. A to D are PPO in JAX, collected on the device where it can be.
+
+A cell is appended to the results as it is done, and a benchmark that is started again does what is missing. ``report``
+prints interquartile means, P(D > row) with its 95 % interval, and whether spawning may be on by default: P(D > A)
+certainly above one half, and IQM(D) >= IQM(C), on every task. ``snapshots`` lets the last five policies of a run act as
+an ensemble, beside the best single one, on common episodes.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import json
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,14 +42,14 @@ from optix_core.loop import RunResult
 from optix_core.seeding import derive_seed
 from optix_core.training import population
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-sys.path.insert(0, str(EXAMPLES))
+HERE = Path(__file__).resolve().parent
 
 BUDGETS: Mapping[str, int] = {
-    "point_goal:PointGoal-v0": 1_000_000,  # a sparse reward without hindsight: a plateau that deceives
-    "LunarLander-v3": 1_000_000,
+    "goal_on_device:SparsePoint-v0": 1_000_000,  # a sparse reward without hindsight: a plateau that deceives
     "Acrobot-v1": 1_000_000,
+    "Pendulum-v1": 1_000_000,
     "CartPole-v1": 1_000_000,
+    "LunarLander-v3": 1_000_000,
 }
 TASKS = tuple(BUDGETS)[:3]
 NUM_SHORT, NUM_MEMBERS, NUM_SPAWNS = 5, 4, 3
@@ -64,12 +69,18 @@ class Cell:
         """Environment steps."""
         return int(BUDGETS[self.task] * self.share)
 
+    @property
+    def backend(self) -> str:
+        """JAX where the device has the task."""
+        return "torch" if self.task == "LunarLander-v3" else "jax"
+
     def plan(self, *, part: int = 1, number: int = 0, **overrides: Any) -> TrainPlan:
         """Return a run of PPO with a part of the budget; runs of other numbers have other seeds."""
         seed = self.seed if number == 0 else derive_seed(self.seed, "run", number)
         return TrainPlan.of(
             TrainConfig(
                 env_id=self.task,
+                backend=self.backend,
                 algorithm="ppo",
                 seed=seed,
                 max_env_steps=self.budget // part,
@@ -122,6 +133,14 @@ def ours(cell: Cell) -> dict[str, Any]:
     return {**outcome([result], result), "spawns": manager.spawns_used, "won": len(won)}
 
 
+def agilerl(cell: Cell, python: Path) -> dict[str, Any]:
+    """E: AgileRL, in an interpreter of its own."""
+    command = [str(python), str(HERE / "_agilerl.py"), cell.task, str(cell.seed), str(cell.budget)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
     "A": one_long,
     "B": best_of_short,
@@ -132,10 +151,13 @@ ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
 
 def run(arguments: argparse.Namespace) -> None:
     """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
-    cells = product(range(arguments.seeds), arguments.tasks, arguments.rows)
+    rows = dict(ROWS)
+    if arguments.agilerl is not None:
+        rows["E"] = partial(agilerl, python=arguments.agilerl)
+    cells = product(range(arguments.seeds), arguments.tasks, [row for row in arguments.rows if row in rows])
     do_missing(
         (Cell(task=task, row=row, seed=seed, share=arguments.share) for seed, task, row in cells),
-        ROWS,
+        rows,
         arguments.results,
     )
 
@@ -146,7 +168,7 @@ def report(arguments: argparse.Namespace) -> None:
     passes = []
     for task, share in dict.fromkeys((cell["task"], cell["share"]) for cell in cells):
         mine = [cell for cell in cells if (cell["task"], cell["share"]) == (task, share)]
-        returns = {row: np.array([c["return"] for c in mine if c["row"] == row]) for row in ROWS}
+        returns = {row: np.array([c["return"] for c in mine if c["row"] == row]) for row in (*ROWS, "E")}
         print(f"\n{task}, budget {int(BUDGETS[task] * share):,} steps")
         print("row  seeds      IQM  P(D > row), 95 % interval  steps trained, searched, played to judge")
         for row, values in returns.items():
@@ -204,11 +226,12 @@ def snapshots(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("run", "report", "snapshots"))
-    parser.add_argument("--results", type=Path, default=Path("evolution.jsonl"))
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "evolution.jsonl")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(BUDGETS))
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="+", default=[*ROWS, "E"], choices=[*ROWS, "E"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--share", type=float, default=1.0, help="of the budget, for a first look")
+    parser.add_argument("--agilerl", type=Path, metavar="PYTHON", help="an interpreter that has agilerl, for row E")
     arguments = parser.parse_args()
     {"run": run, "report": report, "snapshots": snapshots}[arguments.what](arguments)
 
