@@ -14,6 +14,7 @@ from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import optax
 
 
-class FlaxAgent(ActorCriticAgent):
+class FlaxAgent(CorrectsLag, ActorCriticAgent):
     """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
 
     REINFORCE (Williams 1992) takes rewards-to-go minus their mean over the window for advantages.
@@ -181,11 +182,13 @@ class FlaxAgent(ActorCriticAgent):
         masks = self._masks(window)
         judged = _judge(self.model, self.networks.train_state.params, observations, actions, masks)
         log_probs, values = (np.asarray(array) for array in judged)
-        if self.uses_behaviour_log_probs and window.behaviour_log_probs is not None:
-            log_probs = window.behaviour_log_probs.reshape(-1).astype(log_probs.dtype)
         has_critic = not isinstance(self.model.critic.module, NoCritic)
         critic = (lambda rows: self.networks.values(self._rows(rows))) if has_critic else None
-        advantages, returns = self._advantages(window, values.reshape(window.rewards.shape), critic)
+        shape = window.rewards.shape
+        advantages, returns = self._advantages(window, values.reshape(shape), critic, log_probs.reshape(shape))
+        told = self.uses_behaviour_log_probs and not self._corrects(window)
+        if told and window.behaviour_log_probs is not None:
+            log_probs = window.behaviour_log_probs.reshape(-1).astype(log_probs.dtype)
         return Batch.of(
             window,
             observations=observations,

@@ -11,6 +11,7 @@ class JaxBackend(CatalogBackend):
     """Builds JAX agents; see :class:`optix_protocol.Backend`."""
 
     name = "jax"
+    networks_from = "flax"
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "box"): "optix_jax.algorithms.ppo:FlaxGaussianPPOAgent",
         ("ppo", "any"): "optix_jax.algorithms.ppo:FlaxPPOAgent",

@@ -17,6 +17,7 @@ from optix_protocol.capabilities import (
     SupportsExport,
     SupportsFusedTraining,
     SupportsHostPolicy,
+    SupportsLaggedWindows,
     SupportsManySeeds,
     SupportsParamBounds,
     SupportsPolicy,
@@ -34,6 +35,7 @@ from optix_protocol.contracts import (
     BaseOptimizer,
     BasePipeline,
     LoopCallback,
+    SupportsOwnNetworks,
     SupportsPipelineState,
 )
 from optix_protocol.types import (
@@ -48,8 +50,8 @@ from optix_protocol.types import (
     Verdict,
 )
 
-__version__ = "1.1.0"
-PROTOCOL_VERSION = "1.1"
+__version__ = "1.2.0"
+PROTOCOL_VERSION = "1.2"
 """Major and minor version of the contract; a backend that is written for it declares it as ``protocol_version``."""
 
 __all__ = [
@@ -81,7 +83,9 @@ __all__ = [
     "SupportsExport",
     "SupportsFusedTraining",
     "SupportsHostPolicy",
+    "SupportsLaggedWindows",
     "SupportsManySeeds",
+    "SupportsOwnNetworks",
     "SupportsParamBounds",
     "SupportsPipelineState",
     "SupportsPolicy",

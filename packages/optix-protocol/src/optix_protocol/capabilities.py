@@ -28,6 +28,7 @@ __all__ = [
     "SupportsExport",
     "SupportsFusedTraining",
     "SupportsHostPolicy",
+    "SupportsLaggedWindows",
     "SupportsManySeeds",
     "SupportsParamBounds",
     "SupportsPolicy",
@@ -132,6 +133,31 @@ class SupportsActionMasks(Protocol):
 
         Raises:
             ValueError: a mask of another shape, or a row in which nothing is allowed; nothing was drawn then.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsLaggedWindows(Protocol):
+    """Learning from windows that an earlier version of the policy collected, as actors do that run beside the learner.
+
+    Such windows say in ``EpisodeData.behaviour_log_probs`` how probable each action was for the policy that acted. An
+    on-policy agent that takes them for its own learns something wrong, more so the older they are.
+
+    Protocol 1.2.
+    """
+
+    def correct_lag(self, *, rho_bar: float = 1.0, c_bar: float = 1.0) -> None:
+        """Correct windows that have ``behaviour_log_probs`` by V-trace (Espeholt et al. 2018), from now on.
+
+        Densities of continuous actions are those in units where the range is -1 to 1, as the ratio has no units.
+
+        Args:
+            rho_bar: largest weight of a row, above 0.
+            c_bar: largest weight with which later corrections are carried back, above 0.
+
+        Raises:
+            ValueError: one of them is not above 0.
         """
         ...
 
@@ -321,6 +347,7 @@ CAPABILITIES: Mapping[str, type] = {
     "action_distribution": SupportsActionDistribution,
     "action_masks": SupportsActionMasks,
     "host_policy": SupportsHostPolicy,
+    "lagged_windows": SupportsLaggedWindows,
     "export": SupportsExport,
     "fused_training": SupportsFusedTraining,
     "many_seeds": SupportsManySeeds,

@@ -18,6 +18,7 @@ __all__ = [
     "BaseOptimizer",
     "BasePipeline",
     "LoopCallback",
+    "SupportsOwnNetworks",
     "SupportsPipelineState",
 ]
 
@@ -227,5 +228,41 @@ class Backend(Protocol):
 
         Raises:
             ValueError: a space, an algorithm or a hyperparameter that it cannot serve, in one line.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsOwnNetworks(Protocol):
+    """A backend that makes agents of networks which users bring. Optional; protocol 1.2."""
+
+    def agent_of_networks(
+        self,
+        algorithm: str,
+        *,
+        networks: Mapping[str, Any],
+        optimizer: Any,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent | None:
+        """Build an agent, or return None where the networks are not of this backend's framework.
+
+        That is found out without importing the framework: somebody who has such a network has imported it.
+
+        Args:
+            algorithm: a key of ``algorithms()``.
+            networks: by the names that the algorithm's agent gives them, ``actor`` and ``critic`` among them.
+            optimizer: of the same framework, over what the networks learn; None takes the agent's usual one.
+            observation_space: the single environment's ``gymnasium.Space``.
+            action_space: the single environment's ``gymnasium.Space``.
+            seed: seed of exploration.
+            device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+            hyperparams: values that differ from the defaults.
+
+        Raises:
+            ValueError: networks, a space, an algorithm or a hyperparameter that it cannot serve, in one line.
         """
         ...

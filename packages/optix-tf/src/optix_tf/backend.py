@@ -11,6 +11,7 @@ class TFBackend(CatalogBackend):
     """Builds TensorFlow agents; see :class:`optix_protocol.Backend`."""
 
     name = "tf"
+    networks_from = "keras"
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "box"): "optix_tf.algorithms.ppo:TFGaussianPPOAgent",
         ("ppo", "any"): "optix_tf.algorithms.ppo:TFPPOAgent",

@@ -13,6 +13,7 @@ class TorchBackend(CatalogBackend):
     """Builds PyTorch agents; see :class:`optix_protocol.Backend`."""
 
     name = "torch"
+    networks_from = "torch"
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "box"): "optix_torch.algorithms.ppo:TorchGaussianPPOAgent",
         ("ppo", "any"): "optix_torch.algorithms.ppo:TorchPPOAgent",

@@ -14,12 +14,13 @@ from optix_core.agents.base import NetworkAgent, Networks
 from optix_core.agents.files import restore_rng, rng_state
 from optix_core.agents.heads import make_head
 from optix_core.agents.hyperparams import HyperparamStore
+from optix_core.agents.lag import LagCorrection
 from optix_core.agents.normalizing import obs_normalizer_for, reward_normalizer_for
 from optix_core.agents.updates import Batch as Batch
 from optix_core.agents.updates import Diagnostics as Diagnostics
 from optix_core.agents.updates import adapted_learning_rate as adapted_learning_rate
 from optix_core.agents.updates import explained_variance as explained_variance
-from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, successor_values
+from optix_core.data import ObsNormalizer, RewardNormalizer, compute_gae, compute_vtrace, successor_values
 from optix_core.errors import ConfigError
 from optix_core.policies import DiagonalGaussian, Encoder, Head, SquashedGaussian
 from optix_core.policies.encoders import unrounded
@@ -64,6 +65,8 @@ class ActorCriticAgent(NetworkAgent):
     is_on_policy = True
     uses_behaviour_log_probs = False
     """Whether ``learn`` takes :attr:`EpisodeData.behaviour_log_probs` for those of the policy that acted."""
+    _lag: LagCorrection | None = None
+    """How windows of an earlier policy are corrected (:class:`~optix_core.agents.lag.CorrectsLag`)."""
     networks: ActorCriticNetworks
 
     def __init__(
@@ -125,7 +128,8 @@ class ActorCriticAgent(NetworkAgent):
             found = self._optimize(judged, episode_data.num_env_steps)
         values, returns = self._targets(judged, episode_data.num_env_steps)
         diagnostics = self._report(episode_data, found, values, returns, learning_rate)
-        if episode_data.behaviour_log_probs is None:  # else the divergence is from another policy than this one
+        if episode_data.behaviour_log_probs is None or self._lag is not None:
+            # Else the divergence is from another policy than this one.
             self._adapt(diagnostics)
         if not self._follows_parameters:
             self._refresh_policy()
@@ -245,9 +249,13 @@ class ActorCriticAgent(NetworkAgent):
         Actions have one axis more where they are arrays, whatever their shape.
         """
         rows = window.rewards.size
-        actions = window.actions.reshape(rows, *window.actions.shape[2:])
         observations = self._rows(window.observations.reshape(rows, *window.observations.shape[2:]))
-        return observations, actions if actions.ndim == 1 else actions.reshape(rows, -1)
+        return observations, self._all_actions(window)
+
+    def _all_actions(self, window: EpisodeData) -> Array:
+        """Return the actions of all rows, ``[T N]``, or ``[T N, D]`` where one is an array of whatever shape."""
+        rows = window.rewards.size
+        return window.actions.reshape(rows) if window.actions.ndim == 2 else window.actions.reshape(rows, -1)
 
     def _report(
         self, window: EpisodeData, diagnostics: dict[str, float], values: Array, returns: Array, learning_rate: float
@@ -274,18 +282,27 @@ class ActorCriticAgent(NetworkAgent):
             self._obs_normalizer.update(unrounded(self._encoder, window.flat(window.observations)))
         self._num_updates += 1
 
+    def _corrects(self, window: EpisodeData) -> bool:
+        """Whether V-trace is to correct a window for what another policy did."""
+        return self._lag is not None and window.behaviour_log_probs is not None
+
     def _advantages(
-        self, window: EpisodeData, values: Array, critic: Callable[[Array], Array] | None
+        self,
+        window: EpisodeData,
+        values: Array,
+        critic: Callable[[Array], Array] | None,
+        log_probs: Array | None = None,
     ) -> tuple[Array, Array]:
         """Estimate advantages (GAE, truncation-correct) and value targets of the valid rows.
 
-        Without a critic the returns are rewards-to-go within the window, and advantages what they exceed their mean by
-        (Williams 1992).
+        Windows of an earlier policy get those of V-trace where the agent corrects lag. Without a critic the returns
+        are rewards-to-go within the window, and advantages what they exceed their mean by (Williams 1992).
 
         Args:
             window: the window.
             values: ``[T, N]`` values of its observations; 0 without a critic.
             critic: from observations ``[B, *obs]`` to values, of any shape with ``B`` elements; None if there is none.
+            log_probs: ``[T, N]`` of the actions by the policy as it is, for V-trace.
 
         Returns:
             Advantages ``[B]``, standardised where ``normalize_advantage`` is set, and returns ``[B]``.
@@ -298,7 +315,7 @@ class ActorCriticAgent(NetworkAgent):
         final_values = np.empty(0, np.float32)
         if len(window.ends):
             final_values = critic(window.final_observations).reshape(-1)
-        return self._advantages_from(window, values, last_values, final_values)
+        return self._advantages_from(window, values, last_values, final_values, log_probs=log_probs)
 
     def _advantages_from(
         self,
@@ -308,6 +325,7 @@ class ActorCriticAgent(NetworkAgent):
         final_values: Array,
         *,
         gae_lambda: float | None = None,
+        log_probs: Array | None = None,
     ) -> tuple[Array, Array]:
         """Do the same, given the values ``[N]`` and ``[E]`` of the window's last and of its final observations.
 
@@ -319,16 +337,21 @@ class ActorCriticAgent(NetworkAgent):
             if self._follows_gamma:
                 self._reward_normalizer.gamma = settings["gamma"]
             rewards = self._reward_normalizer(rewards, window.done, window.valid)
-        advantages, returns = compute_gae(
-            rewards,
-            values,
-            successor_values(window, values, last_values, final_values),
-            window.terminated,
-            window.truncated,
-            window.valid,
-            gamma=settings["gamma"],
-            gae_lambda=settings["gae_lambda"] if gae_lambda is None else gae_lambda,
-        )
+        next_values = successor_values(window, values, last_values, final_values)
+        rows = (rewards, values, next_values, window.terminated, window.truncated)
+        gamma, decay = settings["gamma"], settings["gae_lambda"] if gae_lambda is None else gae_lambda
+        if self._lag is not None and window.behaviour_log_probs is not None and log_probs is not None:
+            advantages, returns = compute_vtrace(
+                *rows,
+                log_probs - window.behaviour_log_probs,
+                window.valid,
+                gamma=gamma,
+                trace_decay=decay,
+                rho_bar=self._lag.rho_bar,
+                c_bar=self._lag.c_bar,
+            )
+        else:
+            advantages, returns = compute_gae(*rows, window.valid, gamma=gamma, gae_lambda=decay)
         advantages = window.flat(advantages)
         if settings["normalize_advantage"]:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)

@@ -72,12 +72,14 @@ class CatalogBackend:
         name: of the entry point.
         agents: ``"module:class"`` by algorithm and kind of action, ``"any"`` for all kinds that have no entry.
         specs: hyperparameters of algorithms that differ from those of :mod:`optix_core.agents.specs`.
+        networks_from: the top-level package that has the classes of users' networks; empty where agents take none.
     """
 
     name: str
     agents: Mapping[tuple[str, str], str]
     specs: Mapping[str, Mapping[str, Hyperparam]] = {}
-    protocol_version = "1.1"
+    networks_from: str = ""
+    protocol_version = "1.2"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "rainbow": {"hidden_sizes": [32], "num_atoms": 11},
         "sac": {"hidden_sizes": [16, 16], "updates_per_step": 0.5},
@@ -116,10 +118,47 @@ class CatalogBackend:
         """
         kind = action_kind(action_space)
         algorithm = algorithm_info(self, algorithm, kind).name
-        place = self.agents.get((algorithm, kind)) or self.agents[algorithm, "any"]
-        module, _, name = place.partition(":")
-        agent = getattr(import_module(module), name)
-        built: BaseAgent = agent.from_spaces(
+        built: BaseAgent = self._agent_class(algorithm, kind).from_spaces(
             observation_space, action_space, seed=seed, device=device, hyperparams=hyperparams
         )
         return built
+
+    def agent_of_networks(
+        self,
+        algorithm: str,
+        *,
+        networks: Mapping[str, Any],
+        optimizer: Any,
+        observation_space: Any,
+        action_space: Any,
+        seed: int,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent | None:
+        """Build an agent on a user's networks (:class:`optix_protocol.SupportsOwnNetworks`), None if of another make.
+
+        Raises:
+            ConfigError: (a ``ValueError``) networks, an algorithm, a space or a hyperparameter that it cannot serve.
+        """
+        if not all(self._has_class_of(network) for network in networks.values()):
+            return None
+        kind = action_kind(action_space)
+        algorithm = algorithm_info(self, algorithm, kind).name
+        built: BaseAgent = self._agent_class(algorithm, kind)(
+            **networks,
+            optimizer=optimizer,
+            observation_space=observation_space,
+            action_space=action_space,
+            seed=seed,
+            device=device,
+            hyperparams=hyperparams,
+        )
+        return built
+
+    def _has_class_of(self, network: Any) -> bool:
+        return any(base.__module__.partition(".")[0] == self.networks_from for base in type(network).__mro__)
+
+    def _agent_class(self, algorithm: str, kind: ActionKind) -> Any:
+        place = self.agents.get((algorithm, kind)) or self.agents[algorithm, "any"]
+        module, _, name = place.partition(":")
+        return getattr(import_module(module), name)

@@ -7,6 +7,7 @@ from optix_core.data.minibatches import make_minibatches, minibatch_slices
 from optix_core.data.normalizers import ObsNormalizer, RewardNormalizer, RunningMeanStd
 from optix_core.data.prioritized import PrioritizedReplayBuffer
 from optix_core.data.replay import ReplayBatch, ReplayBuffer
+from optix_core.data.vtrace import compute_vtrace
 
 __all__ = [
     "GoalLayout",
@@ -20,6 +21,7 @@ __all__ = [
     "RewardNormalizer",
     "RunningMeanStd",
     "compute_gae",
+    "compute_vtrace",
     "is_goal_env",
     "make_minibatches",
     "minibatch_slices",

@@ -360,7 +360,7 @@ class ReferenceBackend:
     """The reference agent as a backend, for trying out registries and ``check_backend``."""
 
     name = "reference"
-    protocol_version = "1.1"
+    protocol_version = "1.2"
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
         """Return its only algorithm."""

@@ -18,6 +18,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head
+from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer
 from optix_core.errors import ConfigError, one_of
@@ -61,12 +62,13 @@ class PolicyNetworks(TorchNetworks):
     ) -> None:
         modules = {"actor": actor} | ({} if critic is None else {"critic": critic})
         self.parameters, self.optimizer = one_optimizer(modules, extra, optimizer, device)
+        self.actor = LiveRunner(actor, device)
         self.critic = None if critic is None else LiveRunner(critic, device)
         super().__init__(
             modules,
             optimizers={"optimizer": self.optimizer},
             parameters=[self.parameters],
-            acting=LiveRunner(actor, device),
+            acting=self.actor,
             acting_module=actor,
             device=device,
             extra=extra,
@@ -74,7 +76,7 @@ class PolicyNetworks(TorchNetworks):
         )
 
 
-class TorchAgent(LearnsInTorch, ActorCriticAgent):
+class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
     """A policy-gradient agent on your own modules, to train as it is or to build on.
 
     Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. Without a critic, choose windows
@@ -225,7 +227,8 @@ class TorchAgent(LearnsInTorch, ActorCriticAgent):
         observations = self._encoded(window.observations.reshape(T * N, *window.observations.shape[2:]))
         values = np.zeros((T, N), np.float32) if self.critic is None else self._values(observations).reshape(T, N)
         critic = None if self.critic is None else lambda rows: self._values(self._encoded(rows))
-        advantages, returns = self._advantages(window, values, critic)
+        log_probs = self._log_probs(window, observations) if self._corrects(window) else None
+        advantages, returns = self._advantages(window, values, critic, log_probs)
         if not window.valid.all():
             observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
         actions = as_tensor(window.flat(window.actions), self.device)
@@ -237,6 +240,14 @@ class TorchAgent(LearnsInTorch, ActorCriticAgent):
             advantages=as_tensor(advantages, self.device),
             returns=as_tensor(returns, self.device),
         )
+
+    @torch.no_grad()
+    def _log_probs(self, window: EpisodeData, observations: Tensor) -> Array:
+        """Return the log-probabilities ``[T, N]`` of what was done, by the policy as it is."""
+        outputs = self.networks.actor.infer(observations)
+        found = self._distribution.evaluate(outputs, as_tensor(self._all_actions(window), self.device)).log_probs
+        log_probs: Array = found.cpu().numpy().reshape(window.rewards.shape)
+        return log_probs
 
     def _values(self, observations: Tensor) -> Array:
         """Return the critic's values ``[B, 1]`` of encoded observations."""

@@ -22,6 +22,7 @@ from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent
 from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head
+from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.updates import Batch, Diagnostics
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
 from optix_core.errors import one_of
@@ -111,7 +112,7 @@ def ppo_loss(log_probs: Tensor, entropies: Tensor, values: Tensor, batch: Batch,
     )
 
 
-class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
+class TorchPPOAgent(LearnsInTorch, MasksActions, CorrectsLag, ActorCriticAgent):
     """PPO for discrete and multi-discrete actions, with your networks or with those :meth:`from_env` builds.
 
     Networks and optimiser are yours or built; random numbers are the agent's own, never the global ones. On a CPU with
@@ -218,18 +219,25 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
         observations = self._encode(window.observations.reshape(T * N, *window.observations.shape[2:]))
         critic = self.networks.critic
         values = critic.infer(observations).cpu().numpy().reshape(T, N)
-        advantages, returns = self._advantages(
-            window, values, lambda rows: critic.infer(self._encode(rows)).cpu().numpy()
-        )
         masks = torch.from_numpy(self._masks(window)).to(self.device)
+        own = self._log_probs(window, observations, masks) if self._corrects(window) else None
+        advantages, returns = self._advantages(
+            window,
+            values,
+            lambda rows: critic.infer(self._encode(rows)).cpu().numpy(),
+            None if own is None else own.cpu().numpy().reshape(T, N),
+        )
         if not window.valid.all():
             rows = torch.from_numpy(window.valid.reshape(-1)).to(self.device)
             observations, masks = observations[rows], masks[rows]
+            own = None if own is None else own[rows]
         actions = as_tensor(window.flat(window.actions), self.device)
         actions = actions if actions.ndim <= 2 else actions.flatten(1)
         behaviour = window.behaviour_log_probs
-        self._acts_itself = behaviour is None
-        if behaviour is None:
+        self._acts_itself = behaviour is None or own is not None
+        if own is not None:
+            log_probs = own
+        elif behaviour is None:
             log_probs = self._evaluate(self.networks.actor.infer(observations), actions, masks).log_probs
         else:
             log_probs = as_tensor(window.flat(behaviour), self.device)
@@ -242,6 +250,11 @@ class TorchPPOAgent(LearnsInTorch, MasksActions, ActorCriticAgent):
             returns=as_tensor(returns, self.device),
             masks=masks,
         )
+
+    def _log_probs(self, window: EpisodeData, observations: Tensor, masks: Tensor) -> Tensor:
+        """Return the log-probabilities ``[T N]`` of what was done, by the policy as it is."""
+        actions = as_tensor(self._all_actions(window), self.device)
+        return self._evaluate(self.networks.actor.infer(observations), actions, masks).log_probs
 
     def _evaluate(self, outputs: Tensor, actions: Tensor, masks: Tensor) -> Evaluation:
         """Judge actions by the actor's outputs, as those of a policy that does only what masks ``[B, A]`` allow."""

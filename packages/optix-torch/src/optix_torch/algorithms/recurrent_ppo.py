@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from optix_core.agents import HyperparamStore
 from optix_core.agents.base import Blueprint
 from optix_core.agents.heads import make_head, num_outputs_for
+from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.recurrent import RecurrentActorCriticAgent
 from optix_core.agents.updates import Batch
 from optix_core.data import ObsNormalizer, RewardNormalizer, minibatch_slices
@@ -120,7 +121,7 @@ class Minibatch(NamedTuple):
     rows: Batch
 
 
-class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
+class TorchRecurrentPPOAgent(LearnsInTorch, CorrectsLag, RecurrentActorCriticAgent):
     """PPO that remembers, for discrete, multi-discrete and continuous actions.
 
     The memory is handed in (:class:`optix_protocol.SupportsRecurrentState`): pipelines keep it with their environments,
@@ -262,6 +263,7 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
             values_by_row,
             self._values_after(window.last_observation, memory, places[-1]),
             self._values_after(window.final_observations, memory, ends),
+            log_probs=self._log_probs(window, outputs[places.reshape(-1)]) if self._corrects(window) else None,
         )
         actions = as_tensor(window.flat(window.actions), self.device)
         actions = actions if actions.ndim <= 2 else actions.flatten(1)
@@ -283,6 +285,12 @@ class TorchRecurrentPPOAgent(LearnsInTorch, RecurrentActorCriticAgent):
             ),
             numbers=numbers.reshape(layout.length, -1),
         )
+
+    def _log_probs(self, window: EpisodeData, outputs: Tensor) -> Array:
+        """Return the log-probabilities ``[T, N]`` of what was done, by the policy whose outputs ``[T N, out]`` are."""
+        actions = as_tensor(self._all_actions(window), self.device)
+        log_probs: Array = self._distribution.evaluate(outputs, actions).log_probs.cpu().numpy()
+        return log_probs.reshape(window.rewards.shape)
 
     def _memories(self, layout: Layout, observations: Tensor, state: State, keep: Tensor) -> tuple[State, State]:
         """Return what is remembered before each sequence ``[C, ...]`` and after each row ``[L C, ...]`` of a window.
