@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from optix_core import EnvSpec, VectorBatchPipeline, make_agent
+from optix_core import EnvSpec, RLOptimizer, VectorBatchPipeline, make_agent
 from optix_core.cli import main
 from optix_core.data import HERBuffer
 from optix_core.errors import OptixError
@@ -176,6 +176,10 @@ def uncollected(make):
     return lambda: VectorBatchPipeline(make, discrete_agent(), n_envs=2, window_size=4).collect()
 
 
+def run_with(**settings):
+    return lambda: RLOptimizer(discrete_agent(), VectorBatchPipeline("CartPole-v1", n_envs=1), **settings)
+
+
 class PairMask(gym.Env):
     observation_space = spaces.Box(-1, 1, (4,))
     action_space = spaces.Discrete(2)
@@ -213,6 +217,12 @@ CALLS = {
         ["episode_infos['is_success']", "(3,)"],
     ),
     "a score of several numbers": (lambda: EvalMetrics(primary_score=np.zeros(3)), ["primary_score"]),
+    "a setting of a run that is nearly one": (run_with(max_env_step=100), ["max_env_step'", "'max_env_steps'"]),
+    "one callback by its other name": (run_with(callback=None), ["'callbacks'"]),
+    "a budget by its name elsewhere": (run_with(total_timesteps=100), ["max_env_steps="]),
+    "an environment for evaluation": (run_with(eval_env="CartPole-v1"), ["val_pipeline="]),
+    "a hyperparameter of the agent": (run_with(clip_ratio=0.1), ["hyperparameter of the agent"]),
+    "the number of environments": (run_with(n_envs=4), ["belongs to the pipeline"]),
     "hindsight without goals": (lambda: HERBuffer.from_env(gym.make("CartPole-v1"), capacity=10), ["compute_reward"]),
     "an environment that is none": (lambda: EnvSpec.of(3), ["3"]),
 }

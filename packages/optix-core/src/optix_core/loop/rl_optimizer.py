@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -169,7 +170,13 @@ class RLOptimizer:
         self._scheduler_settings = dict(settings)
         evaluator = evaluator or ReturnEvaluator()
         self.controller = LoopController(
-            scheduler=scheduler or choose_scheduler(settings, agent, budget_env_steps=budget.max_env_steps),
+            scheduler=scheduler
+            or choose_scheduler(
+                settings,
+                agent,
+                budget_env_steps=budget.max_env_steps,
+                run_settings=signature(RLOptimizer).parameters.keys() - {"self", "settings"},
+            ),
             evaluator=evaluator,
             budget=budget,
             score_window_env_steps=SCORE_WINDOW_ENV_STEPS if scores_returns(evaluator) else None,
