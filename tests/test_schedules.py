@@ -8,7 +8,7 @@ import pytest
 from optix_core import ConfigError, RLOptimizer, TrainConfig, TrainPlan, VectorBatchPipeline, make_agent, read_events
 from optix_core.cli.app import run as optix
 from optix_core.training.seeds import train_seeds
-from optix_protocol import LoopCallback
+from optix_protocol import HyperparamSet, LoopCallback
 
 BUDGET = 1600
 SCHEDULES = {
@@ -174,3 +174,36 @@ def test_an_optimiser_that_keeps_its_rate_is_refused_before_the_run():
     )
     with pytest.raises(ConfigError, match="This optimiser's learning rate cannot change: build it with"):
         RLOptimizer(agent, VectorBatchPipeline("CartPole-v1", agent, n_envs=2), max_env_steps=1000)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        pytest.param("dqn", {"epsilon_start": "linear(1, 0)", "epsilon_decay_steps": None}, id="dqn-epsilon"),
+        pytest.param("rainbow", {"epsilon_end": "linear(1, 0)"}, id="rainbow-epsilon"),
+        pytest.param("td3", {"exploration_noise": "linear(1, 0)"}, id="td3-noise"),
+    ],
+)
+def test_exploring_changes_before_the_next_window_is_collected(algorithm, settings):
+    pytest.importorskip("optix_torch")
+    env = "Pendulum-v1" if algorithm == "td3" else "CartPole-v1"
+    settings = {**settings, "hidden_sizes": [8], "learning_starts": 0, "updates_per_step": 0.05, "batch_size": 4}
+    agent = make_agent(algorithm, env, framework="torch", seed=1, hyperparams=settings)
+    pipeline = VectorBatchPipeline(env, agent, n_envs=2, window_size=20, seed=2)
+    window = pipeline.collect()
+    agent.learn(window)
+    agent.learn(window)
+
+    def spread():
+        observations = np.repeat(window.observations[0, :1], 200, axis=0)
+        return np.std(agent.act(observations).astype(np.float64))
+
+    assert spread() > 0.1
+    agent.follow_schedules(1.0)
+    assert spread() < 1e-6
+    agent.follow_schedules(0.0)
+    assert spread() > 0.1
+    name = next(iter(settings))
+    agent.set_hyperparams(HyperparamSet(params={name: 0.01}))
+    assert spread() < 0.2
+    pipeline.close()

@@ -160,10 +160,10 @@ def test_noise_has_the_moments_of_its_definition():
 
 
 def test_rainbow_explores_by_noise_and_is_greedy_without():
-    agent, _ = cartpole("rainbow", learning_starts=50)
+    agent, pipeline = cartpole("rainbow", learning_starts=500)
     observations = np.zeros((1, 4), np.float32)
     before = agent._behaviour.outputs(observations).copy()
-    agent._prepare_to_act()
+    agent.learn(pipeline.collect())  # nothing yet: only the noise is new
     assert (agent._behaviour.outputs(observations) != before).any()
     sampling = agent.make_policy("sample", num_envs=1, seed=0)
     outputs = {sampling.outputs(observations).tobytes() for _ in range(5)}

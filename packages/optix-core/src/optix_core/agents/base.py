@@ -211,7 +211,7 @@ class NetworkAgent(ABC):
         self._notice_learning_rate()
         before = self.hyperparams["learning_rate"]
         self.hyperparams.update(hyperparams)
-        self._use_learning_rate(before)
+        self._use_changed(before)
 
     @property
     def schedules(self) -> Mapping[str, Schedule]:
@@ -226,9 +226,10 @@ class NetworkAgent(ABC):
         """
         before = self.hyperparams["learning_rate"]
         self.hyperparams.follow(share)
-        self._use_learning_rate(before)
+        self._use_changed(before)
 
-    def _use_learning_rate(self, before: float) -> None:
+    def _use_changed(self, before: float) -> None:
+        """Act and learn by hyperparameters that may have changed; ``before`` was the learning rate."""
         if self.hyperparams["learning_rate"] != before:
             self.networks.set_learning_rate(self.hyperparams["learning_rate"])
 

@@ -19,6 +19,9 @@ from optix_core.policies.heads import as_drawn
 from optix_core.policies.ranges import bounds_of, number_type, range_map, reach
 from optix_protocol import ActionDistribution, Array
 
+_LEAST_NOISE = 1e-12
+"""Stands for no noise, where a schedule has ended at 0."""
+
 
 class ContinuousAgent(OffPolicyAgent):
     """An off-policy agent for bounded continuous actions; it learns in units where their range is -1 to 1.
@@ -133,14 +136,17 @@ class NoisyActor(ContinuousAgent):
         return num_actions
 
     def _make_head(self, settings: Mapping[str, Any]) -> DiagonalGaussian:
-        log_std = np.full(len(self._low), math.log(settings["exploration_noise"]), np.float32)
+        log_std = np.full(len(self._low), math.log(max(settings["exploration_noise"], _LEAST_NOISE)), np.float32)
         return DiagonalGaussian(
             low=self._low, high=self._high, shape=self._action_shape, log_std=log_std, dtype=self._action_dtype
         )
 
     def _prepare_to_act(self) -> None:
-        self._head = self._make_head(self.hyperparams)
-        self._refresh_policy()
+        head = self._make_head(self.hyperparams)
+        assert isinstance(self._head, DiagonalGaussian)
+        if not np.array_equal(head.log_std, self._head.log_std):
+            self._head = head
+            self._refresh_policy()
 
 
 def finite_bounds(action_space: Any) -> tuple[Array, Array]:

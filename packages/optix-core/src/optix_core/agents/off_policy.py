@@ -159,7 +159,7 @@ class OffPolicyAgent(NetworkAgent):
         """Draw actions ``[N, *act]`` uniformly, from ``self._rng``, for the time before learning starts."""
 
     def _prepare_to_act(self) -> None:
-        """Adapt how ``act`` explores to the number of environment steps; called after every ``learn``."""
+        """Adapt how ``act`` explores, whenever hyperparameters or the number of environment steps have changed."""
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -243,6 +243,10 @@ class OffPolicyAgent(NetworkAgent):
     def _learn_from(self, batch: ReplayBatch) -> Any:
         """Make one gradient step on a batch of the memory, and return what :meth:`_update` does."""
         return self._update(self.networks.to_device(batch, self._rows))
+
+    def _use_changed(self, before: float) -> None:
+        super()._use_changed(before)
+        self._prepare_to_act()
 
     # ---- state ------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from optix_core.errors import ConfigError, one_of
 from optix_core.policies import MLP, EpsilonGreedy, NetworkPolicy, encoder_for, network_policy, policy_tree
 from optix_core.policies.flat_spaces import flat_space
 from optix_core.policies.onnx_export import PolicyGraph
-from optix_protocol import Array, PolicyMode, StateTree
+from optix_protocol import Array, EpisodeData, PolicyMode, StateTree
 from optix_torch import hyperparams as specs
 from optix_torch._arrays import resolve_device
 from optix_torch._construction import check_module, encoder_for_module, num_outputs_given, with_learning_rate_of
@@ -207,6 +207,14 @@ class TorchRainbowDQNAgent(MasksValues, UpdatesInTorch, OffPolicyAgent):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
+    def learn(self, episode_data: EpisodeData) -> dict[str, float]:
+        """Learn as every off-policy agent does, and draw the noise for the next window."""
+        diagnostics = super().learn(episode_data)
+        if episode_data.num_env_steps:
+            self._noise.draw(self._rng)
+            refresh(self._runner)
+        return diagnostics
+
     def _update(self, batch: Transitions) -> Tensor:
         settings = self.hyperparams
         for noise, runner in ((self._noise, self._runner), (self._target_noise, self._target_runner)):
@@ -297,9 +305,9 @@ class TorchRainbowDQNAgent(MasksValues, UpdatesInTorch, OffPolicyAgent):
         return self._rng.integers(self._num_actions, size=num_actions) + self._head.start
 
     def _prepare_to_act(self) -> None:
-        """Draw the noise for the next window."""
-        self._noise.draw(self._rng)
-        refresh(self._runner)
+        if self._head.epsilon != self.hyperparams["epsilon_end"]:
+            self._head = replace(self._head, epsilon=self.hyperparams["epsilon_end"])
+            self._refresh_policy()
 
     def _refresh_policy(self) -> None:
         refresh(self._runner)
