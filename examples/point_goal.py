@@ -12,24 +12,25 @@ from gymnasium import spaces
 
 
 class PointGoal(gym.Env):
-    """Accelerate a point in ``[-1, 1]^3`` so that it reaches a place drawn at random, and stay there.
+    """Accelerate a point in a cube so that it reaches a place drawn at random, and stay there.
 
-    Observation: a Dict of ``observation`` (position and velocity, 6), ``achieved_goal`` and ``desired_goal`` (places, 3
-    each). Action: acceleration in -1..1 (3). An episode is cut off after 50 steps and never terminates.
+    Observation: a Dict of ``observation`` (position and velocity, 2 ``dims``), ``achieved_goal`` and ``desired_goal``
+    (places in -1..1, ``dims`` each). Action: acceleration in -1..1 (``dims``). An episode is cut off after 50 steps and
+    never terminates.
     """
 
-    radius = 0.05
+    dims, radius = 3, 0.05
 
     def __init__(self) -> None:
-        place = spaces.Box(-1.0, 1.0, (3,), np.float32)
-        own = spaces.Box(-1.0, 1.0, (6,), np.float32)
+        place = spaces.Box(-1.0, 1.0, (self.dims,), np.float32)
+        own = spaces.Box(-1.0, 1.0, (2 * self.dims,), np.float32)
         self.observation_space = spaces.Dict({"observation": own, "achieved_goal": place, "desired_goal": place})
-        self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.dims,), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
-        self.position, self.velocity = np.zeros(3, np.float32), np.zeros(3, np.float32)
-        self.goal = self.np_random.uniform(-1.0, 1.0, 3).astype(np.float32)
+        self.position, self.velocity = np.zeros(self.dims, np.float32), np.zeros(self.dims, np.float32)
+        self.goal = self.np_random.uniform(-1.0, 1.0, self.dims).astype(np.float32)
         return self.look(), {}
 
     def step(self, action):
