@@ -85,6 +85,22 @@ def _drop_compiled_code(request):
         sys.modules["keras"].backend.clear_session()
 
 
+@pytest.fixture(params=["doubles without gradients", "another device"])
+def torch_changed(request):
+    """What environments that simulate in torch do to everybody: what is made without a word is of another kind."""
+    import torch
+
+    if request.param == "another device":
+        torch.set_default_device("meta")  # there are no numbers on it: what is put there by mistake fails
+    else:
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+    yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+
+
 def _peak_mib() -> float:
     """Most memory that this process has had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

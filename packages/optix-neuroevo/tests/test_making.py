@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from torch import nn
 
@@ -59,3 +60,16 @@ def test_sac_refuses_graphs_that_remember_and_actors_without_one():
         GraphSACAgent(actor=nn.Sequential(graph, nn.Linear(2, 2)), critic=nn.Sequential(critic), action_space=space)
     with pytest.raises(GraphError, match="one NeuronGraph"):
         GraphSACAgent(actor=nn.Sequential(nn.Linear(3, 2)), critic=nn.Sequential(critic), action_space=space)
+
+
+@pytest.mark.parametrize(("algorithm", "env_id"), [("recurrent_ppo", "CartPole-v1"), ("sac", "Pendulum-v1")])
+def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, env_id, torch_changed, tmp_path):
+    settings = {"learning_starts": 8} if algorithm == "sac" else {}
+    agent = make_agent(algorithm, env_id, neuroevo=True, hidden_sizes=(8,), **settings)
+    window = VectorBatchPipeline(env_id, agent, n_envs=2, window_size=16).collect()
+    assert all(np.isfinite(value) for value in agent.learn(window).values())
+    agent.save_weights(tmp_path / "weights")
+    agent.load_weights(tmp_path / "weights")
+    agent.graph.split(agent.graph.neurons("hidden")[0])
+    assert all(np.isfinite(value) for value in agent.learn(window).values())
+    assert agent.graph.edge_weight.dtype is torch.float32

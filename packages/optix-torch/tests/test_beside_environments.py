@@ -30,20 +30,21 @@ def test_an_agent_for_other_actions_is_refused(kind, own, other):
         agent.meet_spaces(seen, other)
 
 
-@pytest.fixture
-def torch_in_doubles():
-    """What environments that simulate in torch do to everybody."""
-    torch.set_default_dtype(torch.float64)
-    torch.set_grad_enabled(False)
-    yield
-    torch.set_default_dtype(torch.float32)
-    torch.set_grad_enabled(True)
-
-
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "recurrent_ppo", "dqn", "rainbow", "sac", "td3"])
-def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, torch_in_doubles):
-    env_id = "Pendulum-v1" if algorithm in ("sac", "td3") else "CartPole-v1"
-    settings = {"learning_starts": 8} if algorithm in ("dqn", "rainbow", "sac", "td3") else {}
+@pytest.mark.parametrize(
+    ("algorithm", "env_id", "settings"),
+    [
+        ("ppo", "CartPole-v1", {}),
+        ("ppo", "Pendulum-v1", {}),
+        ("a2c", "CartPole-v1", {}),
+        ("recurrent_ppo", "CartPole-v1", {"cell": "gru"}),
+        ("recurrent_ppo", "CartPole-v1", {"cell": "lstm"}),
+        ("dqn", "CartPole-v1", {"learning_starts": 8}),
+        ("rainbow", "CartPole-v1", {"learning_starts": 8}),
+        ("sac", "Pendulum-v1", {"learning_starts": 8}),
+        ("td3", "Pendulum-v1", {"learning_starts": 8}),
+    ],
+)
+def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, env_id, settings, torch_changed, tmp_path):
     agent = make_agent(algorithm, env_id, framework="torch", hidden_sizes=(8,), **settings)
     window = VectorBatchPipeline(env_id, agent, n_envs=2, window_size=16).collect()
     before = agent.networks.weights()
@@ -51,6 +52,10 @@ def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, torch
     after = agent.networks.weights()
     assert {array.dtype for array in after.values()} == {np.dtype(np.float32)}
     assert any((before[name] != after[name]).any() for name in before)
+    agent.save_weights(tmp_path / "weights")
+    agent.load_weights(tmp_path / "weights")
+    agent.restore_training_state(agent.training_state())
+    assert all(np.isfinite(value) for value in agent.learn(window).values())
 
 
 def test_networks_in_doubles_are_refused_in_a_line():

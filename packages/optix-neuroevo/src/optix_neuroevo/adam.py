@@ -113,7 +113,8 @@ def _moved(memory: Mapping[str, Tensor], before: Array, now: Array, parameter: T
     """Return what is remembered of each id, in the present order; 0 for new ids."""
     row_of = {int(i): row for row, i in enumerate(_column(before)) if i >= 0}
     rows = [(row, row_of[int(i)]) for row, i in enumerate(_column(now)) if int(i) in row_of]
-    here, there = (torch.tensor(part, dtype=torch.long) for part in zip(*rows, strict=True)) if rows else (None, None)
+    columns = (torch.tensor(part, dtype=torch.long, device="cpu") for part in zip(*rows, strict=True))
+    here, there = columns if rows else (None, None)
     moved = {}
     for name, tensor in memory.items():
         moved[name] = torch.zeros_like(parameter)

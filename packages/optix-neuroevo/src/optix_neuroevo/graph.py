@@ -257,7 +257,8 @@ class NeuronGraph(FromElsewhere, GraphParameters):
         self._layout = {(int(level), int(kind)): int(size) for level, kind, size in np.asarray(arrays["layout"])}
         like = self.edge_weight.detach()
         for name in ("edge_weight", "bias", "gates"):
-            self._set_parameter(name, None if name not in parameters else torch.tensor(parameters[name]).to(like))
+            value = None if name not in parameters else torch.tensor(parameters[name], device="cpu").to(like)
+            self._set_parameter(name, value)
         depth = int(np.asarray(arrays["depth"])[0])
         self._changed()
         program, wiring, self._layout = compile_graph(topology, self._layout, self.num_gates, depth)

@@ -15,6 +15,7 @@ from optix_neuroevo.errors import GraphError
 from optix_neuroevo.neurons import Neuron
 from optix_neuroevo.topology import CELL_TYPES, ROLES, Topology
 from optix_protocol import Array
+from optix_torch._precision import learning_dtype
 
 DaleMode = Literal["clamp", "softplus"]
 
@@ -49,8 +50,10 @@ class GraphParameters(nn.Module):
             raise GraphError(f"dale_mode is clamp or softplus, got {dale_mode!r}.")
         self.dale_mode: DaleMode = dale_mode
         self.topology = Topology()
-        self.edge_weight = _owned(nn.Parameter(torch.zeros(8)), self, "edge_weight")
-        self.bias = _owned(nn.Parameter(torch.zeros(8)), self, "bias")
+        self.edge_weight = _owned(
+            nn.Parameter(torch.zeros(8, dtype=learning_dtype(), device="cpu")), self, "edge_weight"
+        )
+        self.bias = _owned(nn.Parameter(torch.zeros(8, dtype=learning_dtype(), device="cpu")), self, "bias")
         self.register_parameter("gates", None)  # until there is a neuron that has some
         self.version = 0
         self._signs: tuple[Any, Tensor] | None = None
@@ -172,7 +175,9 @@ class GraphParameters(nn.Module):
             row = self.topology.neuron_row(neuron)
             self.bias[row] = bias
             if self.gates is not None and kind.num_gates:
-                self.gates[row, : kind.num_gates] = torch.tensor(kind.initial_gates(neuron)).to(self.gates)
+                self.gates[row, : kind.num_gates] = torch.tensor(kind.initial_gates(neuron), device="cpu").to(
+                    self.gates
+                )
         self._changed()
         return neuron
 

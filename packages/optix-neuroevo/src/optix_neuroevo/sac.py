@@ -17,6 +17,7 @@ from optix_neuroevo.errors import GraphError
 from optix_neuroevo.graph import NeuronGraph
 from optix_neuroevo.neurons import Neuron
 from optix_protocol import Array
+from optix_torch._precision import learning_dtype
 from optix_torch.algorithms.sac import TorchSACAgent
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class GraphSACAgent(TorchSACAgent):
         )
         graph.reserve(64, 4 * graph.num_edges)
         # A linear layer tells the encoder of observations that rows are flat; of equal size it passes them on.
-        last = nn.Linear(features, outputs)
+        last = nn.Linear(features, outputs, dtype=learning_dtype(), device="cpu")
         if settings["neuroevo_mode"] == "policy":
             nn.init.eye_(last.weight)
             nn.init.zeros_(last.bias)

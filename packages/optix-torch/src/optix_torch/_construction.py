@@ -159,7 +159,7 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
         ConfigError: it does not take such observations, gives no float32 tensor, or one that no gradient leads back
             from, although it has something to learn.
     """
-    like = next(module.parameters(), torch.empty(0, dtype=learning_dtype()))
+    like = next(module.parameters(), torch.empty(0, dtype=learning_dtype(), device="cpu"))
     require_learning_dtype(like)
     rows = as_tensor(encoder(example_observations(encoder, 2)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows

@@ -18,7 +18,7 @@ LOG_STD = "log_std"
 def parameters_of(head: Head) -> dict[str, nn.Parameter]:
     """Return new parameters for what a head learns besides its network, by name."""
     if isinstance(head, DiagonalGaussian):
-        return {LOG_STD: nn.Parameter(torch.tensor(head.log_std.tolist(), dtype=learning_dtype()))}
+        return {LOG_STD: nn.Parameter(torch.tensor(head.log_std.tolist(), dtype=learning_dtype(), device="cpu"))}
     return {}
 
 

@@ -39,7 +39,7 @@ def write_module(graph: PolicyGraph, module: nn.Module, x: str, example: Tensor)
 
 def example_rows(graph: PolicyGraph) -> Tensor:
     """Return a batch of two such inputs as a policy's network takes."""
-    return torch.zeros(2, *graph.rows_shape, dtype=getattr(torch, graph.rows_dtype))
+    return torch.zeros(2, *graph.rows_shape, dtype=getattr(torch, graph.rows_dtype), device="cpu")
 
 
 def _write(graph: PolicyGraph, module: nn.Module, x: str) -> str:

@@ -143,7 +143,7 @@ class TwinCriticAgent(UpdatesInTorch, ContinuousAgent):
         super().restore_training_state(state)
         # An update that leaves the actor alone reports the actor's latest loss.
         values = [state["diagnostics"].get(name, 0.0) for name in self._statistics_names]
-        self._statistics.copy_(torch.tensor(values))
+        self._statistics.copy_(torch.tensor(values, device="cpu"))
 
     def action_values(self, observations: Array, actions: Array) -> Array:
         """Return the smaller of both critics' values ``[B]`` of actions ``[B, *act]`` in view of ``[B, *obs]``."""

@@ -26,7 +26,7 @@ def build_cell(kind: str, num_inputs: int, size: int, *, generator: torch.Genera
     """Build a ``"gru"`` or ``"lstm"``: every gate's weights orthogonal, biases zero, those of forget gates one."""
     with torch.random.fork_rng(devices=[]):  # the cell initialises itself from the global random state
         kinds: dict[str, type[Cell]] = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
-        cell: Cell = kinds[kind](num_inputs, size, dtype=torch.float32)
+        cell: Cell = kinds[kind](num_inputs, size, dtype=torch.float32, device="cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the last bits of a QR decomposition depend on the threads; the weights must not
     for weights in (cell.weight_ih, cell.weight_hh):
@@ -92,11 +92,14 @@ class _GRUThroughTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, from_input: Tensor, h: Tensor, keep: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         L, B, H = len(from_input), len(h), h.shape[1]
-        halves = torch.ones(3 * H, dtype=torch.float32)
+        halves = torch.ones(3 * H, dtype=torch.float32, device="cpu")
         halves[: 2 * H] = 0.5  # sigmoid(x) = (1 + tanh(x / 2)) / 2
         a, kept, state = (from_input.detach() * halves).numpy(), keep.numpy(), h.numpy()
         transposed, bias = (weight * halves.unsqueeze(1)).t(), bias * halves
-        before, from_state = torch.empty(L, B, H, dtype=torch.float32), torch.empty(L, B, 3 * H, dtype=torch.float32)
+        before, from_state = (
+            torch.empty(L, B, H, dtype=torch.float32, device="cpu"),
+            torch.empty(L, B, 3 * H, dtype=torch.float32, device="cpu"),
+        )
         after, gates, new = (np.empty((L, B, size), np.float32) for size in (H, 2 * H, H))
         rows = zip(before.unbind(), from_state.unbind(), a, kept, gates, new, after, strict=True)
         for before_t, from_state_t, a_t, kept_t, gates_t, new_t, after_t in rows:
@@ -127,7 +130,10 @@ class _GRUThroughTime(torch.autograd.Function):
         np.multiply(by_new, b_new * r * (1.0 - r), out=factors[:, :, 0])
         np.multiply(before.numpy() - new, z * (1.0 - z), out=factors[:, :, 1])
         np.multiply(by_new, r, out=factors[:, :, 2])
-        d_state, d_before = torch.empty(L, B, 3 * H, dtype=torch.float32), torch.zeros(B, H, dtype=torch.float32)
+        d_state, d_before = (
+            torch.empty(L, B, 3 * H, dtype=torch.float32, device="cpu"),
+            torch.zeros(B, H, dtype=torch.float32, device="cpu"),
+        )
         d_h, through, product = d_after.numpy().copy(), d_before.numpy(), np.empty((B, H), np.float32)
         begins = (kept == 0.0).any((1, 2)).tolist()
         d_b = d_state.numpy().reshape(L, B, 3, H)
@@ -158,12 +164,15 @@ class _LSTMThroughTime(torch.autograd.Function):
         ctx: Any, from_input: Tensor, h: Tensor, c: Tensor, keep: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         L, B, H = len(from_input), len(h), h.shape[1]
-        halves = torch.full((4 * H,), 0.5, dtype=torch.float32)  # sigmoid(x) = (1 + tanh(x / 2)) / 2
+        halves = torch.full((4 * H,), 0.5, dtype=torch.float32, device="cpu")  # sigmoid(x) = (1 + tanh(x / 2)) / 2
         halves[2 * H : 3 * H] = 1.0
         a, kept, state, memory = (from_input.detach() * halves).numpy(), keep.numpy(), h.numpy(), c.numpy()
         transposed, bias = (weight * halves.unsqueeze(1)).t(), bias * halves
         scale, shift = halves.numpy(), 1.0 - halves.numpy()
-        before, gates = torch.empty(L, B, H, dtype=torch.float32), torch.empty(L, B, 4 * H, dtype=torch.float32)
+        before, gates = (
+            torch.empty(L, B, H, dtype=torch.float32, device="cpu"),
+            torch.empty(L, B, 4 * H, dtype=torch.float32, device="cpu"),
+        )
         after, c_before, c_after, squashed = np.empty((4, L, B, H), np.float32)
         product = np.empty((B, H), np.float32)
         rows = zip(before.unbind(), gates.unbind(), a, kept, c_before, c_after, squashed, after, strict=True)
@@ -196,7 +205,10 @@ class _LSTMThroughTime(torch.autograd.Function):
         np.multiply(c_before, f * (1.0 - f), out=factors[:, :, 1])
         np.multiply(i, 1.0 - g * g, out=factors[:, :, 2])
         by_out, by_memory = squashed * o * (1.0 - o), o * (1.0 - squashed * squashed)
-        d_gates, d_before = torch.empty(L, B, 4 * H, dtype=torch.float32), torch.zeros(B, H, dtype=torch.float32)
+        d_gates, d_before = (
+            torch.empty(L, B, 4 * H, dtype=torch.float32, device="cpu"),
+            torch.zeros(B, H, dtype=torch.float32, device="cpu"),
+        )
         d_h, through = d_after.numpy().copy(), d_before.numpy()
         d_memory, product = np.zeros((B, H), np.float32), np.empty((B, H), np.float32)
         begins = (kept == 0.0).any((1, 2)).tolist()

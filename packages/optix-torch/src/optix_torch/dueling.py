@@ -52,7 +52,10 @@ def build_rainbow_network(encoder: Encoder, num_actions: int, settings: Hyperpar
     if isinstance(encoder, Keep):
         torso = build_cnn(encoder.shape, 1, output_gain=1.0, generator=generator)[:-3]  # without the dense layers
         with torch.no_grad():
-            num_features, width = torso(torch.zeros(1, *encoder.shape, dtype=learning_dtype())).shape[1], 512
+            num_features, width = (
+                torso(torch.zeros(1, *encoder.shape, dtype=learning_dtype(), device="cpu")).shape[1],
+                512,
+            )
     else:
         *sizes, width = settings["hidden_sizes"]
         dense = build_network(
@@ -106,10 +109,10 @@ class DuelingRunner:
         num_outputs = len(advantage[1].bias)
         shapes = [(2 * width, num_features), (num_outputs, 2 * width)]
         self._weights, self._weight_gradients = (
-            [torch.zeros(shape, dtype=torch.float32) for shape in shapes] for _ in range(2)
+            [torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in shapes] for _ in range(2)
         )
         self._biases, self._bias_gradients = (
-            [torch.zeros(shape[0], dtype=torch.float32) for shape in shapes] for _ in range(2)
+            [torch.zeros(shape[0], dtype=torch.float32, device="cpu") for shape in shapes] for _ in range(2)
         )
         self._grid = (network.num_actions, num_outputs // network.num_actions, 2, width)
         self._activations = [*(layer.activation for layer in torso), "relu", "identity"]

@@ -89,7 +89,7 @@ def _orthogonal(layer: Callable[..., nn.Module], *sizes: int, gain: float, gener
     # The layer initialises itself from the global random state, which is not ours to move. (``nn.utils.skip_init``
     # would avoid that, but imports torch's meta-device machinery: 1.5 s.)
     with torch.random.fork_rng(devices=[]):
-        module = layer(*sizes, dtype=learning_dtype())
+        module = layer(*sizes, dtype=learning_dtype(), device="cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the last bits of a QR decomposition depend on the threads; the weights must not
     nn.init.orthogonal_(module.weight, gain, generator=generator)  # type: ignore[arg-type]
@@ -117,7 +117,8 @@ class NoisyLinear(nn.Module):
         super().__init__()
         bound = 1.0 / math.sqrt(num_inputs)
         weight, bias = (
-            torch.empty(shape, dtype=learning_dtype()) for shape in ((num_outputs, num_inputs), (num_outputs,))
+            torch.empty(shape, dtype=learning_dtype(), device="cpu")
+            for shape in ((num_outputs, num_inputs), (num_outputs,))
         )
         self.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
@@ -125,8 +126,12 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full_like(bias, std_init * bound))
         self.noise_in: Tensor
         self.noise_out: Tensor
-        self.register_buffer("noise_in", torch.zeros(num_inputs, dtype=learning_dtype()), persistent=False)
-        self.register_buffer("noise_out", torch.zeros(num_outputs, dtype=learning_dtype()), persistent=False)
+        self.register_buffer(
+            "noise_in", torch.zeros(num_inputs, dtype=learning_dtype(), device="cpu"), persistent=False
+        )
+        self.register_buffer(
+            "noise_out", torch.zeros(num_outputs, dtype=learning_dtype(), device="cpu"), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, out]`` for ``[B, in]`` with the present noise."""
@@ -300,7 +305,7 @@ class DenseRunner:
         """Return fresh outputs ``[B, out]``, chunk by chunk."""
         if x.shape[0] <= _CHUNK_ROWS:
             return self.forward(x).clone()
-        outputs = torch.empty(len(x), len(self._biases[-1]), dtype=torch.float32)
+        outputs = torch.empty(len(x), len(self._biases[-1]), dtype=torch.float32, device="cpu")
         for start in range(0, len(x), _CHUNK_ROWS):
             outputs[start : start + _CHUNK_ROWS] = self.forward(x[start : start + _CHUNK_ROWS])
         return outputs
@@ -337,9 +342,11 @@ class _Buffers:
     """Memory for one batch size: the output of each layer (as tensor and as NumPy view) and gradients between them."""
 
     def __init__(self, weights: Iterable[Tensor], num_rows: int) -> None:
-        outputs = [torch.empty(num_rows, weight.shape[0], dtype=torch.float32) for weight in weights]
+        outputs = [torch.empty(num_rows, weight.shape[0], dtype=torch.float32, device="cpu") for weight in weights]
         self.outputs = [(output, output.numpy()) for output in outputs]
-        self.gradients = [torch.empty(num_rows, weight.shape[1], dtype=torch.float32) for weight in weights]
+        self.gradients = [
+            torch.empty(num_rows, weight.shape[1], dtype=torch.float32, device="cpu") for weight in weights
+        ]
 
 
 class AutogradRunner:

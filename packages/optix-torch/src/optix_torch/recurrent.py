@@ -224,7 +224,10 @@ class RecurrentActorCriticNetworks(TorchModules):
         features = write_module(graph, self.modules["encoder"], graph.rows, example_rows(graph))
         after = graph.cell(features, self._host_cell())
         return write_module(
-            graph, self.modules["actor"], after, torch.zeros(2, self.cell.hidden_size, dtype=torch.float32)
+            graph,
+            self.modules["actor"],
+            after,
+            torch.zeros(2, self.cell.hidden_size, dtype=torch.float32, device="cpu"),
         )
 
     def _host_cell(self) -> GRU | LSTM:

@@ -109,7 +109,7 @@ class TorchSACAgent(SquashedActor, TwinCriticAgent):
     # ---- networks ---------------------------------------------------------------------------------------------------
 
     def _extra_values(self, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])], dtype=learning_dtype())}
+        return {"log_alpha": torch.tensor([math.log(settings["initial_alpha"])], dtype=learning_dtype(), device="cpu")}
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
