@@ -9,47 +9,44 @@ import sys
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-_FAMILIES = ("jax", "protocol", "core", "", "torch", "tf")
-"""The order of the files: what needs JAX and what needs TensorFlow are furthest apart. The empty one fits all."""
+_FAMILIES = {"jax": ("jax", "brax", "gymnax"), "tf": ("tf", "keras"), "torch": ("torch", "neuroevo", "sb3"), "": ()}
+"""What a test needs, by the words of its id, in the order in which families are run.
+
+What JAX and TensorFlow compile takes gigabytes: the first worker alone runs tests of JAX, the second those of
+TensorFlow. All share the rest, the lightest last, so that they end together.
+"""
 
 
-def _family(path: str) -> int:
-    """Place of a test file in that order, by the families that its path names: JAX before all others."""
-    words = set(re.split(r"[\W_]", path))
-    named = [place for place, family in enumerate(_FAMILIES) if family in words - {""}]
-    return 0 if 0 in named else max(named, default=_FAMILIES.index(""))
+def _family(nodeid: str) -> str:
+    """Return the family of a test file or of a test."""
+    words = set(re.split(r"[\W_]+", nodeid))
+    return next(family for family, names in _FAMILIES.items() if not names or words.intersection(names))
 
 
-def _worker(config) -> int | None:
-    """Which of two or more workers this process is, or None."""
-    name = getattr(config, "workerinput", {}).get("workerid")
-    return None if name is None or int(config.workerinput["workercount"]) < 2 else int(name.removeprefix("gw"))
+def _number(worker_id: str) -> int:
+    """Return the number of the worker ``gw0``, ``gw1`` ..."""
+    return int(worker_id.removeprefix("gw"))
+
+
+def _is_for(worker: int, family: str) -> bool:
+    """Whether a worker, counted from 0, runs the tests of a family."""
+    return family not in ("jax", "tf") or worker == ("jax", "tf").index(family)
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Even workers leave files of TensorFlow alone, odd ones those of JAX: importing them takes a gigabyte, too."""
-    worker, path = _worker(config), collection_path.as_posix()
-    if worker is not None and collection_path.suffix == ".py":
-        return _family(path) == _FAMILIES.index("jax" if worker % 2 else "tf") or None
-    return None
+    """Leave files and folders alone that another worker runs: importing them takes half a gigabyte, too."""
+    workers = getattr(config, "workerinput", {"workercount": 1})
+    path = collection_path.as_posix().removeprefix(config.rootpath.as_posix())
+    return (workers["workercount"] > 1 and not _is_for(_number(workers["workerid"]), _family(path))) or None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """Order the files by framework, all else as it was."""
-    items.sort(key=lambda item: _family(item.nodeid.split("::")[0]))
-
-
-class _FromBothEnds(LoadFileScheduling):
-    """Every other worker takes files from the far end, so that no worker holds what two frameworks have compiled.
-
-    Workers know different files at their ends: each takes one that it has collected.
-    """
+class _ByFamily(LoadFileScheduling):
+    """Hands out files, those for several families in parts, to workers that have collected different ones."""
 
     def schedule(self):
         if self.collection is None:
             found = dict.fromkeys(nodeid for ids in self.registered_collections.values() for nodeid in ids)
-            self.collection = sorted(found, key=lambda nodeid: _family(nodeid.split("::")[0]))
+            self.collection = sorted(found, key=lambda nodeid: list(_FAMILIES).index(_family(nodeid)))
             self.config.pluginmanager.get_plugin("session").testscollected = len(self.collection)  # for the percentage
             for nodeid in self.collection:
                 self.workqueue.setdefault(self._split_scope(nodeid), {})[nodeid] = False
@@ -58,30 +55,33 @@ class _FromBothEnds(LoadFileScheduling):
         for node in self.nodes:
             self._reschedule(node)
 
+    def _split_scope(self, nodeid):
+        return f"{super()._split_scope(nodeid)} {_family(nodeid)}"
+
     def _assign_work_unit(self, node):
-        known = set(self.registered_collections[node])
-        units = [scope for scope, unit in self.workqueue.items() if known.issuperset(unit)]
-        if units:
-            self.workqueue.move_to_end(units[-1 if self.nodes.index(node) % 2 else 0], last=False)
-            super()._assign_work_unit(node)
-        else:
+        worker, is_alone = _number(node.gateway.id), self.numnodes == 1
+        units = (scope for scope in self.workqueue if is_alone or _is_for(worker, scope.rpartition(" ")[2]))
+        unit = next(units, None)
+        if unit is None:
             node.shutdown()
+        else:
+            self.workqueue.move_to_end(unit, last=False)
+            super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Let the workers begin at both ends."""
-    return _FromBothEnds(config, log)
+    """Let each family stay with its worker."""
+    return _ByFamily(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _drop_compiled_code(request):
-    """After a file of JAX or TensorFlow, let go of what was compiled for it: it would pile up in the worker."""
+def _drop_compiled_code():
+    """After a file, let go of what JAX and TensorFlow compiled for it: it would pile up in the worker."""
     yield
-    path = request.path.as_posix()
-    if "optix-jax" in path and "jax" in sys.modules:
+    if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-    if "optix-tf" in path and "keras" in sys.modules:
+    if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
 
 
