@@ -42,9 +42,9 @@ if TYPE_CHECKING:
         branch,
         decide,
     )
-    from optix_core.pipelines import BatchPipeline, VectorBatchPipeline
+    from optix_core.pipelines import BatchPipeline, DatasetPipeline, VectorBatchPipeline
     from optix_core.search import TrialOrchestrator
-    from optix_core.training import TrainConfig, TrainPlan, load_policy, train
+    from optix_core.training import Optimizer, TrainConfig, TrainPlan, load_policy, optimal_window_size, train
     from optix_core.tuning import (
         AdaptiveOptimizer,
         BackoffOptimizer,
@@ -109,9 +109,9 @@ _HOMES = {
         "branch",
         "decide",
     ),
-    "optix_core.pipelines": ("BatchPipeline", "VectorBatchPipeline"),
+    "optix_core.pipelines": ("BatchPipeline", "DatasetPipeline", "VectorBatchPipeline"),
     "optix_core.search": ("TrialOrchestrator",),
-    "optix_core.training": ("TrainConfig", "TrainPlan", "load_policy", "train"),
+    "optix_core.training": ("Optimizer", "TrainConfig", "TrainPlan", "load_policy", "optimal_window_size", "train"),
     "optix_core.tuning": (
         "AdaptiveOptimizer",
         "BackoffOptimizer",
@@ -151,6 +151,7 @@ __all__ = [
     "CheckpointRegistry",
     "ConfigError",
     "ConvergenceMonitor",
+    "DatasetPipeline",
     "Decision",
     "DegradationTest",
     "EnsembleAgent",
@@ -167,6 +168,7 @@ __all__ = [
     "MissingExtraError",
     "MomentumOptimizer",
     "ObsNormalizer",
+    "Optimizer",
     "OptixError",
     "PBTOptimizer",
     "PolicyManager",
@@ -202,6 +204,7 @@ __all__ = [
     "load_policy",
     "make_agent",
     "make_minibatches",
+    "optimal_window_size",
     "piecewise",
     "read_events",
     "train",

@@ -6,7 +6,7 @@ Everything here is plain NumPy and frozen dataclasses: no framework, no I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -107,6 +107,9 @@ class EpisodeData:
             side. Rows that are not valid may allow everything.
         last_action_mask: ``[N, A]``, which are allowed after :attr:`last_observation`, or None.
         final_action_masks: ``[E, A]``, which were allowed after each of :attr:`final_observations`, or None.
+        batches: rows of a data set as the agent loaded them, batch by batch, for an agent with
+            :class:`optix_protocol.SupportsBatches`; they may be gone through more than once. Observations and actions
+            then have no width. None in every other window (protocol 1.2).
     """
 
     observations: Array
@@ -130,6 +133,7 @@ class EpisodeData:
     action_mask: Array | None = None
     last_action_mask: Array | None = None
     final_action_masks: Array | None = None
+    batches: Iterable[Any] | None = None
 
     @property
     def num_steps(self) -> int:

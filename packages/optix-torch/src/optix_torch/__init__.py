@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from optix_torch.algorithms.sac import TorchSACAgent
     from optix_torch.algorithms.td3 import TorchTD3Agent
     from optix_torch.evaluator import TorchEvaluator
+    from optix_torch.supervised import MLAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MLAgent": "optix_torch.supervised",
     "TorchAgent": "optix_torch.algorithms.a2c",
     "TorchDQNAgent": "optix_torch.algorithms.dqn",
     "TorchEvaluator": "optix_torch.evaluator",
@@ -33,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "MLAgent",
     "TorchAgent",
     "TorchDQNAgent",
     "TorchEvaluator",

@@ -24,6 +24,8 @@ class TorchBackend(CatalogBackend):
         ("sac", "any"): "optix_torch.algorithms.sac:TorchSACAgent",
         ("td3", "any"): "optix_torch.algorithms.td3:TorchTD3Agent",
     }
+    model_kind = "torch.Module"
+    model_agent = "optix_torch.supervised:MLAgent"
     specs: Mapping[str, Mapping[str, Hyperparam]] = {"sac": hyperparams.SAC, "td3": hyperparams.TD3}
 
 

@@ -73,12 +73,16 @@ class CatalogBackend:
         agents: ``"module:class"`` by algorithm and kind of action, ``"any"`` for all kinds that have no entry.
         specs: hyperparameters of algorithms that differ from those of :mod:`optix_core.agents.specs`.
         networks_from: the top-level package that has the classes of users' networks; empty where agents take none.
+        model_kind: package and name of the framework's class of models, such as ``"torch.Module"``; empty for none.
+        model_agent: ``"module:class"`` of what trains such models.
     """
 
     name: str
     agents: Mapping[tuple[str, str], str]
     specs: Mapping[str, Mapping[str, Hyperparam]] = {}
     networks_from: str = ""
+    model_kind: str = ""
+    model_agent: str = ""
     protocol_version = "1.2"
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "rainbow": {"hidden_sizes": [32], "num_atoms": 11},
@@ -123,6 +127,32 @@ class CatalogBackend:
         )
         return built
 
+    def serves_model(self, model: object) -> bool:
+        """Whether this is a model of the framework, by the names of its bases."""
+        return any(
+            f"{base.__module__.partition('.')[0]}.{base.__name__}" == self.model_kind for base in type(model).__mro__
+        )
+
+    def make_model_agent(
+        self,
+        model: Any,
+        *,
+        loss: Any = "auto",
+        optimizer: Any = None,
+        seed: int = 0,
+        device: str = "cpu",
+        hyperparams: Mapping[str, Any] | None = None,
+    ) -> BaseAgent:
+        """Return an agent that trains a model on a data set; see :class:`optix_protocol.SupportsModels`.
+
+        Raises:
+            ConfigError: (a ``ValueError``) a loss, a device or a hyperparameter that it does not have.
+        """
+        built: BaseAgent = _class_at(self.model_agent)(
+            model, loss=loss, optimizer=optimizer, seed=seed, device=device, hyperparams=hyperparams
+        )
+        return built
+
     def agent_of_networks(
         self,
         algorithm: str,
@@ -160,5 +190,9 @@ class CatalogBackend:
 
     def _agent_class(self, algorithm: str, kind: ActionKind) -> Any:
         place = self.agents.get((algorithm, kind)) or self.agents[algorithm, "any"]
-        module, _, name = place.partition(":")
-        return getattr(import_module(module), name)
+        return _class_at(place)
+
+
+def _class_at(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

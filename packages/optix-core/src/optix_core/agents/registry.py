@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from optix_core.errors import AgentError, OptixWarning, suggest
-from optix_protocol import PROTOCOL_VERSION, AlgorithmInfo, Backend
+from optix_core.errors import AgentError, OptixWarning, in_one_line, suggest
+from optix_protocol import PROTOCOL_VERSION, AlgorithmInfo, Backend, SupportsModels
 
 GROUP = "optix.backends"
 
@@ -23,6 +23,8 @@ _FIRST_PARTY: Mapping[str, str] = {
     "tf": "optix-tf",
     "neuroevo": "optix-neuroevo",
 }
+
+_OF_FRAMEWORK: Mapping[str, str] = {"torch": "optix-torch", "keras": "optix-tf", "flax": "optix-jax"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,27 @@ def default_backend() -> str:
             warnings.warn(f"{why} Backend '{name}' is used instead.", OptixWarning, stacklevel=3)
         return name
     raise broken[0] if broken else AgentError("No backend is installed: pip install optix-torch")
+
+
+def models_backend(model: object) -> SupportsModels:
+    """Return the backend that trains models of this kind: the first by name that says so, torch before the others.
+
+    Raises:
+        AgentError: no installed backend knows it.
+    """
+    frameworks = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    for name in sorted({point.name for point in _points()}, key=lambda name: (name != "torch", name)):
+        try:
+            backend = load_backend(name)
+        except AgentError:
+            continue  # a broken backend of another framework is none of this model's business
+        if isinstance(backend, SupportsModels) and backend.serves_model(model):
+            return backend
+    hint = next((f": pip install {_OF_FRAMEWORK[name]}" for name in _OF_FRAMEWORK if name in frameworks), "")
+    raise AgentError(
+        f"{in_one_line(repr(model))} is no agent, and no installed backend trains models of the type "
+        f"{type(model).__name__}{hint}"
+    )
 
 
 def _points() -> list[EntryPoint]:

@@ -11,7 +11,17 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from optix_core.convergence import Assessment
-from optix_protocol import Array, BaseAgent, BaseOptimizer, EvalMetrics, HyperparamSet, LoopState, StateTree, Verdict
+from optix_protocol import (
+    Array,
+    BaseAgent,
+    BaseEvaluator,
+    BaseOptimizer,
+    EvalMetrics,
+    HyperparamSet,
+    LoopState,
+    StateTree,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -164,6 +174,26 @@ class JudgesReturns(Protocol):
     @property
     def scores_returns(self) -> bool:
         """Whether they are: greedy episodes can then be compared with them."""
+        ...
+
+
+@runtime_checkable
+class ScoresExactly(Protocol):
+    """An evaluator whose score is that of the very policy in the agent, on the same held-out rows each time."""
+
+    scores_exactly: bool
+
+    def score_agent(self, agent: BaseAgent) -> float:
+        """Return the score of the policy that is in the agent now, for the choice of the one that is kept."""
+        ...
+
+
+@runtime_checkable
+class BringsEvaluator(Protocol):
+    """A pipeline that knows how to judge who learns from it."""
+
+    def evaluator(self, agent: BaseAgent) -> BaseEvaluator:
+        """Return what judges this agent, unless the user says otherwise."""
         ...
 
 

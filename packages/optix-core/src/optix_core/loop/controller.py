@@ -41,6 +41,7 @@ class ControllerCounters:
         learned_until: environment steps until which that is believed.
         next_snapshot: environment steps from which a policy may be kept again.
         pool_floor: lowest score that the full pool of kept policies still takes.
+        best_score: highest score so far; kept where scores are exact.
     """
 
     best_level: float = -math.inf
@@ -50,6 +51,7 @@ class ControllerCounters:
     learned_until: int = 0
     next_snapshot: int = 0
     pool_floor: float = -math.inf
+    best_score: float = -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,9 @@ class LoopController:
             windows.
         joiner: joins the scores of short windows for the scheduler; by default it joins nothing.
         degradation: the two-stage test, or None to leave it out.
+        scores_exactly: each score is that of the very policy in the agent, measured on the same rows each time. The run
+            is then worth what its best policy is, so the scheduler sees the best score so far; and every policy with a
+            new best score is kept.
 
     Attributes:
         remark: what a verdict has to say of the conditions under which it is reached, or "".
@@ -94,6 +99,7 @@ class LoopController:
     score_window_env_steps: int | None = SCORE_WINDOW_ENV_STEPS
     joiner: ScoreJoiner = field(default_factory=ScoreJoiner)
     degradation: DegradationTest | None = None
+    scores_exactly: bool = False
     diagnostics: DiagnosticsWatch = field(default_factory=DiagnosticsWatch)
     progress: Progress = field(default_factory=Progress)
     history: ScoreHistory = field(default_factory=ScoreHistory)
@@ -241,6 +247,8 @@ class LoopController:
             if self.degradation is not None and is_evidence:
                 latest = self.degradation.update(score)
                 screen = latest if screen is None or latest.suspicious else screen
+            if self.scores_exactly:
+                self.counters.best_score = score = max(score, self.counters.best_score)
             if is_evidence and end > self.scheduler.assessment.env_steps:
                 scores.append((end, score, episodes))
                 looked |= self.scheduler.update(score, end, episodes=episodes).looked
@@ -299,6 +307,8 @@ class LoopController:
         Snapshots are at least 2 % of the budget apart, or where there is none of the steps so far, so that they cost
         about 1 % of the quickest runs and less of others (``benchmarks/checkpoints.py run``).
         """
+        if self.scores_exactly:
+            return self.counters.best_score > self.counters.best_level
         return (
             math.isfinite(self.level)
             and self.progress.num_env_steps >= self.counters.next_snapshot

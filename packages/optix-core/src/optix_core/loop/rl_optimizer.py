@@ -20,7 +20,15 @@ from optix_core.journal import events
 from optix_core.loop.assembly import assemble
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import FollowsSchedules, HasEnvSpec, Named, Scheduler, TakesAgent
+from optix_core.loop.capabilities import (
+    BringsEvaluator,
+    FollowsSchedules,
+    HasEnvSpec,
+    Named,
+    Scheduler,
+    ScoresExactly,
+    TakesAgent,
+)
 from optix_core.loop.controller import SCORE_WINDOW_ENV_STEPS, LoopController, scores_returns
 from optix_core.loop.ending import finish, finished_event, summarise_run
 from optix_core.loop.following import check_schedules
@@ -64,7 +72,8 @@ class RLOptimizer:
         pipeline: where its windows come from; one that has no agent yet gets this one.
         val_pipeline: a second pipeline that only acts, for at most a tenth of the training steps; its scores then drive
             the verdict and the choice of the final policy, whose return is confirmed in its environment.
-        evaluator: turns windows into scores; mean episode return by default. With one of your own, the final policy is
+        evaluator: turns windows into scores; by default what the pipeline brings (a :class:`DatasetPipeline` judges on
+            held-out rows), or the mean episode return. With one of your own, the final policy is
             the one it scores best; the confirmed return stays a return.
         optimizer: changes hyperparameters from the first window on; :mod:`optix_core.tuning` has five; none by default.
             Where agent and environments can be brought back exactly, it tries values side by side, on at most 30 % of
@@ -156,7 +165,6 @@ class RLOptimizer:
         if isinstance(optimizer, TakesAgent):
             optimizer.take_agent(agent)
         self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_score_fn = checkpoint_score_fn
         self.seed = whole_number("seed", seed)
         if not isinstance(verbose, int):  # other libraries take a number
             raise ConfigError(f"verbose must be true or false, got {verbose!r}.")
@@ -168,13 +176,19 @@ class RLOptimizer:
         if scheduler is not None and settings:
             raise ConfigError(f"{next(iter(settings))} is a setting of a scheduler: give it to the one that you pass.")
         self._scheduler_settings = dict(settings)
-        evaluator = evaluator or ReturnEvaluator()
+        if evaluator is None:
+            evaluator = pipeline.evaluator(agent) if isinstance(pipeline, BringsEvaluator) else ReturnEvaluator()
+        exact = isinstance(evaluator, ScoresExactly) and evaluator.scores_exactly
+        if exact and checkpoint_score_fn is None:
+            assert isinstance(evaluator, ScoresExactly)
+            checkpoint_score_fn = evaluator.score_agent
         self.controller = LoopController(
             scheduler=scheduler
             or choose_scheduler(
                 settings,
                 agent,
                 budget_env_steps=budget.max_env_steps,
+                scores_exactly=exact,
                 run_settings=signature(RLOptimizer).parameters.keys() - {"self", "settings"},
             ),
             evaluator=evaluator,
@@ -182,6 +196,7 @@ class RLOptimizer:
             score_window_env_steps=SCORE_WINDOW_ENV_STEPS if scores_returns(evaluator) else None,
             joiner=ScoreJoiner(0 if is_on_policy(agent) else min(512, (budget.max_env_steps or 10**9) // 50)),
             degradation=DegradationTest() if self.settings.rollback_on_degradation else None,
+            scores_exactly=exact,
         )
         self.result: RunResult | None = None
         self._callbacks = CallbackList(
@@ -193,6 +208,7 @@ class RLOptimizer:
             raise ConfigError(f"checkpoint_dir must be a path, got {checkpoint_dir!r}.")
         if not (checkpoint_score_fn is None or callable(checkpoint_score_fn)):
             raise ConfigError(f"checkpoint_score_fn must be a function of the agent, got {checkpoint_score_fn!r}.")
+        self.checkpoint_score_fn = checkpoint_score_fn
         self._run: Run | None = None
         self._files = ExitStack()
         self._run_dir: RunDirectory | None = None

@@ -22,8 +22,17 @@ _ELSEWHERE = {
 """What to write instead of names by which other libraries call what a run has, or what belongs elsewhere."""
 
 
+EXACT_MARGIN_FRACTION = 0.01
+"""Margin of scores on held-out rows, as a fraction of their range: a fifth of that of returns, which are noisy."""
+
+
 def choose_scheduler(
-    settings: Mapping[str, Any], agent: BaseAgent, *, budget_env_steps: int | None, run_settings: Iterable[str] = ()
+    settings: Mapping[str, Any],
+    agent: BaseAgent,
+    *,
+    budget_env_steps: int | None,
+    run_settings: Iterable[str] = (),
+    scores_exactly: bool = False,
 ) -> BackoffScheduler | ConvergenceMonitor:
     """Build the scheduler that the settings belong to: a ``ConvergenceMonitor`` where there are none.
 
@@ -32,6 +41,7 @@ def choose_scheduler(
         agent: off-policy agents have defaults of their own for :class:`BackoffScheduler`.
         budget_env_steps: the run's budget.
         run_settings: what else the run has by name, for errors.
+        scores_exactly: the scores have no noise of episodes; the margin may then be as small as what users compare.
 
     Raises:
         ConfigError: a setting that neither has, settings of both, or a value out of range.
@@ -49,6 +59,8 @@ def choose_scheduler(
         )
     try:
         if not classic:
+            if scores_exactly:
+                settings = {"margin_fraction": EXACT_MARGIN_FRACTION, "early_plateau_fraction": 0.0, **settings}
             return ConvergenceMonitor(budget_env_steps=budget_env_steps, **settings)
         if is_on_policy(agent):
             return BackoffScheduler(**settings)
