@@ -11,7 +11,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from optix_core import BatchPipeline, MetaController, PolicyManager, RLOptimizer, TrainConfig, TrainPlan, make_agent
+from optix_core import (
+    BatchPipeline,
+    EnsembleAgent,
+    MetaController,
+    PolicyManager,
+    RLOptimizer,
+    TrainConfig,
+    TrainPlan,
+    VectorBatchPipeline,
+    make_agent,
+)
 from optix_core.cli import main
 from optix_core.cli.train import train
 from optix_core.errors import ConfigError
@@ -68,6 +78,102 @@ def test_variants_of_off_policy_agents_begin_with_the_memory_of_the_run(algorith
     run.run()
     (variant,) = manager.variants
     assert variant.train_env_steps > 0
+
+
+class AlwaysSpawn(MetaController):
+    """Leaves nothing but the cost of spawning."""
+
+    def decide(self, signals):
+        return MetaDecision(action=MetaAction.SPAWN if signals.spawns_left else MetaAction.NO_OP, why="Always.")
+
+
+class Grows:
+    """Adds a neuron to a graph after every update, a variant's included."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        graph.observers.append(self)
+
+    def after_learning(self):
+        self.graph.split(self.graph.neurons("hidden")[0], share=0.3)
+        return {}
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+class Sizes(LoopCallback):
+    """Notes how many neurons a graph has when a window has been collected."""
+
+    def __init__(self, graph):
+        self.graph, self.seen = graph, []
+
+    def on_window(self, progress, eval_metrics, diagnostics):
+        self.seen.append(self.graph.num_neurons)
+
+
+def spawn_at_once(make, *callbacks, agent=None):
+    """Let a run of short episodes spawn twice."""
+    agent = make() if agent is None else agent
+    pipeline = VectorBatchPipeline(
+        lambda: gym.make("CartPole-v1", max_episode_steps=50), agent, n_envs=4, window_size=64
+    )
+    run = RLOptimizer(agent, pipeline, max_env_steps=6_000, confirm_episodes=2)
+    manager = PolicyManager(run.registry, max_spawns=2, max_ensemble_size=3)
+    for callback in (*callbacks, manager.as_callback(agent, agent_factory=make, meta_controller=AlwaysSpawn())):
+        run.add_callback(callback)
+    run.run()
+    assert manager.spawns_used == 2
+    assert all(variant.train_env_steps > 0 for variant in manager.variants)
+    return agent, manager
+
+
+def test_variants_of_a2c_join_an_ensemble_that_ppo_learns_for():
+    def make(algorithm="A2C"):
+        return make_agent(algorithm, gym.make("CartPole-v1"), hidden_sizes=(16,))
+
+    a2c, manager = spawn_at_once(make)
+    assert {type(member.agent) for member in manager.members} == {type(a2c)}
+    with pytest.raises(ConfigError, match="must be PPO"):
+        EnsembleAgent(manager, a2c)
+    manager.prune(1)
+    ppo = make("PPO")
+    ensemble = EnsembleAgent(manager, ppo)
+    window = VectorBatchPipeline("CartPole-v1", ensemble, n_envs=2, window_size=32).collect()
+    assert np.isfinite(list(ensemble.learn(window).values())).all()
+
+
+def test_variants_of_graphs_have_topologies_of_their_own(monkeypatch, tmp_path):
+    """What grows in a variant that loses does not grow in the run; one that stays keeps its graph, saved or not."""
+    from optix_neuroevo import GraphAgent, layered_graph
+
+    def make():
+        return GraphAgent(layered_graph(4, 3, hidden_sizes=(3,), seed=0))
+
+    monkeypatch.setattr("optix_core.evolution.race.paired_p_value", lambda *_: 1.0)
+    agent = make()
+    untrained = agent.graph.num_neurons
+    Grows(agent.graph)
+    sizes = Sizes(agent.graph)
+    _, manager = spawn_at_once(make, sizes, agent=agent)
+    assert sizes.seen == list(range(untrained, untrained + len(sizes.seen)))
+    others = [member for member in manager.members if member.agent is not agent]
+    assert others
+    assert all(member.agent.graph.num_neurons > untrained for member in others)
+
+    again = PolicyManager(manager.registry, max_spawns=2, max_ensemble_size=3)
+    again.lead(agent)
+    again.load_state_dict(manager.state_dict(), make)
+    observations = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    for ours, theirs in zip(manager.members, again.members, strict=True):
+        assert ours.agent.graph.num_neurons == theirs.agent.graph.num_neurons
+        first, second = (m.agent.make_policy("greedy", num_envs=8, seed=0).act(observations) for m in (ours, theirs))
+        np.testing.assert_array_equal(first, second)
+    with pytest.raises(ConfigError, match="memory"):
+        EnsembleAgent(manager, agent)
 
 
 SETTINGS = {"hidden_sizes": [16], "window_size": 128, "max_spawns": 2, "confirm_episodes": 5, "state_interval_s": 0.0}
@@ -134,13 +240,6 @@ def test_a_killed_evolution_ends_as_one_that_was_not(tmp_path):
         assert code == 0
         break
     assert told(tmp_path / "torn") == told(tmp_path / "whole")
-
-
-class AlwaysSpawn(MetaController):
-    """Leaves nothing but the cost of spawning."""
-
-    def decide(self, signals):
-        return MetaDecision(action=MetaAction.SPAWN if signals.spawns_left else MetaAction.NO_OP, why="Always.")
 
 
 class Resident(LoopCallback):
