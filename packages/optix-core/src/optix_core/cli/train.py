@@ -83,6 +83,11 @@ def train(
     val_env: Annotated[
         str | None, typer.Option(metavar="ENV_ID", help="Validate on this one, of the same spaces; drives the score.")
     ] = None,
+    from_study: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Train with the best setting of this search: its directory or storage."),
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="With this trial of --from-study instead.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this run, if its directory holds it.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
@@ -117,7 +122,7 @@ def train(
             val_env=val_env,
         ),
     )
-    plan = TrainPlan.of(config)
+    plan = TrainPlan.of(with_study(config, from_study, trial))
     if resume and num_seeds is None:
         plan = with_stored_memory(plan, config, out or default_directory(plan, resume=True))
     if plan.loop.max_spawns and (population is not None or num_seeds is not None):
@@ -140,6 +145,39 @@ def train(
             raise ConfigError("--resume is for single runs: many seeds at once keep no state to go on from.")
         return run_seeds(plan, num_seeds, out or default_directory(plan, num_seeds=num_seeds), quiet=quiet)
     return run_plan(plan, out or default_directory(plan, resume=resume), quiet=quiet, resume=resume)
+
+
+def with_study(config: TrainConfig, study: str | None, trial: int | None) -> TrainConfig:
+    """Return the configuration with a setting that a search found; what the user sets himself stays.
+
+    Raises:
+        ConfigError: the study is of another environment, backend or algorithm.
+    """
+    from dataclasses import replace
+
+    from optix_core.errors import ConfigError
+
+    if study is None:
+        if trial is not None:
+            raise ConfigError("--trial needs --from-study: which search is it a trial of?")
+        return config
+    from optix_core.search.plans import setting_of
+
+    about, params = setting_of(study, trial)
+    wanted = {
+        "env_id": config.env_id,
+        "backend": config.backend,
+        "algorithm": None if config.algorithm == "auto" else config.algorithm.lower(),
+    }
+    for name, value in wanted.items():
+        if value is not None and value != about[name]:
+            raise ConfigError(f"The study has {name} {about[name]!r}, not {value!r}: it says nothing about that.")
+    return replace(
+        config,
+        backend=about["backend"],
+        algorithm=about["algorithm"],
+        overrides={**params, **config.overrides},
+    )
 
 
 def with_stored_memory(plan: TrainPlan, config: TrainConfig, directory: Path) -> TrainPlan:

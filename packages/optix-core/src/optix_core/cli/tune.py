@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from optix_core.search import TrialOrchestrator
     from optix_core.training import TrainPlan
 
 
@@ -17,87 +19,108 @@ def tune(
     total_env_steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of all trials together; by default a usual run for each.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train side by side.")] = 1,
+    round_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials that are proposed at once: the workers of all machines; those of this one."),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="A file, or a URL of Optuna's: the search is kept there and goes on from there.")
     ] = None,
     space: Annotated[
         Path | None, typer.Option(help="YAML with a range for each hyperparameter; by default the algorithm's own.")
     ] = None,
+    finalists: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Best trials that race on fresh seeds, on top of the steps of the trials; 0 for none."
+        ),
+    ] = 3,
     backend: Annotated[str | None, typer.Option(help="Backend; torch where it is installed.")] = None,
     algorithm: Annotated[str, typer.Option(help="Algorithm of the backend, such as ppo.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Drives everything.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the trials; by default runs/<env>-<algorithm>-tune-seed<N>.")
     ] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw history, progress and importances of the study.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> int:
     """Search for hyperparameters: each trial is a run, the first with the defaults; the best is written as best.yaml.
 
-    Started again with the same storage and directory, it goes on where it was. Needs the extra optix-core[tune].
+    The best trials then race on fresh seeds, and what the winner is worth comes with an interval. Started again with
+    the same storage and directory, it goes on where it was. Needs the extra optix-core[tune].
     """
     from dataclasses import replace
 
     from optix_core.cli.console import make_console, shown_path
     from optix_core.cli.train import default_directory
-    from optix_core.search import TrialOrchestrator
-    from optix_core.storage.files import atomic_write_bytes, make_directories
+    from optix_core.search.plans import own_space, search_plan
+    from optix_core.search.plots import save_plots
+    from optix_core.storage.files import atomic_write_bytes
     from optix_core.training import TrainConfig, TrainPlan
 
     plan = TrainPlan.of(TrainConfig(env_id=env_id, backend=backend, algorithm=algorithm, seed=seed))
-    plan = replace(plan, loop=replace(plan.loop, fused=False))
     assert plan.max_env_steps is not None
     each = plan.max_env_steps if total_env_steps is None else max(1, total_env_steps // trials)
     plan = replace(plan, max_env_steps=each)
+    ranges = own_space(plan) if space is None else _ranges(space, plan.make_agent().get_hyperparams().params)
     directory = out or default_directory(plan, resume=True).with_name(
         default_directory(plan, resume=True).name.replace("-seed", "-tune-seed")
     )
-    make_directories(directory)
     console = make_console()
 
     def told(trial: Any) -> None:
-        score = "" if trial.value is None else f"  {trial.value:.4g}"
-        values = ", ".join(f"{name} {_short(value)}" for name, value in orchestrator.params_of(trial).items())
-        console.print(f"trial {trial.number:>3} {trial.state.name.lower():<8}{score}  {values}")
+        score = "" if trial.value is None else f"{trial.value:.4g}"
+        parts = (score, _values(orchestrator.params_of(trial)), trial.user_attrs.get("error"))
+        line = f"trial {trial.number:>3} {trial.state.name.lower():<8}  {'  '.join(filter(None, parts))}"
+        console.print(line, markup=False)
 
-    orchestrator = TrialOrchestrator(
-        agent_factory=lambda params: replace(plan, hyperparams={**plan.hyperparams, **params}).make_agent(),
-        pipeline_factory=lambda: plan.make_pipeline(None),  # type: ignore[arg-type]
-        param_space=_space(plan, space),
+    orchestrator = search_plan(
+        plan,
+        ranges,
         n_trials=trials,
-        trial_steps=each,
-        storage=_storage(storage, directory),
-        study_name=f"{plan.env_id} {plan.algorithm}",
-        seed=seed,
+        storage=storage,
         directory=directory,
-        first_params=plan.make_agent().get_hyperparams().params,
         report=None if quiet else told,
+        workers=workers,
+        round_size=round_size,
+        finalists=min(finalists, trials),
     )
     params, score = orchestrator.run()
     atomic_write_bytes(directory / "best.yaml", _configuration(plan, params).encode())
+    drawn = save_plots(orchestrator.study, directory) if plots else []
     if not quiet:
-        steps = orchestrator.train_env_steps + orchestrator.eval_env_steps
-        console.print(
-            f"best {score:.4g}, {steps:,} environment steps, written to {shown_path(directory / 'best.yaml')}"
-        )
-        flags = " ".join(f"--set {name}={_short(value)}" for name, value in params.items())
-        console.print(
-            f"next: optix train {plan.env_id} --algorithm {plan.algorithm} --seed {seed + 1} {flags}", style="cyan"
-        )
+        for line in _last_words(orchestrator, score):
+            console.print(line, markup=False)
+        for path in (directory / "best.yaml", *drawn):
+            console.print(f"written: {shown_path(path)}", markup=False)
+        source = shown_path(directory) if storage is None else storage
+        command = f"next: optix train {plan.env_id} --from-study {source} --seed {seed + 1}"
+        console.print(command, style="cyan", markup=False)
     return 0
 
 
-def _space(plan: TrainPlan, path: Path | None) -> dict[str, Any]:
-    """Return the ranges of a file, or the algorithm's own."""
+def _last_words(orchestrator: TrialOrchestrator, score: float) -> list[str]:
+    steps = f"{orchestrator.train_env_steps:,} steps of training and {orchestrator.eval_env_steps:,} of evaluation"
+    race = orchestrator.race
+    if race is None:
+        return [f"best {score:.4g}, {steps}"]
+    raced = [
+        f"race  {finalist.trial:>3} {finalist.mean:.4g}{'  wins' if finalist is race.winner else ''}"
+        for finalist in race.finalists
+    ]
+    fresh = f"{len(race.returns)} fresh trainings reach {race.mean:.4g} on average"
+    return [*raced, f"{fresh}; 95 % of others {race.low:.4g} to {race.high:.4g}", f"in all {steps}"]
+
+
+def _ranges(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ranges of a file."""
     import yaml
 
     from optix_core.errors import ConfigError, suggest
-    from optix_protocol import SupportsParamBounds
 
-    agent = plan.make_agent()
-    values = agent.get_hyperparams().params
-    if path is None:
-        bounds = agent.param_bounds() if isinstance(agent, SupportsParamBounds) else {}
-        return {name: bound for name, bound in bounds.items() if values.get(name) is not None}
     try:
         ranges = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -105,27 +128,9 @@ def _space(plan: TrainPlan, path: Path | None) -> dict[str, Any]:
     if not isinstance(ranges, dict):
         raise ConfigError(f"{str(path)!a} must name ranges, such as learning_rate: [log_float, 1.0e-4, 1.0e-2].")
     for name in ranges:
-        if name not in values:
-            raise ConfigError(f"There is no hyperparameter {str(name)!r}.{suggest(str(name), values)}")
+        if name not in known:
+            raise ConfigError(f"There is no hyperparameter {str(name)!r}.{suggest(str(name), known)}")
     return ranges
-
-
-def _storage(given: str | None, directory: Path) -> Any:
-    """Return where the study is kept: a URL as it is, a file as Optuna's journal; by default one beside the trials."""
-    from optix_core.errors import ConfigError, MissingExtraError
-
-    if given is not None and "://" in given:
-        return given
-    try:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise MissingExtraError("Trial search needs Optuna: pip install 'optix-core[tune]'.") from error
-    path = directory / "study.journal" if given is None else Path(given)
-    try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except Exception as error:
-        raise ConfigError(f"{str(path)!a} is no journal of Optuna's: give another file as --storage.") from error
 
 
 def _configuration(plan: TrainPlan, params: dict[str, Any]) -> str:
@@ -138,5 +143,5 @@ def _configuration(plan: TrainPlan, params: dict[str, Any]) -> str:
     return text
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _values(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in params.items())

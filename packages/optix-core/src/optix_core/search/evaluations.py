@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.seeding import derive_seed
 from optix_protocol import EvalMetrics, LoopCallback
 
@@ -32,8 +32,6 @@ class TrialEvaluations(LoopCallback):
         budget: of the trial, in ``unit``.
         unit: ``"num_env_steps"`` or ``"num_episodes"``.
         seed: of the search; evaluation k of every trial plays the same episodes.
-        returns_of: plays so many episodes on a seed; returns their returns.
-        episode_length: how long one may well be.
         on_score: is told each score; returns whether the trial shall end.
         scores: by the number of the evaluation, from 1.
         pruned: whether the trial was ended so.
@@ -42,29 +40,42 @@ class TrialEvaluations(LoopCallback):
     budget: int
     unit: str
     seed: int
-    returns_of: Callable[[int, int], Any]
-    episode_length: Callable[[], int]
     on_score: Callable[[int, float], bool]
     scores: dict[int, float] = field(default_factory=dict)
     pruned: bool = False
+    _loop: RLOptimizer | None = None
+    _asked: set[int] = field(default_factory=set)
+
+    def join(self, loop: RLOptimizer) -> None:
+        """Take the run whose policy is played."""
+        self._loop = loop
 
     def on_window(
         self, progress: Mapping[str, float], eval_metrics: EvalMetrics | None, diagnostics: Mapping[str, float]
     ) -> None:
         """Evaluate if it is time to."""
         del eval_metrics, diagnostics
+        loop = self._loop
+        assert loop is not None
         number = int(NUM_EVALUATIONS * min(1.0, progress[self.unit] / self.budget) + 1e-9)
-        if number < 1 or number in self.scores or self.pruned:
+        if number < 1 or number in self._asked or self.pruned:
             return
+        self._asked.add(number)
+        if number not in self.scores:  # else it was played before a kill
+            self._play(loop, number)
+        if number in self.scores:
+            self.pruned = self.on_score(number, self.scores[number])
+        if self.pruned:
+            loop.stop()
+
+    def _play(self, loop: RLOptimizer, number: int) -> None:
         affordable = EVALUATION_SHARE * self.budget / NUM_EVALUATIONS
         if self.unit == "num_env_steps":
-            affordable /= max(1, self.episode_length())
+            affordable /= max(1, loop.expected_length())
         episodes = int(min(MOST_EPISODES, max(LEAST_EPISODES, affordable)))
-        returns = self.returns_of(episodes, derive_seed(self.seed, "trial evaluation", number))
-        if len(returns) == 0:
-            return
-        self.scores[number] = float(np.mean(returns))
-        self.pruned = self.on_score(number, self.scores[number])
+        returns = loop.play(episodes, derive_seed(self.seed, "trial evaluation", number))
+        if len(returns):
+            self.scores[number] = float(np.mean(returns))
 
     @property
     def score(self) -> float:

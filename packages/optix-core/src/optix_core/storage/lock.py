@@ -31,14 +31,18 @@ class DirectoryLock:
         supported: False if the file system knows no locks; then nothing guards against a second writer.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], name: str = LOCK_NAME) -> None:
         """Acquire the lock.
+
+        Args:
+            directory: to be written by nobody else.
+            name: of the lock's file in it; locks of different names do not know of each other.
 
         Raises:
             RunDirectoryError: another process, or this one, is writing here; or the directory is not writable.
         """
         self._directory = Path(directory)
-        path = self._directory / LOCK_NAME
+        path = self._directory / name
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             self._descriptor = os.open(path, flags, 0o666)
@@ -49,7 +53,7 @@ class DirectoryLock:
             if attempt:
                 time.sleep(_PAUSE_S)
             try:
-                _lock(self._descriptor)
+                lock_file(self._descriptor)
                 break
             except BlockingIOError:
                 continue
@@ -101,7 +105,7 @@ def is_locked(directory: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     try:
-        _lock(descriptor, shared=True)
+        lock_file(descriptor, shared=True)
     except BlockingIOError:
         return True
     except OSError:
@@ -133,7 +137,8 @@ def _owner(descriptor: int) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(descriptor: int, *, shared: bool = False) -> None:  # noqa: ARG001
+    def lock_file(descriptor: int, *, shared: bool = False) -> None:  # noqa: ARG001
+        """Lock an open file until it is closed, or raise ``BlockingIOError`` where another process has."""
         os.lseek(descriptor, _WINDOWS_LOCK_OFFSET, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -145,5 +150,6 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(descriptor: int, *, shared: bool = False) -> None:
+    def lock_file(descriptor: int, *, shared: bool = False) -> None:
+        """Lock an open file until it is closed, or raise ``BlockingIOError`` where another process has."""
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
