@@ -38,6 +38,7 @@ WORDS = {
     "param_bounds": "default search ranges",
     "action_distribution": "distributions over actions",
     "action_masks": "invalid actions are masked",
+    "lagged_windows": "learns from actors that run ahead (V-trace)",
     "host_policy": "acting in NumPy",
     "export": "`optix export` (ONNX)",
     "fused_training": "training fused with the environments",

@@ -17,6 +17,7 @@ HELD = {
     "optix_protocol": "optix-protocol/src/optix_protocol",
     "optix_tf": "optix-tf/src/optix_tf",
     "optix_neuroevo": "optix-neuroevo/src/optix_neuroevo",
+    "optix_distributed": "optix-distributed/src/optix_distributed",
     "optix_torch": "optix-torch/src/optix_torch",
 }
 
