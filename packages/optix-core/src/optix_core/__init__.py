@@ -42,7 +42,14 @@ if TYPE_CHECKING:
         branch,
         decide,
     )
-    from optix_core.pipelines import BatchPipeline, DatasetPipeline, VectorBatchPipeline
+    from optix_core.pipelines import (
+        BatchPipeline,
+        DatasetPipeline,
+        LivePipeline,
+        Reconnect,
+        VectorBatchPipeline,
+        WebSocketSource,
+    )
     from optix_core.search import TrialOrchestrator
     from optix_core.training import Optimizer, TrainConfig, TrainPlan, load_policy, optimal_window_size, train
     from optix_core.tuning import (
@@ -109,9 +116,23 @@ _HOMES = {
         "branch",
         "decide",
     ),
-    "optix_core.pipelines": ("BatchPipeline", "DatasetPipeline", "VectorBatchPipeline"),
+    "optix_core.pipelines": (
+        "BatchPipeline",
+        "DatasetPipeline",
+        "LivePipeline",
+        "Reconnect",
+        "VectorBatchPipeline",
+        "WebSocketSource",
+    ),
     "optix_core.search": ("TrialOrchestrator",),
-    "optix_core.training": ("Optimizer", "TrainConfig", "TrainPlan", "load_policy", "optimal_window_size", "train"),
+    "optix_core.training": (
+        "Optimizer",
+        "TrainConfig",
+        "TrainPlan",
+        "load_policy",
+        "optimal_window_size",
+        "train",
+    ),
     "optix_core.tuning": (
         "AdaptiveOptimizer",
         "BackoffOptimizer",
@@ -162,6 +183,7 @@ __all__ = [
     "Evidence",
     "HERBuffer",
     "HyperparamSet",
+    "LivePipeline",
     "LoopCallback",
     "LoopState",
     "MetaController",
@@ -176,6 +198,7 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "Progress",
     "RLOptimizer",
+    "Reconnect",
     "RegimeDetector",
     "ReplayBuffer",
     "ReturnEvaluator",
@@ -192,6 +215,7 @@ __all__ = [
     "TrialOrchestrator",
     "VectorBatchPipeline",
     "Verdict",
+    "WebSocketSource",
     "__version__",
     "branch",
     "compute_gae",

@@ -71,6 +71,10 @@ class EnvSpec:
             return cls(env_id=resolve_id(env))
         import gymnasium as gym
 
+        from optix_core.environments.spaces_only import SpacesOnly, has_spaces
+
+        if has_spaces(env):
+            return cls(factory=_Given(SpacesOnly(env)), repeatable=False)
         if isinstance(env, gym.Env):
             return cls(factory=_Given(env), repeatable=False)
         if callable(env):

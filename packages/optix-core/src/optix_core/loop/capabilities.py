@@ -6,7 +6,7 @@ written for less. The others are capabilities, made use of where a part has them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -254,6 +254,15 @@ class JoinsUpdates(Protocol):
     """A source whose windows join several collections, with an update of the policy between two."""
 
     updates_per_window: int
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A pipeline that may wait for data for as long as its source likes."""
+
+    def give_up_when(self, condition: Callable[[], bool]) -> None:
+        """Wait no longer once this is true: give out the window in hand as it is, or end."""
+        ...
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.branching import Laboratory
 from optix_core.loop.budget import Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
-from optix_core.loop.capabilities import Evolves, FollowsSchedules, SupportsWarmUp
+from optix_core.loop.capabilities import Evolves, FollowsSchedules, SupportsWarmUp, Waits
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence, decide
@@ -131,6 +131,8 @@ class Run:
             ended = decide(self.controller.evidence())
             assert ended.stop_reason is not None
             return ended.stop_reason, ended.why
+        if isinstance(self.pipeline, Waits):
+            self.pipeline.give_up_when(self._is_over)
         windows = iter(self.pipeline.windows())
         self._announce_policy()
         self.saver.start()
@@ -142,6 +144,9 @@ class Run:
                 self.controller.remark = follow(self._follower, self.controller.budget, self.progress)
             window = next(windows, None)
             if window is None:
+                if (asked := self._stop_request()) is not None:
+                    ended = decide(self.controller.evidence(stop_request=asked))
+                    return asked, ended.why
                 return StopReason.EXHAUSTED, "Stopping: the source of data is exhausted."
             decision = self._follow(window)
             if decision.action is Action.STOP:
@@ -191,11 +196,7 @@ class Run:
         )
 
     def _gather(self, observation: Observation, window: EpisodeData) -> Evidence:
-        request = None
-        if self.interrupt.requested:
-            request = StopReason.INTERRUPTED
-        elif self.stop_requested:
-            request = StopReason.STOPPED
+        request = self._stop_request()
         best, screen = self.keeper.best, observation.screen
         degradation = None
         if request is None:
@@ -216,6 +217,17 @@ class Run:
         if evidence.should_stop and self.evolution is not None and self.evolution.holds(evidence.verdict):
             return replace(evidence, should_stop=False)
         return evidence
+
+    def _stop_request(self) -> StopReason | None:
+        """Return who has asked for the end, if anybody has."""
+        if self.interrupt.requested:
+            return StopReason.INTERRUPTED
+        return StopReason.STOPPED if self.stop_requested else None
+
+    def _is_over(self) -> bool:
+        """Whether nobody waits for another window: somebody asked for the end, or the time is used up."""
+        limit = self.controller.budget.max_seconds
+        return self._stop_request() is not None or (limit is not None and self.elapsed_s >= limit)
 
     @property
     def _waits_for_a_winner(self) -> bool:

@@ -2,6 +2,18 @@
 
 from optix_core.pipelines.batch import BatchPipeline
 from optix_core.pipelines.dataset import DatasetPipeline
+from optix_core.pipelines.feed import Reconnect
+from optix_core.pipelines.live import LivePipeline
+from optix_core.pipelines.sources import AsyncSource, IterableSource, WebSocketSource
 from optix_core.pipelines.vector import VectorBatchPipeline
 
-__all__ = ["BatchPipeline", "DatasetPipeline", "VectorBatchPipeline"]
+__all__ = [
+    "AsyncSource",
+    "BatchPipeline",
+    "DatasetPipeline",
+    "IterableSource",
+    "LivePipeline",
+    "Reconnect",
+    "VectorBatchPipeline",
+    "WebSocketSource",
+]

@@ -10,12 +10,14 @@ from optix_core.agents.registry import models_backend
 from optix_core.environments import EnvSpec
 from optix_core.errors import ConfigError, in_one_line, whole_number
 from optix_core.loop import RLOptimizer
-from optix_core.pipelines import DatasetPipeline, VectorBatchPipeline
+from optix_core.pipelines import DatasetPipeline, LivePipeline, VectorBatchPipeline
+from optix_core.pipelines.sources import is_source
 from optix_core.seeding import derive_seed
 from optix_core.training.window_size import optimal_window_size
 from optix_protocol import BaseAgent, BasePipeline, EvalMetrics, is_on_policy
 
 _OF_DATA = ("val_data", "val_fraction", "batch_size", "window_size", "num_workers", "shuffle", "drop_last", "metric")
+_OF_FEEDS = ("episode_boundary_fn", "buffer_size", "window_size", "window_seconds", "when_full", "reconnect")
 _OF_ENVIRONMENTS = ("window_size", "async_envs")
 
 
@@ -26,12 +28,13 @@ class Optimizer(RLOptimizer):
 
         Optimizer(model, TensorDataset(x, y), loss="cross_entropy").run()
         Optimizer("PPO", "CartPole-v1").run()
+        Optimizer(agent, feed, max_env_steps=100_000).run()
 
     Args:
         model_or_agent: a model of an installed framework (``torch.nn.Module``, a Keras model, ``flax.nnx.Module``); an
             agent with the six methods; or the name of an algorithm, ``"auto"`` for what fits the environment.
-        env_or_dataset: an environment, by id, object or factory; a data set, a loader or arrays; or a pipeline of your
-            own.
+        env_or_dataset: an environment, by id, object or factory; a data set, a loader or arrays; a live source with
+            ``stream()``, an async iterable or a ``ws://`` URL; or a pipeline of your own.
         n_envs: environments side by side; 8 by default.
         loss: of a model; ``"auto"`` chooses by the data.
         optimizer: of a model: one of its framework's own. Of an agent: what changes its hyperparameters, as in
@@ -40,7 +43,8 @@ class Optimizer(RLOptimizer):
         seed: drives everything.
         hyperparams: of a model or of an algorithm by name.
         **settings: of :class:`DatasetPipeline` (``val_data``, ``val_fraction``, ``batch_size``, ``num_workers``,
-            ``metric``, ...), ``window_size`` and ``async_envs`` of environments, and of :class:`RLOptimizer`.
+            ``metric``, ...), ``window_size`` and ``async_envs`` of environments, of
+            :class:`LivePipeline`, and of :class:`RLOptimizer`.
 
     Raises:
         ConfigError: the two do not fit together, or a setting that does not exist.
@@ -77,6 +81,9 @@ class Optimizer(RLOptimizer):
         pipeline: Any
         if isinstance(env_or_dataset, BasePipeline):
             pipeline = env_or_dataset
+        elif is_source(env_or_dataset):
+            own = {name: settings.pop(name) for name in _OF_FEEDS if name in settings}
+            pipeline = LivePipeline(env_or_dataset, **own)
         elif _is_environment(env_or_dataset):
             num_envs = whole_number("n_envs", 8 if n_envs is None else n_envs, least=1)
             own = {name: settings.pop(name) for name in _OF_ENVIRONMENTS if name in settings}
