@@ -9,22 +9,24 @@ from optix_core.pipelines import VectorBatchPipeline
 from optix_core.testing import mask_checks
 from optix_core.testing.masked import MaskedChoice
 from optix_protocol import SupportsActionMasks, capabilities_of
-from optix_tf import TFDQNAgent, TFGaussianPPOAgent, TFPPOAgent
+from optix_tf import TFAgent, TFDQNAgent, TFGaussianPPOAgent, TFPPOAgent
 
 MAKERS = {
     "PPO": lambda **o: TFPPOAgent.from_env(MaskedChoice(start=3), seed=1, **o),
+    "A2C": lambda **o: TFAgent.from_env(MaskedChoice(start=3), seed=1, **o),
     "DQN": lambda **o: TFDQNAgent.from_env(
         MaskedChoice(start=3), seed=1, hyperparams={"learning_starts": 500, "capacity": 5000, **o}
     ),
 }
+NAMES = ["PPO", "DQN", pytest.param("A2C", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_forbidden_is_done_in_twenty_thousand_steps(name):
     mask_checks.check_nothing_forbidden_is_done(MAKERS[name])
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_row_without_a_choice_is_refused_and_nothing_drawn(name):
     mask_checks.check_rows_without_a_choice_are_refused(MAKERS[name])
 
@@ -39,7 +41,7 @@ def test_only_agents_with_discrete_actions_have_masks():
     assert "action_masks" in capabilities_of(MAKERS["PPO"]())
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_saved_models_take_masks(name, tmp_path):
     tf = pytest.importorskip("tensorflow")
     agent = MAKERS[name]()
@@ -54,14 +56,16 @@ def test_saved_models_take_masks(name, tmp_path):
     np.testing.assert_array_equal(actions, expected)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_masks_reach_files_states_and_models(name, tmp_path):
     pytest.importorskip("onnxruntime", reason="an extra: onnx")
     mask_checks.check_masks_reach_files_states_and_models(MAKERS[name], tmp_path)
 
 
-def test_entropies_are_those_of_the_allowed_actions():
-    mask_checks.check_entropy_is_that_of_the_allowed(MAKERS["PPO"])
+@pytest.mark.parametrize("name", ["PPO", "A2C"])
+def test_entropies_are_those_of_the_allowed_actions(name):
+    mask_checks.check_entropy_is_that_of_the_allowed(MAKERS[name])
+    mask_checks.check_nothing_is_learned_where_there_is_no_choice(MAKERS[name])
 
 
 @pytest.mark.parametrize("double_q", [True, False])

@@ -31,6 +31,7 @@ SMALL = {"learning_starts": 500, "capacity": 5000, "batch_size": 16, "updates_pe
 MAKERS = {
     "Rainbow": lambda **o: TorchRainbowDQNAgent.from_env(MaskedChoice(start=3), seed=1, hyperparams={**SMALL, **o}),
     "PPO": lambda **o: TorchPPOAgent.from_env(MaskedChoice(start=3), seed=1, **o),
+    "A2C": lambda **o: TorchAgent.from_env(MaskedChoice(start=3), seed=1, **o),
     "DQN": lambda **o: TorchDQNAgent.from_env(
         MaskedChoice(start=3), seed=1, hyperparams={"learning_starts": 500, "capacity": 5000, **o}
     ),
@@ -151,11 +152,16 @@ def test_each_of_several_choices_and_switches_keeps_to_its_mask(space):
     assert found[-1] < found[0]  # and within the masks it learns to choose
 
 
-@pytest.mark.parametrize("kind", [TorchAgent, TorchRecurrentPPOAgent])
-def test_agents_without_masks_are_named_and_go_on(kind):
-    agent = kind.from_env(MaskedChoice(), seed=1)
+def test_an_agent_without_masks_is_named_and_goes_on():
+    agent = TorchRecurrentPPOAgent.from_env(MaskedChoice(), seed=1)
     pipeline = VectorBatchPipeline(MaskedChoice, agent, n_envs=2, window_size=20)
-    with pytest.warns(OptixWarning, match=f"{kind.__name__} takes no notice"):
+    with pytest.warns(OptixWarning, match="TorchRecurrentPPOAgent takes no notice"):
         window = pipeline.collect()
     assert window.action_mask is not None
     assert np.isfinite(agent.learn(window)["loss"])
+
+
+@pytest.mark.parametrize("name", ["PPO", "A2C"])
+def test_entropies_are_those_of_the_allowed_actions(name):
+    mask_checks.check_entropy_is_that_of_the_allowed(MAKERS[name])
+    mask_checks.check_nothing_is_learned_where_there_is_no_choice(MAKERS[name])

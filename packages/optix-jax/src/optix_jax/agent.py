@@ -12,7 +12,7 @@ import numpy as np
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent
-from optix_core.agents.base import Blueprint
+from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.updates import Batch
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import optax
 
 
-class FlaxAgent(CorrectsLag, ActorCriticAgent):
+class FlaxAgent(MasksActions, CorrectsLag, ActorCriticAgent):
     """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
 
     REINFORCE (Williams 1992) takes rewards-to-go minus their mean over the window for advantages.
@@ -160,7 +160,7 @@ class FlaxAgent(CorrectsLag, ActorCriticAgent):
         Pure and compiled: it may depend on its arguments only.
 
         Args:
-            model: ``model.judge(params, observations, actions)`` gives log-probabilities, entropies and values.
+            model: ``model.judge(params, observations, actions, masks)`` gives log-probabilities, entropies and values.
             params: what is differentiated.
             batch: the rows of a window.
             weights: ``[R]``, adding up to 1; 0 for rows that are no experience.
@@ -169,7 +169,7 @@ class FlaxAgent(CorrectsLag, ActorCriticAgent):
         Returns:
             The loss, and diagnostics by name.
         """
-        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions, batch.masks)
         policy_loss = -jnp.sum(weights * batch.advantages * log_probs)
         value_loss = jnp.sum(weights * jnp.square(values - batch.returns))
         entropy = jnp.sum(weights * entropies)

@@ -73,7 +73,7 @@ def overlooked_masks(agent: BaseAgent) -> str:
     """Say that the environment has masks and the agent cannot heed them."""
     return (
         f"The environment says which actions it allows, and {type(agent).__name__} takes no notice: it lacks "
-        "act_masked() (optix_protocol.SupportsActionMasks); PPO, DQN and Rainbow have it."
+        "act_masked() (optix_protocol.SupportsActionMasks); PPO, A2C, DQN and Rainbow have it."
     )
 
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.agents.base import MasksActions
 from optix_core.agents.updates import Batch, Diagnostics
 from optix_jax._compilation import Compiled
 from optix_jax._learned import Model, TrainState
@@ -37,7 +36,7 @@ update = Compiled(_host_update, static_argnums=0, static_argnames="minibatch_siz
 """The one compiled update of all agents; ``update.num_traces`` counts how often it was traced."""
 
 
-class FlaxPPOAgent(MasksActions, TrainsFused):
+class FlaxPPOAgent(TrainsFused):
     """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
 
     Arguments as in :class:`optix_jax.FlaxAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the

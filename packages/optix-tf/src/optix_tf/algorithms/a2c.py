@@ -10,7 +10,7 @@ import numpy as np
 
 from optix_core.agents import Hyperparam, HyperparamStore, specs
 from optix_core.agents.actor_critic import ActorCriticAgent
-from optix_core.agents.base import Blueprint
+from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head, num_outputs_for
 from optix_core.agents.synonyms import LEARNING_RATE
 from optix_core.agents.updates import Batch
@@ -65,7 +65,7 @@ class Model:
         return state._replace(params=params, slots={"optimizer": slots}), norm
 
 
-class TFAgent(ActorCriticAgent, SavedModelExport):
+class TFAgent(MasksActions, ActorCriticAgent, SavedModelExport):
     """Advantage actor-critic (Mnih et al. 2016), one gradient step per window; without a critic REINFORCE.
 
     Subclass it for an algorithm of your own: override :meth:`loss`, which is pure and compiled, or :meth:`learn`.
@@ -210,7 +210,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         Pure and compiled: it may depend on its arguments only.
 
         Args:
-            model: ``model.judge(params, observations, actions)`` gives log-probabilities, entropies and values.
+            model: ``model.judge(params, observations, actions, masks)`` gives log-probabilities, entropies and values.
             params: what is differentiated.
             batch: the rows of a window.
             weights: ``[R]``, adding up to 1; 0 for rows that are no experience.
@@ -219,7 +219,7 @@ class TFAgent(ActorCriticAgent, SavedModelExport):
         Returns:
             The loss, and diagnostics by name.
         """
-        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions)
+        log_probs, entropies, values = model.judge(params, batch.observations, batch.actions, batch.masks)
         policy_loss = -tf.reduce_sum(weights * batch.advantages * log_probs)
         value_loss = tf.reduce_sum(weights * tf.square(values - batch.returns))
         entropy = tf.reduce_sum(weights * entropies)
@@ -308,7 +308,7 @@ def _gradient_step(
 ) -> tuple[TrainState, dict[str, Any]]:
     dtype = batch.returns.dtype
     weights = tf.cast(tf.range(batch.returns.shape[0]) < num_rows, dtype) / tf.cast(num_rows, dtype)
-    batch = batch._replace(log_probs=model.judge(state.params, batch.observations, batch.actions)[0])
+    batch = batch._replace(log_probs=model.judge(state.params, batch.observations, batch.actions, batch.masks)[0])
     with tf.GradientTape() as tape:
         tape.watch(state.params)
         value, found = loss(model, state.params, batch, weights, hyperparams)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optix_core.agents import specs
-from optix_core.agents.base import MasksActions
 from optix_core.agents.updates import Batch, Diagnostics
 from optix_core.data import minibatch_slices
 from optix_protocol import Array
@@ -153,7 +152,7 @@ def ppo_update(
     return state, Diagnostics(*(total / tf.cast(num_summed, dtype) for total in sums))
 
 
-class TFPPOAgent(MasksActions, TFAgent):
+class TFPPOAgent(TFAgent):
     """PPO for discrete, multi-discrete and continuous actions, with your networks or those :meth:`from_env` builds.
 
     Arguments as in :class:`optix_tf.TFAgent`; the hyperparameters are :data:`optix_core.agents.specs.PPO`, with the

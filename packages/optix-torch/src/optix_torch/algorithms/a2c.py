@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from optix_core.agents import HyperparamStore
 from optix_core.agents.actor_critic import ActorCriticAgent
-from optix_core.agents.base import Blueprint
+from optix_core.agents.base import Blueprint, MasksActions
 from optix_core.agents.heads import make_head
 from optix_core.agents.lag import CorrectsLag
 from optix_core.agents.updates import Batch
@@ -38,6 +38,7 @@ from optix_torch._joined_optimizer import join_optimizers
 from optix_torch._learned import TorchNetworks, one_optimizer
 from optix_torch._live import LiveRunner
 from optix_torch._on_policy import LearnsInTorch
+from optix_torch.distributions import only_allowed
 
 
 class PolicyNetworks(TorchNetworks):
@@ -76,7 +77,7 @@ class PolicyNetworks(TorchNetworks):
         )
 
 
-class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
+class TorchAgent(LearnsInTorch, MasksActions, CorrectsLag, ActorCriticAgent):
     """A policy-gradient agent on your own modules, to train as it is or to build on.
 
     Override :meth:`loss` for another loss, or :meth:`learn` to do something besides. Without a critic, choose windows
@@ -208,7 +209,7 @@ class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
             batch: the rows to learn from.
         """
         settings = self.hyperparams
-        log_probs, entropies = self.judge(batch.observations, batch.actions)
+        log_probs, entropies = self.judge(batch.observations, batch.actions, batch.masks)
         policy_loss, entropy = -(batch.advantages * log_probs).mean(), entropies.mean()
         loss = policy_loss - settings["entropy_coef"] * entropy
         terms = {"policy_loss": policy_loss, "entropy": entropy}
@@ -217,9 +218,12 @@ class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
             loss = loss + settings["value_coef"] * terms["value_loss"]
         return {"loss": loss, **terms}
 
-    def judge(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and entropies ``[B]`` of actions under the policy as it is, for autograd."""
-        return self._distribution.judge(self.actor(observations), actions)
+    def judge(self, observations: Tensor, actions: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies ``[B]`` of actions under the policy as it is, for autograd.
+
+        Where the environment has masks, it is a policy that does only what ``masks`` (:attr:`Batch.masks`) allow.
+        """
+        return self._distribution.judge(only_allowed(self.actor(observations), masks), actions)
 
     def _judge(self, window: EpisodeData) -> Batch:
         """Compute values and advantages with the critic that acted; ``log_probs`` is left out, :meth:`loss` judges."""
@@ -227,10 +231,12 @@ class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
         observations = self._encoded(window.observations.reshape(T * N, *window.observations.shape[2:]))
         values = np.zeros((T, N), np.float32) if self.critic is None else self._values(observations).reshape(T, N)
         critic = None if self.critic is None else lambda rows: self._values(self._encoded(rows))
-        log_probs = self._log_probs(window, observations) if self._corrects(window) else None
+        masks = torch.from_numpy(self._masks(window)).to(self.device)
+        log_probs = self._log_probs(window, observations, masks) if self._corrects(window) else None
         advantages, returns = self._advantages(window, values, critic, log_probs)
         if not window.valid.all():
-            observations = observations[torch.from_numpy(window.valid.reshape(-1)).to(self.device)]
+            rows = torch.from_numpy(window.valid.reshape(-1)).to(self.device)
+            observations, masks = observations[rows], masks[rows]
         actions = as_tensor(window.flat(window.actions), self.device)
         return Batch(
             observations=observations,
@@ -239,12 +245,13 @@ class TorchAgent(LearnsInTorch, CorrectsLag, ActorCriticAgent):
             values=as_tensor(window.flat(values), self.device),
             advantages=as_tensor(advantages, self.device),
             returns=as_tensor(returns, self.device),
+            masks=masks,
         )
 
     @torch.no_grad()
-    def _log_probs(self, window: EpisodeData, observations: Tensor) -> Array:
+    def _log_probs(self, window: EpisodeData, observations: Tensor, masks: Tensor) -> Array:
         """Return the log-probabilities ``[T, N]`` of what was done, by the policy as it is."""
-        outputs = self.networks.actor.infer(observations)
+        outputs = only_allowed(self.networks.actor.infer(observations), masks)
         found = self._distribution.evaluate(outputs, as_tensor(self._all_actions(window), self.device)).log_probs
         log_probs: Array = found.cpu().numpy().reshape(window.rewards.shape)
         return log_probs
