@@ -266,7 +266,7 @@ class TrialOrchestrator:
             raise KeyboardInterrupt  # the trial stays as it is, to go on with
         states, number = optuna().trial.TrialState, frozen.number
         trial = optuna().trial.Trial(self.study, frozen._trial_id)
-        for name in ("train_env_steps", "eval_env_steps", "stop_reason", "error"):
+        for name in ("train_env_steps", "eval_env_steps", "stop_reason", "confirmed", "error"):
             trial.set_user_attr(name, getattr(outcome, name))
         if outcome.error or outcome.stop_reason == StopReason.DIVERGED or not math.isfinite(outcome.score):
             self.study.tell(number, state=states.FAIL)

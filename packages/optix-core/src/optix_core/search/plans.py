@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from optix_core.training import TrainPlan
 
 
-def search_plan(plan: TrainPlan, param_space: Mapping[str, Range], **options: Any) -> TrialOrchestrator:
+def search_plan(
+    plan: TrainPlan, param_space: Mapping[str, Range], *, run_options: Mapping[str, Any] | None = None, **options: Any
+) -> TrialOrchestrator:
     """Return a search whose first trial is the plan, and whose trials differ from it by hyperparameters and seed.
 
     Args:
         plan: its ``max_env_steps`` are those of each trial.
         param_space: see :class:`TrialOrchestrator`.
+        run_options: see there; those of the plan come first.
         options: further arguments of it.
     """
 
@@ -34,12 +37,15 @@ def search_plan(plan: TrainPlan, param_space: Mapping[str, Range], **options: An
     def make_pipeline(agent: BaseAgent, seed: int) -> BasePipeline:
         return replace(plan, seed=seed).make_pipeline(agent)
 
+    monitor = asdict(plan.loop.monitor_settings(None))
+    settings = {name: value for name, value in {**plan.loop.for_run(), **monitor}.items() if value is not None}
     return TrialOrchestrator(
         make_agent,
         make_pipeline,
         param_space,
         trial_steps=plan.max_env_steps,
         seed=plan.seed,
+        run_options={**settings, **(run_options or {})},
         first_params=plan.make_agent().get_hyperparams().params,
         about={"env_id": plan.env_id, "backend": plan.backend, "algorithm": plan.algorithm},
         **options,

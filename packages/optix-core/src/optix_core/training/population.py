@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class Population:
         arena: where they play.
         run_dir: keeps the best of each generation, the lineage and the exact state.
         windows: that a member learns from in all.
+        perturbation: see :data:`PERTURBATION`.
         generation: that is being trained, from 1.
         turn: windows of it that are done, all members together.
         history: returns of the best of each generation.
@@ -75,6 +77,7 @@ class Population:
     arena: Arena
     run_dir: RunDirectory
     windows: int
+    perturbation: float = PERTURBATION
     generation: int = 1
     turn: int = 0
     history: ScoreHistory = field(default_factory=ScoreHistory)
@@ -148,7 +151,9 @@ class Population:
         if not found.won:
             return
         child.become(parent)
-        values = perturbed(self.space, parent.agent.get_hyperparams(), PERTURBATION, seed("perturb"))
+        values: Mapping[str, Any] = {}
+        if self.perturbation:
+            values = perturbed(self.space, parent.agent.get_hyperparams(), self.perturbation, seed("perturb"))
         child.change(values, episodes_seed=seed("episodes"))
         self.run_dir.journal.append(
             events.Exploit(
@@ -216,6 +221,7 @@ def train_population(
     out: str | Path,
     *,
     resume: bool = False,
+    perturbation: float = PERTURBATION,
     report: Callable[[Population], None] | None = None,
 ) -> RunResult:
     """Train ``size`` members within the plan's budget, which they share equally, and confirm the best policy.
@@ -225,6 +231,7 @@ def train_population(
         size: members, at least 2.
         out: the run directory, new or empty.
         resume: go on with the population of the directory, if there is one.
+        perturbation: share of a range by which hyperparameters are perturbed at most; 0 only selects.
         report: called after each generation.
 
     Raises:
@@ -246,7 +253,7 @@ def train_population(
         RunDirectory.create(out, resume=resume, max_snapshots=plan.loop.max_snapshots) as run_dir,
         graceful_interrupts() as interrupt,
     ):
-        population = _assemble(plan, size, run_dir)
+        population = _assemble(plan, size, run_dir, perturbation)
         try:
             saver = StateSaver(run_dir=run_dir, capture=population.state, interval_s=plan.loop.state_interval_s)
             _begin(population, resume=resume)
@@ -260,18 +267,26 @@ def train_population(
                 member.pipeline.close()
 
 
-def _assemble(plan: TrainPlan, size: int, run_dir: RunDirectory) -> Population:
+def _assemble(plan: TrainPlan, size: int, run_dir: RunDirectory, perturbation: float) -> Population:
     assert plan.max_env_steps is not None
     budget = plan.max_env_steps // size
     members = [Member.of(plan, number, budget) for number in range(size)]
     first = members[0]
     space = space_of(first.agent)
-    for member in members[1:]:
+    for member in members[1:] if perturbation else ():
         seed = derive_seed(plan.seed, "perturb", member.number)
-        member.change(perturbed(space, member.agent.get_hyperparams(), PERTURBATION, seed))
+        member.change(perturbed(space, member.agent.get_hyperparams(), perturbation, seed))
     arena = arena_of(first.agent, first.pipeline, None, max_episode_steps=plan.loop.max_episode_steps)
     windows = budget // (plan.n_envs * plan.loop.window_size)
-    return Population(plan=plan, members=members, space=space, arena=arena, run_dir=run_dir, windows=windows)
+    return Population(
+        plan=plan,
+        members=members,
+        space=space,
+        arena=arena,
+        run_dir=run_dir,
+        windows=windows,
+        perturbation=perturbation,
+    )
 
 
 def _begin(population: Population, *, resume: bool) -> None:
