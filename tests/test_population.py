@@ -54,6 +54,13 @@ def test_after_an_exploit_the_next_window_of_the_child_is_the_parents_bit_for_bi
         member.pipeline.close()
 
 
+def test_what_was_set_outside_its_range_stays():
+    agent = plan_of("ppo", entropy_coef=0.0, gamma=0.5, num_epochs=1).make_agent()
+    names = {axis.name for axis in space_of(agent).axes}
+    assert names.isdisjoint({"entropy_coef", "gamma"})
+    assert {"num_epochs", "learning_rate"} <= names
+
+
 class Stage:
     """Members return what they are worth, and the luck of the episode."""
 

@@ -60,6 +60,20 @@ def act_all(agent, env, num_steps):
     return np.array(taken)
 
 
+def test_members_of_another_task_are_refused(ensemble):
+    cart_pole, pendulum = gym.make("CartPole-v1"), gym.make("Pendulum-v1")
+    ppo = make(TorchPPOAgent, cart_pole)
+    with pytest.raises(ValueError, match=r"observations \(6,\)"):
+        ensemble(ppo, make(TorchPPOAgent, gym.make("Acrobot-v1")))
+    with pytest.raises(ValueError, match="other tasks"):
+        ensemble(ppo, make(TorchSACAgent, pendulum))
+    with pytest.raises(ValueError, match="3 discrete actions from 0"):
+        ensemble(ppo, TorchPPOAgent.from_env((cart_pole.observation_space, gym.spaces.Discrete(3))))
+    with pytest.raises(ValueError, match="before tanh"):  # their means are not of one kind
+        ensemble(make(TorchGaussianPPOAgent, pendulum), make(TorchSACAgent, pendulum))
+    ensemble(ppo, make(TorchDQNAgent, cart_pole))
+
+
 CASES = [
     ("CartPole-v1", TorchPPOAgent, {}),
     ("CartPole-v1", TorchDQNAgent, {"learning_starts": 0}),

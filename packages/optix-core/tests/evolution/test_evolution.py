@@ -257,6 +257,22 @@ def test_a_variant_is_spawned_when_it_is_asked_for(evolve, tmp_path):
         asks.manager.spawn_variant()
 
 
+def test_a_factory_that_makes_nothing_of_use_is_named_before_a_step_is_spent(evolve, exact):
+    """The agent of the run itself, handed out again, would learn and lose its weights to its own variants."""
+
+    class Other(exact):
+        def load_weights(self, path):
+            raise ValueError("the file belongs to another agent.")
+
+    agent = exact()
+    for number, (factory, message) in enumerate([(lambda: agent, "in use"), (Other, "belongs to another agent")]):
+        run, manager = evolve(f"run{number}", agent=agent)
+        run._callbacks.callbacks[0]._agent_factory = factory
+        with pytest.raises(ValueError, match=message):
+            run.run()
+        assert manager.spawns_used == 0
+
+
 class TestMembers:
     @pytest.fixture
     def manager(self, tmp_path):
@@ -319,6 +335,12 @@ class TestMembers:
             manager.spawn_variant()
         with pytest.raises(ValueError, match="bottom_k"):
             manager.prune(0)
+        for no_agent in (None, "agent", type(exact())):
+            with pytest.raises(ValueError, match="no agent"):
+                manager.lead(no_agent)
+        assert len(manager.members) == 3
+        with pytest.raises(ValueError, match="CheckpointRegistry"):
+            PolicyManager("runs")
 
     def test_the_report_knows_the_regime(self, manager, exact):
         manager.as_callback(exact())

@@ -238,6 +238,7 @@ class EvolutionCallback(LoopCallback):
             return None
         run, plan = self._at_work, self._plan()
         assert plan is not None
+        heir = self._heir()
         number, began_at = self.manager.spawns_used + 1, run.progress.num_env_steps
         best, noise = run.keeper.best, self._noise()
         start = run.keeper.safe_state
@@ -245,12 +246,13 @@ class EvolutionCallback(LoopCallback):
         seed = partial(derive_seed, run.seed, "variant", number)
         values = _moved(run.agent, parent, noise, seed("hyperparams"))
         before = weights_of(run.agent) if best is None else None
-        weights = None
+        stays = False
         with run.laboratory.excursion(start, Variant(hyperparams=values, seed=seed("episodes"))) as trip:
             result = self._race(trip, plan, before)
             trip.stays = result.won
-            if self._agent_factory is not None and not result.upper < 0:
-                weights = weights_of(self._learner)
+            if heir is not None and not result.upper < 0:
+                load_weights_into(heir, weights_of(self._learner))
+                stays = True
         variant = SpawnedVariant(
             number=number,
             parent=None if best is None else best.snapshot_id,
@@ -265,12 +267,25 @@ class EvolutionCallback(LoopCallback):
             why=result.why,
         )
         self._conclude(variant, result, began_at)
-        if weights is not None and self._agent_factory is not None:
-            agent = self._agent_factory()
-            load_weights_into(agent, weights)
-            self.manager.keep_variant(variant, agent, [score for _, score in variant.curve])
+        if heir is not None and stays:
+            self.manager.keep_variant(variant, heir, [score for _, score in variant.curve])
             self.manager.rebalance()
         return variant
+
+    def _heir(self) -> BaseAgent | None:
+        """Return an agent that can take the weights of a variant, before any step is spent on one."""
+        if self._agent_factory is None:
+            return None
+        heir = self._agent_factory()
+        if heir is self._at_work.agent or any(heir is member.agent for member in self.manager.members):
+            raise ConfigError("agent_factory returned an agent that is in use: it has to make a new one at each call.")
+        try:
+            load_weights_into(heir, weights_of(self._learner))
+        except ValueError as error:
+            raise ConfigError(
+                f"agent_factory makes agents that cannot take the weights of the run's: {error}"
+            ) from error
+        return heir
 
     @property
     def _learner(self) -> BaseAgent:

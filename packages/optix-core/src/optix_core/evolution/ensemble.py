@@ -22,6 +22,7 @@ from optix_core.evolution.combining import (
 from optix_core.evolution.members import load_weights_into, weights_of
 from optix_core.evolution.pool import PolicyPool
 from optix_core.loop.capabilities import SupportsLearnedState
+from optix_core.policies.heads import Categorical, EpsilonGreedy, SquashedGaussian
 from optix_core.policies.masks import checked_mask
 from optix_core.seeding import derive_seed
 from optix_core.storage.arrays import read_arrays, write_arrays
@@ -81,8 +82,8 @@ class EnsembleAgent:
         seed: of the actions that are drawn.
 
     Raises:
-        ConfigError: a member that cannot say its distribution over actions or has a memory, or a primary agent that
-            learns on-policy without ratios.
+        ConfigError: a member that cannot say its distribution over actions, has a memory or belongs to another task, or
+            a primary agent that learns on-policy without ratios.
     """
 
     def __new__(cls, manager: PolicyPool, primary_agent: BaseAgent, *, seed: int = 0) -> Self:  # noqa: ARG004
@@ -98,6 +99,7 @@ class EnsembleAgent:
         manager.lead(primary_agent)
         for member in manager.members:
             _check(member.agent)
+            _check_same_task(member.agent, primary_agent)
         if is_on_policy(primary_agent) and not getattr(primary_agent, "uses_behaviour_log_probs", False):
             raise ConfigError(
                 f"{type(primary_agent).__name__} would learn from actions of others as if they were its own: the "
@@ -395,3 +397,26 @@ def _check(agent: BaseAgent) -> None:
         raise ConfigError(f"{name} cannot say its distribution over actions (action_distribution, action_head).")
     if isinstance(agent, SupportsRecurrentState):
         raise ConfigError(f"{name} has a memory, and ensembles have none: take agents that see all in one observation.")
+
+
+def _check_same_task(agent: BaseAgent, primary: BaseAgent) -> None:
+    """Refuse a member that sees or does something else than the primary agent."""
+    name = type(agent).__name__
+    shape, own_shape = (getattr(one, "observation_shape", None) for one in (agent, primary))
+    if shape != own_shape:
+        raise ConfigError(f"{name} sees observations {shape}, the primary agent {own_shape}: they have other tasks.")
+    if shape is None:
+        return
+    actions, own_actions = (_actions_of(one, np.zeros((1, *shape), np.float32)) for one in (agent, primary))
+    if actions != own_actions:
+        raise ConfigError(f"{name} chooses among {actions}, the primary agent among {own_actions}: they cannot agree.")
+
+
+def _actions_of(agent: BaseAgent, observations: Array) -> str:
+    """Describe the actions that an agent chooses among."""
+    found, head = _distribution(agent, observations), _head_of(agent)
+    if found.log_probs is not None:
+        kind = "discrete actions" if isinstance(head, Categorical | EpsilonGreedy) else type(head).__name__
+        return f"{found.log_probs.shape[1]} {kind} from {getattr(head, 'start', 0)}"
+    squashed = " before tanh" if isinstance(head, SquashedGaussian) else ""
+    return f"numbers from {np.asarray(head.low).tolist()} to {np.asarray(head.high).tolist()}{squashed}"

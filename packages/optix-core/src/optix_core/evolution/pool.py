@@ -44,6 +44,8 @@ class PolicyPool:
         max_ensemble_size: int = 5,
         score_window: int = 20,
     ) -> None:
+        if not hasattr(registry, "load_best"):
+            raise ConfigError(f"registry must be a CheckpointRegistry, as the one of a run is, got {registry!r}.")
         self.registry = registry
         self.max_spawns = whole_number("max_spawns", max_spawns)
         self.max_ensemble_size = whole_number("max_ensemble_size", max_ensemble_size, least=1)
@@ -81,8 +83,9 @@ class PolicyPool:
         """Take an agent into the ensemble; one that belongs to it gets the weight.
 
         Raises:
-            ConfigError: a weight below 0, or an ensemble that is full.
+            ConfigError: no agent, a weight below 0, or an ensemble that is full.
         """
+        _check_agent(agent)
         weight = real_number("weight", weight, least=0.0)
         for member in self._members:
             if member.agent is agent:
@@ -101,7 +104,12 @@ class PolicyPool:
         return member
 
     def lead(self, agent: BaseAgent) -> Member:
-        """Make an agent the primary one, which learns and is never pruned; it joins the ensemble if need be."""
+        """Make an agent the primary one, which learns and is never pruned; it joins the ensemble if need be.
+
+        Raises:
+            ConfigError: no agent.
+        """
+        _check_agent(agent)
         self._primary = agent
         found = next((member for member in self._members if member.agent is agent), None)
         if found is not None:
@@ -309,6 +317,11 @@ class PolicyPool:
                     episode_id=int(episode),
                 )
             )
+
+
+def _check_agent(agent: Any) -> None:
+    if isinstance(agent, type) or not isinstance(agent, BaseAgent):
+        raise ConfigError(f"{agent!r:.60} is no agent: it needs the six methods of optix_protocol.BaseAgent.")
 
 
 def _strength(member: Member) -> tuple[bool, float, float]:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from optix_core.tuning.space import Space
-from optix_protocol import BaseAgent, SupportsParamBounds
+from optix_protocol import BaseAgent, ParamBound, SupportsParamBounds
 
 
 def space_of(agent: BaseAgent) -> Space:
     """Return what populations and evolutions perturb: all that has a range, slow or not, unless it moves by itself.
+
+    A value outside its range was set there on purpose, an entropy coefficient of 0 say, and stays.
 
     Raises:
         ConfigError: the agent has no ranges.
@@ -22,9 +24,12 @@ def space_of(agent: BaseAgent) -> Space:
     by_itself = {*getattr(agent, "schedules", ())}
     if values.get("adaptive_kl") is not None:
         by_itself.add("learning_rate")
-    return Space.of(
-        {name: b for name, b in bounds.items() if values.get(name) is not None and name not in by_itself}
-    ).typed(values)
+
+    def moves(name: str, bound: ParamBound) -> bool:
+        value = values.get(name)
+        return value is not None and name not in by_itself and bound.low <= value <= bound.high
+
+    return Space.of({name: bound for name, bound in bounds.items() if moves(name, bound)}).typed(values)
 
 
 def perturbed(space: Space, values: Mapping[str, Any], scale: float, seed: int) -> dict[str, Any]:
