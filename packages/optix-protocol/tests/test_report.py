@@ -43,7 +43,26 @@ def test_summary_tells_counts_failures_and_the_floor():
     assert "FAILED c1 (s): why 1" in text
     assert "at least 5" in text
     assert "why 2" not in text
-    assert "skipped c2 (s): why 2" in report_of(1, 1, 1).summary(verbose=True)
+    assert "skipped, why 2: c2 (s)" in report_of(1, 1, 1).summary(verbose=True)
+
+
+def test_failures_come_first_and_what_was_skipped_stands_together_by_its_reason():
+    def result(check, subject, outcome, message):
+        return CheckResult(check=check, group="g", subject=subject, outcome=outcome, message=message)
+
+    results = (
+        result("a", "ppo", "skipped", "no memory"),
+        result("b", "ppo", "skipped", "no memory"),
+        result("c", "ppo", "skipped", "no masks"),
+        result("a", "dqn", "skipped", "no memory"),
+        result("d", "dqn", "failed", "wrong"),
+    )
+    lines = ConformanceReport(subject="s", results=results, floor=0).summary(verbose=True).splitlines()
+    assert lines[1:] == [
+        "  FAILED d (dqn): wrong",
+        "  skipped, no memory: a, b (ppo), a (dqn)",
+        "  skipped, no masks: c (ppo)",
+    ]
 
 
 def test_raise_if_not_ok():

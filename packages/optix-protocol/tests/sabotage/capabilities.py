@@ -329,6 +329,27 @@ class SamplesSwitchesAtAnotherTemperature(SamplesAtAnotherTemperature):
     pass
 
 
+@breaks("distribution_matches_samples", "box")
+class SaysSevenTimesTheDeviation(ReferenceAgent):
+    def action_distribution(self, observations):
+        distribution = super().action_distribution(observations)
+        return replace(distribution, std=7 * distribution.std)
+
+
+@breaks("distribution_matches_samples", "box")
+class SaysHalfTheDeviationInOneDimension(ReferenceAgent):
+    def action_distribution(self, observations):
+        distribution = super().action_distribution(observations)
+        return replace(distribution, std=distribution.std * [1.0, 0.5])
+
+
+@breaks("distribution_is_proper", "box")
+class GivesMeansFromMinusOneToOne(ReferenceAgent):
+    def action_distribution(self, observations):
+        outputs = self._outputs(observations)
+        return ActionDistribution(mean=outputs, std=np.full_like(outputs, 0.5))
+
+
 @breaks("host_policy_is_plain")
 class HostPolicyHoldsAFunction(ReferenceAgent):
     def host_policy(self):
@@ -355,6 +376,22 @@ class HostPolicyIsStale(ReferenceAgent):
 class HostPolicyIsAView(StateIsAView):
     def host_policy(self):
         return {"weight": self._weights["actor"]}
+
+
+def _host_policy_with(**changed):
+    class OtherHostPolicy(ReferenceAgent):
+        def host_policy(self):
+            tree = super().host_policy()
+            layer = {**tree["layers"]["0"], **changed}
+            return {**tree, "layers": {"0": layer}, **{name: changed[name] for name in changed.keys() & tree.keys()}}
+
+    return OtherHostPolicy
+
+
+breaks("host_policy_acts_as_the_agent")(_host_policy_with(activation="warp"))
+breaks("host_policy_acts_as_the_agent")(_host_policy_with(activation="tanh"))
+breaks("host_policy_acts_as_the_agent")(_host_policy_with(head={"kind": "categorical", "start": 1}))
+breaks("host_policy_acts_as_the_agent")(_host_policy_with(head={"kind": "roulette"}))
 
 
 @breaks("export_matches_policy")

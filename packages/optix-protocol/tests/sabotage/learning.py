@@ -37,6 +37,29 @@ class NeverLearns(ReferenceAgent):
         return {"loss": 0.0}
 
 
+@breaks("learn_moves_the_policy")
+@breaks("learn_moves_the_policy", "box")
+@breaks("learn_moves_the_policy", "multidiscrete")
+class LearnsInTheCriticOnly(ReferenceAgent):
+    """Its normaliser moves, and with it what the actor says, but nothing that rewards teach reaches the actor."""
+
+    def learn(self, episode_data):
+        actor = self._weights["actor"].copy()
+        diagnostics = super().learn(episode_data)
+        self._weights = {**self._weights, "actor": actor}
+        return diagnostics
+
+
+@breaks("learn_returns_diagnostics")
+class ReturnsNothingAfterItsWarmUp(ReferenceAgent):
+    windows = 0
+
+    def learn(self, episode_data):
+        self.windows += 1
+        diagnostics = super().learn(episode_data)
+        return diagnostics if self.windows == 1 else None
+
+
 @breaks("learn_keeps_data")
 class NormalisesRewardsInPlace(ReferenceAgent):
     def learn(self, episode_data):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import Console
 
     from optix_protocol.conformance import CheckResult
@@ -68,35 +70,47 @@ def check_backend(
         counts = Counter(result.outcome for result in report.results if result.group == group)
         failed = f"[red]{counts['failed']}[/]" if counts["failed"] else "0"
         table.add_row(group, str(counts["passed"]), failed, str(counts["skipped"]))
+    _print_failures(console, report.failures)
     console.print(table)
-    _print_results(console, "skipped, and why", [r for r in report.results if r.outcome == "skipped"])
-    _print_results(console, "failed, and how to mend it", list(report.failures))
+    console.print()
+    _print_list(console, "skipped, and why", report.skipped_by_reason)
     if verbose:
-        console.print("\n[dim]all checks[/]")
+        console.print("[dim]all checks[/]")
         for result in report.results:
             console.print(f"  {result.outcome:<8}{result.check} ({result.subject})", markup=False)
+        console.print()
     if report.num_passed < report.floor:
-        console.print(f"\n[red]Too few checks passed: at least {report.floor} are needed.[/]")
+        console.print(f"[red]Too few checks passed: at least {report.floor} are needed.[/]\n")
     verdict = "[green]keeps the contract[/]" if report.ok else "[red]does not keep the contract[/]"
     console.print(
-        f"\nBackend {report.subject} {verdict}: {report.num_run} checks ran, {report.num_passed} passed, "
+        f"Backend {report.subject} {verdict}: {report.num_run} checks ran, {report.num_passed} passed, "
         f"{report.num_failed} failed, {report.num_skipped} were skipped."
     )
     return 0 if report.ok else 1
 
 
-def _print_results(console: Console, heading: str, results: list[CheckResult]) -> None:
-    """Print the messages of some checks, equal ones of the same check once."""
-    from rich.table import Table
+def _print_failures(console: Console, failures: Sequence[CheckResult]) -> None:
+    """Print what failed and how to mend it, equal messages of the same check once."""
+    subjects: dict[tuple[str, str], list[str]] = {}
+    for result in failures:
+        subjects.setdefault((result.check, result.message), []).append(result.subject)
+    _print_list(
+        console,
+        "failed, and how to mend it",
+        {f"{check} ({', '.join(where)})": [message] for (check, message), where in subjects.items()},
+    )
+
+
+def _print_list(console: Console, heading: str, entries: Mapping[str, Sequence[str]]) -> None:
+    """Print a heading, and each entry with the lines that belong to it; nothing if there is no entry."""
+    from rich.padding import Padding
     from rich.text import Text
 
-    if not results:
+    if not entries:
         return
-    console.print(f"\n{heading}", style="dim")
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for check, message in dict.fromkeys((result.check, result.message) for result in results):
-        subjects = [r.subject for r in results if (r.check, r.message) == (check, message)]
-        table.add_row(Text(f"  {check}"), Text(f"{message}\n({', '.join(subjects)})"))
-    console.print(table)
+    console.print(heading, style="dim")
+    for entry, lines in entries.items():
+        console.print(Padding(Text(entry), (0, 0, 0, 2)))
+        for line in lines:
+            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 6)))
+    console.print()

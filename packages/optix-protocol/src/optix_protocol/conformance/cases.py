@@ -27,6 +27,7 @@ __all__ = [
     "MultiDiscreteSpace",
     "action_kind",
     "example_case",
+    "in_dimension",
     "make_window",
     "reorder_environments",
 ]
@@ -154,15 +155,33 @@ class Case:
         if array.dtype.kind not in wanted:
             name = "floating point" if self.kind == "box" else "an integer type"
             return f"its dtype is {array.dtype} instead of {name}"
-        if not np.all(np.isfinite(array)):
-            return "it holds NaN or infinity"
+        rows = array.reshape(-1, *space.shape)
+        infinite = ~np.isfinite(rows).all(axis=0)
+        if infinite.any():
+            return f"it holds NaN or infinity{in_dimension(np.argmax(infinite), space.shape)}"
         low, high = _bounds(space)
-        if bounded and (np.any(array < low) or np.any(array > high)):
+        outside = ((rows < low) | (rows > high)).any(axis=0)
+        if bounded and outside.any():
+            index = np.unravel_index(np.argmax(outside), space.shape)
+            values = rows[(slice(None), *index)]
             return (
-                f"values from {array.min():g} to {array.max():g} leave the space {space!r}: "
-                "scale or clip to the environment's real range"
+                f"values from {values.min():g} to {values.max():g}{in_dimension(np.argmax(outside), space.shape)} "
+                f"leave the space {space!r}: scale or clip to the environment's real range"
             )
         return None
+
+
+def in_dimension(position: Any, shape: tuple[int, ...]) -> str:
+    """Return " in dimension 1" for a place in an element of this shape, counted flat; nothing where there is but one.
+
+    Args:
+        position: counts the numbers of an element in order.
+        shape: of an element.
+    """
+    if int(np.prod(shape)) == 1:
+        return ""
+    index = [int(i) for i in np.unravel_index(int(position), shape)]
+    return f" in dimension {index[0] if len(index) == 1 else tuple(index)}"
 
 
 def example_case(kind: ActionKind = "discrete", *, observation_size: int = 4) -> Case:

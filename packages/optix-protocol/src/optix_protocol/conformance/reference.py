@@ -39,6 +39,8 @@ class _Head(Protocol):
 
     def greedy(self, outputs: Array, mask: Array | None = None) -> Array: ...
 
+    def distribution(self, outputs: Array) -> ActionDistribution: ...
+
     def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array: ...
 
     def score(self, outputs: Array, actions: Array, mask: Array | None = None) -> Array:
@@ -73,6 +75,9 @@ class _CategoricalHead:
         logits = np.split(allowed, np.cumsum(self.sizes)[:-1], axis=1)
         shifted = [x - x.max(1, keepdims=True) for x in logits]
         return [x - np.log(np.exp(x).sum(1, keepdims=True)) for x in shifted]
+
+    def distribution(self, outputs: Array) -> ActionDistribution:
+        return ActionDistribution(log_probs=np.concatenate(self.log_probs(outputs), axis=1))
 
     def _actions(self, choices: list[Array]) -> Array:
         actions: Array = (np.stack(choices, axis=1) + self.start).reshape(-1, *self.shape)
@@ -112,6 +117,11 @@ class _GaussianHead:
         actions = self.low + (self.high - self.low) * unit.reshape(-1, *self.shape)
         clipped: Array = np.clip(actions.astype(self.low.dtype), self.low, self.high)
         return clipped
+
+    def distribution(self, outputs: Array) -> ActionDistribution:
+        """Mean and deviation before squashing, in units in which tanh has the slope 1 in the middle of the range."""
+        centre, half = (self.low + self.high).ravel() / 2, (self.high - self.low).ravel() / 2
+        return ActionDistribution(mean=centre + half * outputs, std=np.broadcast_to(half * self.std, outputs.shape))
 
     def sample(self, outputs: Array, rng: np.random.Generator, mask: Array | None = None) -> Array:  # noqa: ARG002
         return self.greedy(outputs + self.std * rng.normal(size=outputs.shape))
@@ -301,11 +311,8 @@ class ReferenceAgent:
         }
 
     def action_distribution(self, observations: Array) -> ActionDistribution:
-        """Return log-probabilities of a discrete policy, or mean and deviation before squashing."""
-        outputs = self._outputs(observations)
-        if isinstance(self._head, _CategoricalHead):
-            return ActionDistribution(log_probs=np.concatenate(self._head.log_probs(outputs), axis=1))
-        return ActionDistribution(mean=outputs, std=np.full_like(outputs, _GaussianHead.std))
+        """Return log-probabilities of discrete actions, or mean and deviation in their units, before squashing."""
+        return self._head.distribution(self._outputs(observations))
 
     def host_policy(self) -> StateTree | None:
         """Return a discrete policy in the form that ``optix_core.policies.policy_from_tree`` runs, otherwise None."""

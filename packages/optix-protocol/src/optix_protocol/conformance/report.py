@@ -78,6 +78,21 @@ class ConformanceReport:
         return tuple(result for result in self.results if result.outcome == "failed")
 
     @property
+    def skipped_by_reason(self) -> Mapping[str, list[str]]:
+        """What was skipped, by the reason: ``{"no capability 'export'": ["a, b (ppo on box actions, dqn)"]}``."""
+        checks: dict[tuple[str, str], list[str]] = {}
+        for result in self.results:
+            if result.outcome == "skipped":
+                checks.setdefault((result.message, result.subject), []).append(result.check)
+        subjects: dict[tuple[str, str], list[str]] = {}
+        for (reason, subject), names in checks.items():
+            subjects.setdefault((reason, ", ".join(names)), []).append(subject)
+        by_reason: dict[str, list[str]] = {}
+        for (reason, joined), where in subjects.items():
+            by_reason.setdefault(reason, []).append(f"{joined} ({', '.join(where)})")
+        return by_reason
+
+    @property
     def ok(self) -> bool:
         """Whether nothing failed and at least ``floor`` checks passed."""
         return self.num_failed == 0 and self.num_passed >= self.floor
@@ -92,8 +107,7 @@ class ConformanceReport:
             lines.append(f"  Too few checks passed: at least {self.floor} are needed for a green report.")
         lines += [f"  FAILED {result.check} ({result.subject}): {result.message}" for result in self.failures]
         if verbose:
-            skipped = (result for result in self.results if result.outcome == "skipped")
-            lines += [f"  skipped {result.check} ({result.subject}): {result.message}" for result in skipped]
+            lines += [f"  skipped, {reason}: {', '.join(names)}" for reason, names in self.skipped_by_reason.items()]
         return "\n".join(lines)
 
     def raise_if_not_ok(self) -> None:

@@ -175,13 +175,32 @@ class Subject:
 
     # --- learning -------------------------------------------------------------------------------------------------
 
+    def learn(self, agent: BaseAgent, window: EpisodeData, what: str = "a window") -> Mapping[str, float]:
+        """Let the agent learn once, and require finite numbers by name."""
+        diagnostics = agent.learn(window)
+        require(
+            isinstance(diagnostics, dict),
+            f"learn returned {type(diagnostics).__name__} on {what}: return a dict of floats, an empty one if need be.",
+        )
+        for name, value in diagnostics.items():
+            require(
+                isinstance(name, str) and isinstance(value, (int, float)),
+                f"learn returned {name!r}: {type(value).__name__} on {what}: names are strings, values float(...).",
+            )
+            require(
+                np.isfinite(value),
+                f"learn returned {name} = {value} on {what}: leave out what has no value; guard divisions and the "
+                "mean of nothing.",
+            )
+        return diagnostics
+
     @cached_property
     def rows_until_learning(self) -> int | None:
         """Transitions before the weights first change (replay warm-up), or None if they never do."""
         agent, window = self.fresh(), self.window()
         before = self.weights(agent)
         for count in range(1, math.ceil(WARM_UP_ROWS / window.num_env_steps) + 1):
-            agent.learn(window)
+            self.learn(agent, window)
             if differ(before, self.weights(agent)):
                 return count * window.num_env_steps
         return None
@@ -195,17 +214,17 @@ class Subject:
         per_window = max(window.num_env_steps, 1)
         repeats = 1 if rows <= self.window().num_env_steps else math.ceil(rows / per_window) + 1
         for _ in range(repeats):
-            agent.learn(window)
+            self.learn(agent, window)
         return agent
 
-    def learned_hard(self, agent: Any) -> Any:
-        """Change the agent as much as a few windows can: ten times the learning rate, where it has one."""
+    def learned_hard(self, agent: Any, *, reward_scale: float = 10.0) -> Any:
+        """Change the agent as much as a few windows can: ten times the rewards, and the learning rate if it has one."""
         rate = agent.get_hyperparams().params.get("learning_rate")
         if isinstance(rate, float):
             agent.set_hyperparams(HyperparamSet(params={"learning_rate": 10 * rate}))
         for seed in range(3):
             window = self.window(seed=seed)
-            self.learned_from(replace(window, rewards=10 * window.rewards), agent=agent)
+            self.learned_from(replace(window, rewards=reward_scale * window.rewards), agent=agent)
         return agent
 
 

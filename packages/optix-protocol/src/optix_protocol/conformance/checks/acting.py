@@ -10,6 +10,7 @@ import numpy as np
 
 from optix_protocol.capabilities import SupportsTrainingState, is_on_policy
 from optix_protocol.conformance._trees import float_arrays, leaves
+from optix_protocol.conformance.cases import in_dimension
 from optix_protocol.conformance.check import check
 from optix_protocol.conformance.subject import Subject, differ, require
 
@@ -43,8 +44,9 @@ def check_act_within_space(subject: Subject) -> None:
         inside = ((actions >= space.low) & (actions <= space.high)).mean((0, 1))
         require(
             np.all(inside >= 1 / 3),
-            f"only {inside.min():.0%} of a new agent's actions lie within the range in some dimension: map the "
-            f"policy's output to the environment's real range {space.low} .. {space.high}.",
+            f"only {inside.min():.0%} of a new agent's actions lie within the range"
+            f"{in_dimension(inside.argmin(), space.shape)}: map the policy's output to the environment's real range "
+            f"{space.low} .. {space.high}.",
         )
     for _ in range(2):
         for scale in (0.0, 1.0, 1e3):
@@ -52,7 +54,7 @@ def check_act_within_space(subject: Subject) -> None:
             for _ in range(16):
                 found = subject.case.action_problem(agent.act(observations), len(observations), bounded=not box)
                 require(found is None, f"act on observations scaled by {scale:g}: the actions are wrong, {found}.")
-        agent.learn(subject.window())
+        subject.learn(agent, subject.window())
 
 
 @check("acting")

@@ -51,7 +51,7 @@ def check_reproducible(subject: Subject) -> None:
         with _global_seed(global_seed):
             agent = subject.fresh()
             actions = subject.draw(agent)
-            agent.learn(subject.window())
+            subject.learn(agent, subject.window())
             runs.append({**subject.behaviour(agent), "actions of act": actions})
     name = first_mismatch(*runs)
     require(
@@ -78,7 +78,7 @@ def check_global_random_state(subject: Subject) -> None:
     before = _global_state()
     agent = subject.fresh()
     subject.draw(agent)
-    agent.learn(subject.window())
+    subject.learn(agent, subject.window())
     subject.behaviour(agent)
     require(
         before == _global_state(),

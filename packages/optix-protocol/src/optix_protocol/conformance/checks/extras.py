@@ -8,10 +8,18 @@ import math
 
 import numpy as np
 
-from optix_protocol.capabilities import ParamBound, SupportsPolicy, SupportsRecurrentState
+from optix_protocol.capabilities import (
+    ParamBound,
+    SupportsActionDistribution,
+    SupportsPolicy,
+    SupportsRecurrentState,
+)
 from optix_protocol.conformance._trees import first_difference, leaves, problem, stored
+from optix_protocol.conformance.cases import in_dimension
 from optix_protocol.conformance.check import check
+from optix_protocol.conformance.report import ConformanceError
 from optix_protocol.conformance.subject import Subject, require, skip
+from optix_protocol.types import Array
 
 
 @check("param_bounds", requires="param_bounds")
@@ -59,6 +67,52 @@ def check_host_policy_is_plain(subject: Subject) -> None:
     require(
         first_difference(before, stored(agent.host_policy())) is not None,
         "host_policy is the same after learning: return the current weights.",
+    )
+
+
+@check("host_policy", requires="host_policy")
+def check_host_policy_acts_as_the_agent(subject: Subject) -> None:
+    """A host policy, run in NumPy, takes the actions of the agent's policies, and has its distribution."""
+    if importlib.util.find_spec("optix_core") is None:
+        skip("optix-core is not installed, which runs host policies")
+    agent = subject.learned_hard(subject.fresh())
+    tree = agent.host_policy()
+    if tree is None:
+        skip("host_policy returned None: the policy is no small MLP")
+    observations = subject.observations
+    try:
+        policy = importlib.import_module("optix_core.policies").policy_from_tree(stored(tree), mode="greedy")
+        actions = np.asarray(policy.act(observations))
+    except Exception as error:
+        raise ConformanceError(
+            f"optix_core.policies.policy_from_tree cannot run the host policy: {type(error).__name__}: {error}"
+        ) from error
+    found = subject.case.action_problem(actions, len(observations), bounded=subject.case.kind != "box")
+    require(found is None, f"the actions of the host policy are wrong: {found}.")
+    if isinstance(agent, SupportsPolicy):
+        expected = np.asarray(subject.policy(agent, "greedy").act(observations))
+        _same_numbers("the host policy takes other actions than make_policy('greedy')", actions, expected)
+    if isinstance(agent, SupportsActionDistribution) and subject.case.kind != "multidiscrete":
+        expected_of, found_of = agent.action_distribution(observations), policy.distribution(observations)
+        for name in ("log_probs", "mean", "std"):
+            expected, seen = getattr(expected_of, name), getattr(found_of, name)
+            if expected is not None and seen is not None:
+                _same_numbers(f"{name} of the host policy is not that of action_distribution", seen, expected)
+
+
+def _same_numbers(problem: str, found: Array, expected: Array) -> None:
+    """Require two arrays ``[B, ...]`` to be equal to rounding, and name the worst place otherwise."""
+    require(np.shape(found) == np.shape(expected), f"{problem}: shapes {np.shape(found)} and {np.shape(expected)}.")
+    apart = ~np.isclose(found, expected, rtol=1e-4, atol=1e-4)
+    if np.ndim(found) == 1:
+        apart, found, expected = apart[:, None], np.asarray(found)[:, None], np.asarray(expected)[:, None]
+    row, *place = np.unravel_index(np.argmax(apart), apart.shape)
+    shape = apart.shape[1:]
+    where = in_dimension(np.ravel_multi_index(place, shape), shape)
+    require(
+        not apart.any(),
+        f"{problem}: {found[(row, *place)]:g} instead of {expected[(row, *place)]:g}{where}. Layers, activations, "
+        "normaliser and head of the tree are to be those that the agent acts with.",
     )
 
 

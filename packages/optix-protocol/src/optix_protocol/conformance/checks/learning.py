@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from optix_protocol.capabilities import is_on_policy
+from optix_protocol.capabilities import SupportsActionDistribution, SupportsPolicy, is_on_policy
 from optix_protocol.conformance.cases import Case, reorder_environments
 from optix_protocol.conformance.check import check
-from optix_protocol.conformance.subject import Subject, all_finite, differ, first_mismatch, require, skip
+from optix_protocol.conformance.subject import Observed, Subject, all_finite, differ, first_mismatch, require, skip
 from optix_protocol.types import Array, EpisodeData
 
 
 @check("learning")
 def check_learn_returns_diagnostics(subject: Subject) -> None:
     """Learn returns a dict of finite floats."""
-    _learn(subject, subject.fresh(), subject.window(), "a usual window")
+    agent = subject.fresh()
+    _learn(subject, agent, subject.window(), "a usual window")
+    subject.learned_from(subject.window(), agent=agent)
 
 
 @check("learning")
@@ -156,23 +158,32 @@ def check_learn_improves(subject: Subject) -> None:
     skip(f"no measurable change in 40 windows of a one-step task (mean reward {mean:.3f}, then {later:.3f})")
 
 
+@check("learning")
+def check_learn_moves_the_policy(subject: Subject) -> None:
+    """What rewards say reaches the policy: two agents that saw the same with opposite rewards act differently."""
+    praised, blamed = subject.fresh(), subject.fresh()
+    if not isinstance(praised, SupportsActionDistribution | SupportsPolicy):
+        skip("the agent has neither capability 'action_distribution' nor 'policy' to look at")
+    subject.learned_hard(praised)
+    subject.learned_hard(blamed, reward_scale=-10.0)
+    moved = differ(*(_how_it_acts(subject, agent) for agent in (praised, blamed)))
+    if not moved and subject.case.kind != "box" and not is_on_policy(praised):
+        skip("an agent of values acts alike until the order of two values changes, and none did")
+    require(
+        moved,
+        "two agents that learned from the same interaction with opposite rewards act alike: the gradient of the loss "
+        "does not reach the weights that act uses (a detached tensor, an actor that its optimiser does not know).",
+    )
+
+
+def _how_it_acts(subject: Subject, agent: Any) -> Observed:
+    """Return how the agent acts, but not its weights: those of a critic move in any case."""
+    return {name: array for name, array in subject.behaviour(agent).items() if not name.startswith("weights/")}
+
+
 def _learn(subject: Subject, agent: Any, window: EpisodeData, what: str) -> None:
     """Learn once, and require finite diagnostics and finite weights."""
-    diagnostics = agent.learn(window)
-    require(
-        isinstance(diagnostics, dict),
-        f"learn returned {type(diagnostics).__name__} on {what}: return a dict of floats, an empty one if need be.",
-    )
-    for name, value in diagnostics.items():
-        require(
-            isinstance(name, str) and isinstance(value, (int, float)),
-            f"learn returned {name!r}: {type(value).__name__} on {what}: names are strings, values float(...).",
-        )
-        require(
-            np.isfinite(value),
-            f"learn returned {name} = {value} on {what}: leave out what has no value; guard divisions and the mean "
-            "of nothing.",
-        )
+    subject.learn(agent, window, what)
     require(
         all_finite(subject.behaviour(agent)),
         f"the weights or the policy hold NaN or infinity after {what}: guard divisions by a deviation (+ 1e-8).",
