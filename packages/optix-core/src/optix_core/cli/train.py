@@ -80,6 +80,14 @@ def train(
     async_envs: Annotated[
         bool, typer.Option("--async-envs", help="Step each environment in a process of its own.")
     ] = False,
+    transport: Annotated[
+        str | None,
+        typer.Option(
+            help="Let actors collect beside the learner: local (processes), inprocess, ray (optix-distributed)."
+        ),
+    ] = None,
+    actors: Annotated[int | None, typer.Option(help="How many actors; 2 where there are any.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; without it one is started here.")] = None,
     val_env: Annotated[
         str | None, typer.Option(metavar="ENV_ID", help="Validate on this one, of the same spaces; drives the score.")
     ] = None,
@@ -96,6 +104,7 @@ def train(
     The run ends by itself when little is left to gain, with the best policy confirmed on fresh episodes.
     """
     from optix_core.training import EnvOptions, TrainConfig, TrainPlan
+    from optix_core.training.actors import ActorOptions
 
     config = TrainConfig(
         env_id=env_id,
@@ -121,6 +130,7 @@ def train(
             async_envs=async_envs,
             val_env=val_env,
         ),
+        actors=ActorOptions.asked(transport=transport, n_actors=actors, address=address),
     )
     plan = TrainPlan.of(with_study(config, from_study, trial))
     if resume and num_seeds is None:
@@ -129,6 +139,10 @@ def train(
         from optix_core.errors import ConfigError
 
         raise ConfigError("--max-spawns is for single runs: leave it out with --population and --num-seeds.")
+    if plan.actors.transport is not None and (population is not None or num_seeds is not None):
+        from optix_core.errors import ConfigError
+
+        raise ConfigError("--transport and --actors are for single runs: leave out --population and --num-seeds.")
     if population is not None:
         from optix_core.cli.population import run_population
         from optix_core.errors import ConfigError

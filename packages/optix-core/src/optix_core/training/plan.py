@@ -23,6 +23,7 @@ from optix_core.loop.result import RunResult
 from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
+from optix_core.training.actors import ActorOptions
 from optix_core.training.choosing import choose_hyperparams, choose_info, choose_loop_settings
 from optix_core.training.defaults import recipe
 from optix_core.training.environment import EnvOptions
@@ -62,6 +63,7 @@ class TrainConfig:
         overrides: hyperparameters of the algorithm, by any of their names, and settings of the loop
             (:class:`LoopSettings`).
         environment: what the environment needs beyond its id.
+        actors: which actors collect in the learner's place.
     """
 
     env_id: str
@@ -74,6 +76,7 @@ class TrainConfig:
     device: str = "cpu"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     environment: EnvOptions = field(default_factory=EnvOptions)
+    actors: ActorOptions = field(default_factory=ActorOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ class TrainPlan:
         loop: settings of the loop.
         defaults_from: the family whose defaults were used.
         environment: what the environment needs beyond its id.
+        actors: which actors collect in the learner's place.
     """
 
     env_id: str
@@ -107,6 +111,7 @@ class TrainPlan:
     loop: LoopSettings
     defaults_from: str
     environment: EnvOptions = field(default_factory=EnvOptions)
+    actors: ActorOptions = field(default_factory=ActorOptions)
 
     @classmethod
     def of(cls, config: TrainConfig) -> TrainPlan:
@@ -128,6 +133,8 @@ class TrainPlan:
         if config.n_envs is not None:
             n_envs = whole_number("n_envs", config.n_envs, least=1)
         n_envs = min(n_envs, budget)
+        if options.async_envs and config.actors.transport is not None:
+            raise ConfigError("Actors step their environments themselves: leave out --async-envs, or --transport.")
         loop, asked = sorted_overrides(config.overrides, info)
         hyperparams = choose_hyperparams(info, family, asked)
         settings = choose_loop_settings(
@@ -148,6 +155,7 @@ class TrainPlan:
             loop=settings,
             defaults_from=family.name,
             environment=options,
+            actors=config.actors,
         )
         plan.make_scheduler()
         pipeline = plan._fused_pipeline(plan.make_agent())
@@ -168,7 +176,7 @@ class TrainPlan:
                 a module that was not allowed.
         """
         try:
-            known = {f.name: values[f.name] for f in fields(cls) if f.name != "environment"}
+            known = {f.name: values[f.name] for f in fields(cls) if f.name not in _LATER}
         except KeyError as error:
             raise ConfigError(
                 f"run.json has no {error}: this run was not started by `optix train`. "
@@ -180,7 +188,8 @@ class TrainPlan:
         if not 1 <= known["n_envs"] <= MAX_ENVS:
             raise ConfigError(f"run.json is damaged: n_envs is {known['n_envs']}.")
         environment = EnvOptions.of(values.get("environment", {}))  # absent where nothing was asked for
-        plan = cls(**{**known, "loop": LoopSettings.of(known["loop"]), "environment": environment})
+        actors = ActorOptions.of(values.get("actors", {}))
+        plan = cls(**{**known, "loop": LoopSettings.of(known["loop"]), "environment": environment, "actors": actors})
         plan._ask_for_trust({allow_import} if isinstance(allow_import, str) else set(allow_import or ()))
         return plan
 
@@ -206,6 +215,8 @@ class TrainPlan:
         values = asdict(self)
         if self.environment == EnvOptions():
             del values["environment"]
+        if self.actors.transport is None:
+            del values["actors"]
         if not self.loop.monitor:
             del values["loop"]["monitor"]
         if not self.loop.max_spawns:
@@ -247,8 +258,18 @@ class TrainPlan:
         Raises:
             ConfigError: the plan was made where that was possible, and here it is not.
         """
+        seed = derive_seed(self.seed, "train")
+        if self.actors.transport is not None:
+            return self.actors.make_pipeline(
+                self.env_spec,
+                agent,
+                n_envs=self.n_envs,
+                window_size=self.loop.window_size,
+                clip_rewards=self.loop.clip_rewards,
+                episodic_life=self.loop.episodic_life,
+                seed=seed,
+            )
         if not self.loop.fused:
-            seed = derive_seed(self.seed, "train")
             return VectorBatchPipeline(
                 self.env_spec,
                 agent,
@@ -268,6 +289,7 @@ class TrainPlan:
     def _fused_pipeline(self, agent: BaseAgent) -> BasePipeline | None:
         loop, options = self.loop, self.environment
         on_host = loop.fused is False or loop.clip_rewards or loop.episodic_life or options.async_envs
+        on_host = on_host or self.actors.transport is not None
         if on_host or options.changes_episodes or not isinstance(agent, SupportsFusedTraining):
             return None
         seed = derive_seed(self.seed, "train")
@@ -380,6 +402,9 @@ def load_policy(
     policy = agent.make_policy(mode, num_envs=num_envs, seed=seed)
     return on_own_observations(policy, plan.env_spec.own_observation_space)
 
+
+_LATER = ("environment", "actors")
+"""What ``run.json`` leaves out where nobody asked for it."""
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "env_id": str,

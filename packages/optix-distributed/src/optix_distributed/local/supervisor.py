@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from optix_distributed.local.ring import ActorState, Ring, Word
 from optix_distributed.local.setup import ActorSetup
@@ -72,7 +73,7 @@ class Supervisor:
         """Start the process."""
         self.ring.begin_anew()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from optix_distributed.local.actor import main; main()"],
+            [sys.executable, "-P", "-c", "from optix_distributed.local.actor import main; main()"],
             env=_environment(),
             stdin=subprocess.PIPE,
             process_group=0 if os.name == "posix" else None,  # Ctrl-C is for the learner
@@ -183,5 +184,5 @@ def _environment() -> dict[str, str]:
         **dict.fromkeys(threads, "1"),
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
     }

@@ -1,0 +1,39 @@
+"""``optix train`` with actors: the same run directory, mistakes in a line."""
+
+import json
+
+import pytest
+
+from optix_core.cli.app import run as run_command
+
+
+def run(*arguments):
+    return run_command([str(argument) for argument in arguments])
+
+
+def test_a_run_with_actors_has_the_usual_directory(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ("train", "CartPole-v1", "--backend", "torch", "--max-env-steps", 3_000, "--set", "window_size=32")
+    assert run(*command, "--actors", 2, "--out", out, "--set", "confirm_episodes=2", "-q") == 0
+    assert json.loads((out / "run.json").read_text())["actors"]["transport"] == "local"
+    assert json.loads((out / "result.json").read_text())["train_env_steps"] > 2_000
+    assert run("explain", out) == 0
+    assert run("eval", out, "--episodes", 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--actors", 0), "actors must be at least 1, got 0"),
+        (("--transport", "carrier-pigeon"), "There is no transport 'carrier-pigeon'"),
+        (("--actors", 2, "--algorithm", "dqn"), "Actors are for on-policy agents"),
+        (("--actors", 2, "--async-envs"), "leave out --async-envs"),
+        (("--actors", 2, "--num-seeds", 2), "are for single runs"),
+    ],
+)
+def test_mistakes(arguments, told, tmp_path, capsys):
+    command = ("train", "CartPole-v1", "--backend", "torch", "--max-env-steps", 3_000, "--out", tmp_path / "run")
+    assert run(*command, *arguments) == 2
+    said = capsys.readouterr()
+    text = " ".join((said.err + said.out).split())
+    assert told in text and "Traceback" not in text
