@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         DatasetPipeline,
         LivePipeline,
         Reconnect,
+        RNDPipeline,
         VectorBatchPipeline,
         WebSocketSource,
     )
@@ -120,6 +121,7 @@ _HOMES = {
         "BatchPipeline",
         "DatasetPipeline",
         "LivePipeline",
+        "RNDPipeline",
         "Reconnect",
         "VectorBatchPipeline",
         "WebSocketSource",
@@ -198,6 +200,7 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "Progress",
     "RLOptimizer",
+    "RNDPipeline",
     "Reconnect",
     "RegimeDetector",
     "ReplayBuffer",

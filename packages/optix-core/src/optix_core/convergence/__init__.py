@@ -3,8 +3,10 @@
 from .assessment import Assessment
 from .backoff import BackoffScheduler
 from .degradation import Confirmation, DegradationTest, Screen
+from .drift import DriftTest
 from .monitor import ConvergenceMonitor
 from .settings import MonitorSettings
+from .watchdog import Watchdog
 
 __all__ = [
     "Assessment",
@@ -12,6 +14,8 @@ __all__ = [
     "Confirmation",
     "ConvergenceMonitor",
     "DegradationTest",
+    "DriftTest",
     "MonitorSettings",
     "Screen",
+    "Watchdog",
 ]

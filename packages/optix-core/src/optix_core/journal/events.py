@@ -100,6 +100,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tuning_due: bool = False
     damage: str | None = None
     degradation: str | None = None
+    watching: bool = False
     can_roll_back: bool = False
     stop_request: str | None = None
 

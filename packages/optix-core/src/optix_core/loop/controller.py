@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from optix_core.convergence import Assessment, DegradationTest, Screen
+from optix_core.convergence import Assessment, DegradationTest, Screen, Watchdog
 from optix_core.loop.adapters import complete_scheduler
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.capabilities import JudgesReturns, Scheduler
@@ -42,6 +42,7 @@ class ControllerCounters:
         next_snapshot: environment steps from which a policy may be kept again.
         pool_floor: lowest score that the full pool of kept policies still takes.
         best_score: highest score so far; kept where scores are exact.
+        awake_since: environment steps at the latest alarm of a watchdog: policies from before are of another time.
     """
 
     best_level: float = -math.inf
@@ -52,6 +53,7 @@ class ControllerCounters:
     next_snapshot: int = 0
     pool_floor: float = -math.inf
     best_score: float = -math.inf
+    awake_since: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ class LoopController:
         A first look that nothing has confirmed is no verdict, whatever ended the run before the second.
         """
         found = self.assessment
-        if found.should_stop or found.verdict is not Verdict.CONVERGED:
+        if found.should_stop or found.verdict is not Verdict.CONVERGED or self._is_watching:
             return found
         return replace(
             found,
@@ -251,8 +253,26 @@ class LoopController:
                 self.counters.best_score = score = max(score, self.counters.best_score)
             if is_evidence and end > self.scheduler.assessment.env_steps:
                 scores.append((end, score, episodes))
+                alarms = self._num_alarms
                 looked |= self.scheduler.update(score, end, episodes=episodes).looked
+                if self._num_alarms > alarms:
+                    self._forget_what_was_good(end)
         return Observation(metrics=metrics, screen=screen, level=self.level, looked=looked, scores=scores)
+
+    @property
+    def _is_watching(self) -> bool:
+        return isinstance(self.scheduler, Watchdog) and self.scheduler.is_watching
+
+    @property
+    def _num_alarms(self) -> int:
+        return self.scheduler.num_alarms if isinstance(self.scheduler, Watchdog) else 0
+
+    def _forget_what_was_good(self, env_steps: int) -> None:
+        """Compare with nothing that was earned before these steps: what scores mean has changed."""
+        self._smoother = ScoreSmoother()
+        self.counters.awake_since = env_steps
+        self.counters.best_level = self.counters.best_score = self.counters.pool_floor = -math.inf
+        self.counters.next_snapshot = 0
 
     def evidence(
         self,
@@ -277,6 +297,7 @@ class LoopController:
             tuning_due=tuning_due,
             damage=damage,
             degradation=degradation,
+            watching=self._is_watching,
             can_roll_back=(
                 has_snapshot
                 and self.counters.rollbacks < MAX_ROLLBACKS

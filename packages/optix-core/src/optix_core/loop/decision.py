@@ -26,6 +26,7 @@ class Action(StrEnum):
     TUNE = "tune"
     ROLLBACK = "rollback"
     STOP = "stop"
+    WATCH = "watch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Evidence:
         tuning_due: a tuner is present and this window's score belongs to the current hyperparameters.
         damage: what is broken (NaN in losses or weights), or None.
         degradation: the sentence of a confirmed degradation, or None.
+        watching: the policy has settled and is left alone until its scores fall.
         can_roll_back: there is an earlier policy to return to.
         stop_request: a stop asked for from outside, or None.
     """
@@ -55,6 +57,7 @@ class Evidence:
     tuning_due: bool = False
     damage: str | None = None
     degradation: str | None = None
+    watching: bool = False
     can_roll_back: bool = False
     stop_request: StopReason | None = None
 
@@ -79,6 +82,7 @@ class Evidence:
             tuning_due=self.tuning_due,
             damage=self.damage,
             degradation=self.degradation,
+            watching=self.watching,
             can_roll_back=self.can_roll_back,
             stop_request=self.stop_request,
         )
@@ -107,6 +111,7 @@ class Evidence:
             tuning_due=record.tuning_due,
             damage=record.damage,
             degradation=record.degradation,
+            watching=record.watching,
             can_roll_back=record.can_roll_back,
             stop_request=None if request is None else StopReason(request),
         )
@@ -158,7 +163,7 @@ def decide(evidence: Evidence) -> Decision:
     """Decide what to do after a window.
 
     Order of precedence: a damaged policy, a request from outside, a confirmed degradation, the scheduler's proof that
-    little is left to gain, the budgets, tuning.
+    little is left to gain, the budgets, watching, tuning.
     """
     keep = evidence.snapshot_due and evidence.damage is None
     if evidence.damage is not None:
@@ -169,7 +174,9 @@ def decide(evidence: Evidence) -> Decision:
         )
     if evidence.stop_request is not None:
         why = f"Stopping: {_BUDGET_WORDS[evidence.stop_request]}."
-        return Decision(action=Action.STOP, checkpoint=keep, learn=True, stop_reason=evidence.stop_request, why=why)
+        return Decision(
+            action=Action.STOP, checkpoint=keep, learn=not evidence.watching, stop_reason=evidence.stop_request, why=why
+        )
     if evidence.degradation is not None and evidence.can_roll_back:
         return Decision(action=Action.ROLLBACK, checkpoint=False, learn=False, why=evidence.degradation)
     if evidence.should_stop:
@@ -178,7 +185,10 @@ def decide(evidence: Evidence) -> Decision:
     exceeded = evidence.budget_exceeded
     if exceeded is not None:
         why = f"Stopping: {_BUDGET_WORDS[exceeded]}. {evidence.explanation}".strip()
-        return Decision(action=Action.STOP, checkpoint=keep, learn=True, stop_reason=exceeded, why=why)
+        learn = not evidence.watching
+        return Decision(action=Action.STOP, checkpoint=keep, learn=learn, stop_reason=exceeded, why=why)
+    if evidence.watching:
+        return Decision(action=Action.WATCH, checkpoint=keep, learn=False, why=evidence.explanation)
     if evidence.tuning_due:
         return Decision(action=Action.TUNE, checkpoint=keep, learn=True, why=evidence.explanation)
     action = Action.CHECKPOINT if keep else Action.CONTINUE

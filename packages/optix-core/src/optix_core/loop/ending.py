@@ -36,6 +36,7 @@ def finish(run: Run, reason: StopReason) -> tuple[FinalPolicy | None, Exception 
         seed=run.seed,
         confirm_episodes=run.settings.confirm_episodes,
         spent_env_steps=run.validation.num_env_steps,
+        since_env_steps=run.controller.counters.awake_since,
         by_score=_has_scores_of_its_own(run),
         in_a_hurry=reason is StopReason.INTERRUPTED,
     )

@@ -57,6 +57,7 @@ def choose_final_policy(
     in_a_hurry: bool,
     can_play: bool,
     spent_env_steps: int = 0,
+    since_env_steps: int = 0,
 ) -> FinalPolicy | None:
     """Choose among the kept policies, load the choice into the agent and measure it on untouched seeds.
 
@@ -71,12 +72,15 @@ def choose_final_policy(
         in_a_hurry: take the best score without rounds and confirm it briefly.
         can_play: False when the environment is broken: take the best score, unconfirmed.
         spent_env_steps: environment steps of evaluation outside the arena.
+        since_env_steps: policies from before are left out; what their scores meant has changed.
 
     Returns:
         The choice, or None if nothing was kept.
     """
-    snapshots = registry.list()
-    best = registry.best
+    snapshots, best = registry.list(), registry.best
+    if since_env_steps:
+        snapshots = [kept for kept in snapshots if kept.num_env_steps >= since_env_steps] or snapshots[-1:]
+        best = max(snapshots, key=lambda kept: kept.eval_metrics.primary_score, default=None)
     if best is None:
         return None
     budget = FinalBudget(

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from optix_core.checkpoints import CheckpointRegistry, RunDirectory
-from optix_core.convergence import DegradationTest
+from optix_core.convergence import DegradationTest, Watchdog
 from optix_core.errors import ConfigError, OptixError, RunDirectoryError, true_or_false, whole_number
 from optix_core.evaluation.evaluators import ReturnEvaluator
 from optix_core.journal import events
+from optix_core.loop.adapters import complete_scheduler
 from optix_core.loop.assembly import assemble
 from optix_core.loop.budget import Budget, Progress, StopReason
 from optix_core.loop.callbacks import CallbackList
@@ -97,6 +98,8 @@ class RLOptimizer:
         confirm_episodes: see there.
         max_episode_steps: see there.
         state_interval_s: see there.
+        watch: where the run would end, go on and only watch the policy (:class:`optix_core.convergence.Watchdog`): it
+            learns again when its scores fall. Such a run ends by a budget, by :meth:`stop`, or with its source.
         config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
         settings: of a scheduler, by name.
 
@@ -128,6 +131,7 @@ class RLOptimizer:
         confirm_episodes: int | None = RunSettings.confirm_episodes,
         max_episode_steps: int | None = RunSettings.max_episode_steps,
         state_interval_s: float = RunSettings.state_interval_s,
+        watch: bool = False,
         config: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -182,15 +186,17 @@ class RLOptimizer:
         if exact and checkpoint_score_fn is None:
             assert isinstance(evaluator, ScoresExactly)
             checkpoint_score_fn = evaluator.score_agent
+        scheduler = scheduler or choose_scheduler(
+            settings,
+            agent,
+            budget_env_steps=None if watch else budget.max_env_steps,
+            scores_exactly=exact,
+            run_settings=signature(RLOptimizer).parameters.keys() - {"self", "settings"},
+        )
+        if true_or_false("watch", watch):
+            scheduler = Watchdog(complete_scheduler(scheduler))
         self.controller = LoopController(
-            scheduler=scheduler
-            or choose_scheduler(
-                settings,
-                agent,
-                budget_env_steps=budget.max_env_steps,
-                scores_exactly=exact,
-                run_settings=signature(RLOptimizer).parameters.keys() - {"self", "settings"},
-            ),
+            scheduler=scheduler,
             evaluator=evaluator,
             budget=budget,
             score_window_env_steps=SCORE_WINDOW_ENV_STEPS if scores_returns(evaluator) else None,

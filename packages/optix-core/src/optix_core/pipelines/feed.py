@@ -113,6 +113,7 @@ class Feed:
     ) -> None:
         self._source, self._size, self._when_full, self._in_step = source, buffer_size, when_full, in_step
         self._reconnect = reconnect
+        self._low = buffer_size // 2  # a full queue is filled again from here: threads change turns seldom
         self.received = self.dropped = self.reconnects = 0
         self.waits_s: deque[float] = deque(maxlen=1000)
         self._queue: deque[Any] = deque()
@@ -156,7 +157,7 @@ class Feed:
                     self._changed.wait(_POLL_S)
                 self._taker_waits = False
         item = queue.popleft()
-        if self._reader_waits:
+        if self._reader_waits and len(queue) <= self._low:
             self._notify()
         return item
 
@@ -233,7 +234,7 @@ class Feed:
                     self.dropped += 1
             else:
                 try:
-                    self._wait(lambda: len(self._queue) < self._size)
+                    self._wait(lambda: len(self._queue) <= self._low)
                 except _StoppedError:
                     self.dropped += 1
                     raise
