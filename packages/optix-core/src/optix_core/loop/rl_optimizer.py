@@ -41,6 +41,7 @@ from optix_core.loop.resuming import begin
 from optix_core.loop.run import Run
 from optix_core.loop.schedulers import choose_scheduler
 from optix_core.loop.scoring import ScoreJoiner
+from optix_core.loop.searching import Found, SearchFirst
 from optix_core.loop.settings import RunSettings
 from optix_core.tuning.careful import careful_tuner
 from optix_protocol import (
@@ -101,6 +102,12 @@ class RLOptimizer:
         watch: where the run would end, go on and only watch the policy (:class:`optix_core.convergence.Watchdog`): it
             learns again when its scores fall. Such a run ends by a budget, by :meth:`stop`, or with its source.
         config: what ``run.json`` shall say of the run, ``env_id``, ``backend`` and ``algorithm`` among it.
+        agent_factory: makes an agent with hyperparameters. With ``pipeline_factory`` and ``param_space``, and without
+            agent and pipeline, a trial search comes first, on a quarter of ``max_env_steps``, and the run goes on from
+            its best trial; see :class:`~optix_core.search.TrialOrchestrator` for all three.
+        pipeline_factory: makes a pipeline.
+        param_space: range of each hyperparameter that is searched.
+        n_trials: of that search.
         settings: of a scheduler, by name.
 
     Raises:
@@ -110,8 +117,8 @@ class RLOptimizer:
 
     def __init__(
         self,
-        agent: BaseAgent,
-        pipeline: BasePipeline,
+        agent: BaseAgent | None = None,
+        pipeline: BasePipeline | None = None,
         *,
         val_pipeline: BasePipeline | None = None,
         evaluator: BaseEvaluator | None = None,
@@ -133,8 +140,25 @@ class RLOptimizer:
         state_interval_s: float = RunSettings.state_interval_s,
         watch: bool = False,
         config: Mapping[str, Any] | None = None,
+        agent_factory: Callable[..., BaseAgent] | None = None,
+        pipeline_factory: Callable[..., BasePipeline] | None = None,
+        param_space: Mapping[str, Any] | None = None,
+        n_trials: int = 10,
         **settings: Any,
     ) -> None:
+        budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
+        self._search = SearchFirst.asked_for(
+            agent,
+            pipeline,
+            budget,
+            agent_factory=agent_factory,
+            pipeline_factory=pipeline_factory,
+            param_space=param_space,
+            n_trials=n_trials,
+        )
+        if self._search is not None:
+            agent, pipeline = self._search.first(budget, seed)
+        assert agent is not None and pipeline is not None
         self._careful = isinstance(optimizer, str)
         if isinstance(optimizer, str):
             if optimizer != "auto":
@@ -159,14 +183,13 @@ class RLOptimizer:
             rollback_on_degradation=rollback_on_degradation,
             state_interval_s=state_interval_s,
         )
-        budget = Budget(max_env_steps=max_env_steps, max_episodes=max_episodes, max_seconds=max_seconds)
         require_room(pipeline, budget.max_env_steps)
         check_schedules(agent, budget)
         self.agent = agent
         self.pipeline = pipeline
         self.val_pipeline = val_pipeline
         self.optimizer = optimizer
-        if isinstance(optimizer, TakesAgent):
+        if isinstance(optimizer, TakesAgent) and self._search is None:
             optimizer.take_agent(agent)
         self.checkpoint_dir = checkpoint_dir
         self.seed = whole_number("seed", seed)
@@ -270,6 +293,7 @@ class RLOptimizer:
         """
         if self._run is not None:
             raise ConfigError("This RLOptimizer has run: make a new one; with resume=True it goes on in the directory.")
+        found = self._search_first() if self._search is not None else None
         for source in (self.pipeline, self.val_pipeline):
             if isinstance(source, TakesAgent):
                 source.take_agent(self.agent)
@@ -301,6 +325,9 @@ class RLOptimizer:
             for callback in self._callbacks.callbacks:
                 if isinstance(callback, JoinsRun):
                     callback.join_run(run)
+            if found is not None:
+                run.counters.search_env_steps = found.num_env_steps
+                arena.note(found.note)
             described = self._describe()
             begin(run, described, self.config, resume=self.resume)
             stack.enter_context(fitted(self.pipeline, self.controller.budget.max_env_steps))
@@ -349,6 +376,21 @@ class RLOptimizer:
             if failure is not None:
                 raise failure
             return self.result
+
+    def _search_first(self) -> Found:
+        """Search in the run directory, and take the agent that goes on from the best trial."""
+        assert self._search is not None
+        found = self._search.find(
+            self.controller.budget,
+            self.seed,
+            self._open_directory().path / "search",
+            max_episode_steps=self.settings.max_episode_steps,
+            state_interval_s=self.settings.state_interval_s,
+        )
+        self.agent = found.agent
+        if isinstance(self.optimizer, TakesAgent):
+            self.optimizer.take_agent(found.agent)
+        return found
 
     def play(self, episodes: int, seed: int) -> Array:
         """Play the present policy greedily, from a callback of the run; the steps are those of evaluation.

@@ -192,6 +192,24 @@ class TrialOrchestrator:
             self.study.set_user_attr(RACE, self.race.summary())
         return self.race.params, self.race.mean
 
+    def make_agent(self, params: Mapping[str, Any]) -> BaseAgent:
+        """Make an untrained agent with these hyperparameters, from the seed of the search."""
+        return self._factories.make_agent(params, self.seed)
+
+    def make_pipeline(self, agent: BaseAgent) -> BasePipeline:
+        """Make a pipeline, from the seed of the search."""
+        return self._factories.make_pipeline(agent, self.seed)
+
+    def first_params(self) -> dict[str, Any]:
+        """Return the defaults where they are known, clipped to the space, else the middle."""
+        middle = {axis.name: axis.decode(0.5) for axis in self.space.axes}
+        known = self._first
+        if known is None:
+            specs = getattr(type(self.make_agent(middle)), "specs", {})
+            ours = {name: ours for ours in specs for name in (ours, *specs[ours].synonyms)}
+            known = {name: specs[ours[name]].default for name in middle if name in ours}
+        return {axis.name: clipped(axis, known.get(axis.name), middle[axis.name]) for axis in self.space.axes}
+
     @property
     def train_env_steps(self) -> int:
         """Environment steps of training: of all trials of the study and of the race."""
@@ -222,7 +240,7 @@ class TrialOrchestrator:
             locks=locks,
             proposer=self._proposer,
             num_trials=self.n_trials,
-            first=self._first_params,
+            first=self.first_params,
         )
         while True:
             while crew.num_idle and (trial := claims.next()) is not None:
@@ -280,16 +298,6 @@ class TrialOrchestrator:
     def _why_none(self) -> str:
         errors = [trial.user_attrs.get("error") for trial in self.study.get_trials(deepcopy=False)]
         return next(filter(None, errors), "no episode ended, or learning broke in all of them.")
-
-    def _first_params(self) -> dict[str, Any]:
-        """Return the defaults where they are known, clipped to the space, else the middle."""
-        middle = {axis.name: axis.decode(0.5) for axis in self.space.axes}
-        known = self._first
-        if known is None:
-            specs = getattr(type(self._factories.make_agent(middle, self.seed)), "specs", {})
-            ours = {name: ours for ours in specs for name in (ours, *specs[ours].synonyms)}
-            known = {name: specs[ours[name]].default for name in middle if name in ours}
-        return {axis.name: clipped(axis, known.get(axis.name), middle[axis.name]) for axis in self.space.axes}
 
 
 def _folder(directory: str | Path | None, storage: Any) -> Path | None:
