@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported: on a busy machine threads wait for each other
 
 _FAMILIES = {"jax": ("jax", "brax", "gymnax"), "tf": ("tf", "keras"), "torch": ("torch", "neuroevo", "sb3"), "": ()}
 """What a test needs, by the words of its id, in the order in which families are run.

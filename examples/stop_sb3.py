@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 
 from optix_core import Assessment, ConvergenceMonitor
 
-BUDGET = 300_000
+BUDGET = 100_000
 
 
 class StopWhenConverged(BaseCallback):
@@ -30,10 +31,12 @@ class StopWhenConverged(BaseCallback):
             self.stop, self.returns = found.should_stop, []
 
 
-def main(budget: int = BUDGET) -> Assessment:
+def main(budget: int = BUDGET, seed: int = 0) -> Assessment:
     torch.set_num_threads(1)  # small networks: more threads only wait for each other
     monitor = ConvergenceMonitor(budget_env_steps=budget)
-    model = PPO("MlpPolicy", "CartPole-v1", n_steps=1024, seed=0, device="cpu")
+    envs = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
+    settings = {"n_steps": 64, "batch_size": 256, "gamma": 0.98, "learning_rate": 1e-3}
+    model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **settings)
     model.learn(budget, callback=StopWhenConverged(monitor))
     return monitor.assessment
 
