@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported: on a 
 _FAMILIES = {"jax": ("jax", "brax", "gymnax"), "tf": ("tf", "keras"), "torch": ("torch", "neuroevo", "sb3"), "": ()}
 """What a test needs, by the words of its id, in the order in which families are run.
 
-What JAX and TensorFlow compile takes gigabytes: the first worker alone runs tests of JAX, the second those of
-TensorFlow. All share the rest, the lightest last, so that they end together.
+What JAX and TensorFlow compile takes gigabytes: even workers run tests of JAX, odd ones those of TensorFlow. All share
+the rest, the lightest last, so that they end together.
 """
 
 
@@ -33,11 +33,11 @@ def _number(worker_id: str) -> int:
 
 def _is_for(worker: int, family: str) -> bool:
     """Whether a worker, counted from 0, runs the tests of a family."""
-    return family not in ("jax", "tf") or worker == ("jax", "tf").index(family)
+    return family not in ("jax", "tf") or worker % 2 == ("jax", "tf").index(family)
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave files and folders alone that another worker runs: importing them takes half a gigabyte, too."""
+    """Leave files and folders alone that other workers run: importing them takes half a gigabyte, too."""
     workers = getattr(config, "workerinput", {"workercount": 1})
     path = collection_path.as_posix().removeprefix(config.rootpath.as_posix())
     return (workers["workercount"] > 1 and not _is_for(_number(workers["workerid"]), _family(path))) or None
