@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from optix_core.agents.lag import CorrectsLag
 from optix_core.data import compute_vtrace
 from optix_core.policies import MLP, Categorical, Flatten, policy_from_tree, policy_tree
 from optix_protocol import HyperparamSet
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no actor can import what pytest has found somewhere
 
 
 class LinearAgent(CorrectsLag):

@@ -1,5 +1,8 @@
 """V-trace against the sum of its definition in float64, with weights on both sides of the clips."""
 
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -104,3 +107,43 @@ def test_the_dtype_of_the_values_is_kept():
     x = random_trajectories(0)
     x["values"] = x["values"].astype(np.float32)
     assert all(array.dtype == np.float32 for array in compute_vtrace(**x, gamma=0.99))
+
+
+def of_rlax():
+    """Inputs and what rlax makes of them; ``scripts/vtrace_vectors.py`` writes them."""
+    with np.load(Path(__file__).with_name("vtrace_rlax.npz")) as stored:
+        vectors = dict(stored)
+    gamma, advantages, targets = (vectors.pop(name) for name in ("gamma", "advantages", "targets"))
+    flags = {name: vectors.pop(name) for name in ("terminated", "truncated")}
+    return {name: column / 16 for name, column in vectors.items()} | flags, float(gamma), advantages, targets
+
+
+def test_it_says_what_rlax_says():
+    x, gamma, advantages, targets = of_rlax()
+    assert x["rewards"].shape[1] == 1_000 and x["truncated"].any(0).sum() > 500
+    found = compute_vtrace(**x, gamma=gamma)
+    np.testing.assert_allclose(found[0], advantages, atol=1e-6)
+    np.testing.assert_allclose(found[1], targets, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("carry[t] * corrections[t + 1]", "carry[t + 1] * corrections[t + 1]"),  # the weight of the row after
+        ("targets[1:][within]", "targets[:-1][within]"),  # the target of the row itself
+        ("np.minimum(ratios, c_bar)", "np.maximum(ratios, c_bar)"),
+        ("bootstraps = gamma * np.where(terminated, 0.0, next_values)", "bootstraps = gamma * next_values"),
+        ("known & ~ended", "known & ~terminated"),  # carries over a truncation
+    ],
+)
+def test_a_slip_of_the_index_would_be_seen(right, wrong):
+    """Each mistake is one that implementations have made; what rlax says shows it."""
+    from optix_core.data import vtrace
+
+    source = inspect.getsource(vtrace)
+    assert source.count(right) == 1
+    module = {}
+    exec(compile(source.replace(right, wrong), "mutant", "exec"), module)
+    x, gamma, advantages, targets = of_rlax()
+    found = module["compute_vtrace"](**x, gamma=gamma)
+    assert not all(np.allclose(a, b, atol=1e-3) for a, b in zip(found, (advantages, targets), strict=True))

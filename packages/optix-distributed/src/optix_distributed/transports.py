@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optix_core.errors import ConfigError, suggest
+from optix_core.errors import ConfigError, MissingExtraError, suggest
 from optix_distributed.transport import Transport
 
 NAMES = ("inprocess", "local", "process", "ray")
@@ -34,7 +34,13 @@ def make_transport(transport: str | Transport, n_actors: int, *, address: str | 
 
         return InProcessTransport(n_actors)
     if transport == "ray":
-        raise ConfigError("ray")
+        try:
+            from optix_distributed.ray_transport import RayTransport
+        except ImportError as error:
+            raise MissingExtraError(
+                f"The transport 'ray' needs Ray ({error}): pip install 'optix-distributed[ray]'"
+            ) from error
+        return RayTransport(n_actors, address=address)
     from optix_distributed.local.transport import LocalTransport
 
     return LocalTransport(n_actors)

@@ -33,6 +33,7 @@ class LocalTransport:
         in_step: actors wait for the weights that follow from their last trajectory. The same seed then gives the same
             run as :class:`InProcessTransport`, and nobody works while another does.
         limits: how long an actor may take, and how often it may fail.
+        first_actor: number of the first of them; decides their seeds.
 
     Attributes:
         num_damaged: trajectories that arrived damaged and were left out.
@@ -42,12 +43,18 @@ class LocalTransport:
     """
 
     def __init__(
-        self, n_actors: int = 2, *, depth: int = 2, in_step: bool = False, limits: Limits | None = None
+        self,
+        n_actors: int = 2,
+        *,
+        depth: int = 2,
+        in_step: bool = False,
+        limits: Limits | None = None,
+        first_actor: int = 0,
     ) -> None:
         self.n_actors = whole_number("n_actors", n_actors, least=1)
         self.in_step = in_step
         self._depth = whole_number("depth", depth, least=1)
-        self._limits = limits or Limits()
+        self._limits, self._first_actor = limits or Limits(), first_actor
         real_number("step_timeout_s", self._limits.step_timeout_s, above=0.0)
         self._board: Board | None = None
         self._supervisors: list[Supervisor] = []
@@ -69,7 +76,7 @@ class LocalTransport:
             for actor in range(self.n_actors):
                 ring = Ring.create(depth=self._depth, capacity=capacity)
                 setup = ActorSetup(
-                    actor=actor,
+                    actor=self._first_actor + actor,
                     incarnation=0,
                     seed=job.seed,
                     env=env,
@@ -94,17 +101,34 @@ class LocalTransport:
 
     def publish(self, policy: StateTree, *, policy_version: int, hyperparam_version: int) -> None:
         """Write weights to where the actors read them."""
-        board = self._opened()
-        board.publish(self._layout.pack(policy), policy_version=policy_version, hyperparam_version=hyperparam_version)
+        self.publish_block(
+            self._layout.pack(policy), policy_version=policy_version, hyperparam_version=hyperparam_version
+        )
+
+    def publish_block(self, block: bytes | bytearray, *, policy_version: int, hyperparam_version: int) -> None:
+        """Do the same with weights that are packed already."""
+        self._opened().publish(block, policy_version=policy_version, hyperparam_version=hyperparam_version)
 
     def poll(self, timeout_s: float) -> Delivery | None:
         """Return a trajectory, of each actor in turn where several have some; see :class:`Transport`."""
+        until = time.monotonic() + timeout_s
+        while (message := self.poll_message(until - time.monotonic())) is not None:
+            try:
+                window, origin = decode(memoryview(message))
+            except DamagedTrajectoryError:
+                self.num_damaged += 1
+                continue
+            return Delivery(window=window, origin=origin)
+        return None
+
+    def poll_message(self, timeout_s: float) -> bytes | None:
+        """Return a trajectory as it is on its way, for somebody who passes it on."""
         self._opened()
         until, patience = time.monotonic() + timeout_s, Patience()
         while True:
-            delivery = self._take()
-            if delivery is not None:
-                return delivery
+            message = self._take()
+            if message is not None:
+                return message
             now = time.monotonic()
             self._look_after(now)
             if now >= until:
@@ -134,24 +158,18 @@ class LocalTransport:
             raise ConfigError("This transport is not open: a run opens it, and closes it in the end.")
         return self._board
 
-    def _take(self) -> Delivery | None:
+    def _take(self) -> bytes | None:
         for _ in range(self.n_actors):
             supervisor = self._supervisors[self._next]
-            message = supervisor.ring.peek()
-            if message is None and self.in_step and not supervisor.given_up:
+            place = supervisor.ring.peek()
+            if place is None and self.in_step and not supervisor.given_up:
                 return None  # its turn: the order of trajectories is part of the run
             self._next = (self._next + 1) % self.n_actors
-            if message is None:
-                continue
-            copy = memoryview(bytes(message))
-            supervisor.ring.release()
-            try:
-                window, origin = decode(copy)
-            except DamagedTrajectoryError:
-                self.num_damaged += 1
-                continue
-            supervisor.delivered()
-            return Delivery(window=window, origin=origin)
+            if place is not None:
+                message = bytes(place)
+                supervisor.ring.release()
+                supervisor.delivered()
+                return message
         return None
 
     def _look_after(self, now: float) -> None:
