@@ -16,7 +16,7 @@ class Corridor(gym.Env):
     observation_space = gym.spaces.Box(0, 1, (8,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def reset(self, *, seed=None, options=None):  # noqa: ARG002
+    def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.position, self.time = int(self.np_random.integers(4)), 0
         return np.eye(8, dtype=np.float32)[self.position], {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -86,8 +87,8 @@ class WholeLoader:
         return hasattr(self._loader, "state_dict") and hasattr(self._loader, "load_state_dict")
 
     def state(self) -> Any:
-        """Return where it is, as text; None for a loader that cannot say so."""
-        return self._loader.state_dict() if self.has_state else None
+        """Return where it is as a tree of arrays and JSON scalars; None for a loader that cannot say so in these."""
+        return _as_tree(self._loader.state_dict()) if self.has_state else None
 
     def batches(self, *, skip: int = 0, state: Any = None) -> Iterator[Any]:
         """Go through an epoch.
@@ -97,9 +98,40 @@ class WholeLoader:
             state: of the loader at that place, which it goes on from at once.
         """
         if state is not None and self.has_state:
-            self._loader.load_state_dict(state)
+            self._loader.load_state_dict(_from_tree(state))
             return iter(self._loader)
         return islice(iter(self._loader), skip, None)
+
+
+_TENSOR = "torch tensor"
+
+
+def _as_tree(value: Any) -> Any:
+    """Return a loader's state with its tensors as arrays, None if it holds anything that no file can."""
+    if isinstance(value, Mapping):
+        parts = {name: _as_tree(part) for name, part in value.items()}
+        fits = all(isinstance(name, str) for name in parts)
+        lost = any(part is None and value[name] is not None for name, part in parts.items())
+        return parts if fits and not lost else None
+    if isinstance(value, list | tuple):
+        parts_in_turn = [_as_tree(part) for part in value]
+        lost = any(part is None and before is not None for part, before in zip(parts_in_turn, value, strict=True))
+        return None if lost else type(value)(parts_in_turn)
+    if hasattr(value, "numpy"):
+        return {_TENSOR: np.array(value.numpy())}
+    return value if isinstance(value, bool | int | float | str | np.ndarray | np.generic | None) else None
+
+
+def _from_tree(tree: Any) -> Any:
+    """Return a loader's state as it was."""
+    if isinstance(tree, Mapping):
+        if _TENSOR in tree:
+            # The loader that gave a tensor has imported torch; core itself never does.
+            return sys.modules["torch"].from_numpy(np.array(tree[_TENSOR]))
+        return {name: _from_tree(part) for name, part in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_from_tree(part) for part in tree)
+    return tree
 
 
 def shuffled(num_rows: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

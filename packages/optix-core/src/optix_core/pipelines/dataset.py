@@ -201,6 +201,7 @@ class DatasetPipeline:
         if self._stream is None:
             seed, state = derive_seed(self._seed, "epoch", self._epoch), self._loader_state
             batches = self._iterate(self._data, seed, skip=self._position, state=state)
+            self._loader_state = None
             self._stream = _Stream(self._epoch, self._position, batches)
         chosen, num_rows = [], 0
         while num_rows < self.window_size:
@@ -212,7 +213,10 @@ class DatasetPipeline:
         if not chosen:
             raise ConfigError("The loader gave no batch: the data set is empty, or its iterator can be used only once.")
         self._position += len(chosen)
+        self._loader_state = self._data.state()  # before looking ahead
         ends = self._stream.ahead() is None
+        if ends:
+            self._loader_state = None
         return self._window(num_rows, ends, chosen, None)
 
     def _window(
@@ -288,12 +292,13 @@ class DatasetPipeline:
         return batch
 
     def pipeline_state(self) -> StateTree:
-        """Return epoch, position and counters; that is all that the coming batches depend on."""
+        """Return all that the coming batches depend on: epoch, position, and the state of a loader that has one."""
         return {
             "epoch": self._epoch,
             "position": self._position,
             "epoch_rows": self._epoch_rows,
             "num_rows": self._num_rows,
+            "loader": self._loader_state,
         }
 
     def restore_pipeline_state(self, state: StateTree) -> str | None:
@@ -301,7 +306,7 @@ class DatasetPipeline:
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         self._epoch_rows, self._num_rows = int(state["epoch_rows"]), int(state["num_rows"])
         if isinstance(self._data, WholeLoader):
-            self._stream = None
+            self._stream, self._loader_state = None, state.get("loader")
         return None
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -344,6 +345,8 @@ def _stamina() -> Any:
         import stamina
     except ImportError as error:
         raise MissingExtraError('Opening a source again needs stamina: pip install "optix-core[live]"') from error
+    # Whoever has set up logging hears of every attempt; nobody else gets words without a context.
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
     return stamina
 
 
