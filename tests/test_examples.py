@@ -100,7 +100,7 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     from torch import nn
 
     rows = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
-    exec(supervised.replace(".run()", ", max_episodes=3).run()"), {"model": nn.Linear(2, 2), "dataset": rows})
+    exec(supervised.replace(").run()", ", max_episodes=3).run()"), {"model": nn.Linear(2, 2), "dataset": rows})
     curve = [(1000 * (i + 1), min(1.0, i / 20)) for i in range(200)]
     exec(monitor, {"training": lambda: curve})
     assert "CONVERGED" in capsys.readouterr().out

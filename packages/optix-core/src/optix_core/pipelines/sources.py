@@ -7,6 +7,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from optix_core.errors import MissingExtraError, whole_number
@@ -128,6 +129,7 @@ class WebSocketSource:
         self._size = whole_number("buffer_size", buffer_size, least=1)
         self._open_timeout_s = open_timeout_s
         self._connection: Any = None
+        self._open = ExitStack()
         if encode is not None:
             self._encode = encode
             self.send_action = self._send_action
@@ -139,7 +141,8 @@ class WebSocketSource:
         except ImportError as error:
             raise MissingExtraError('WebSockets need websockets: pip install "optix-core[live]"') from error
         # No bound but ours: once its own queue is full, the client would no longer see the answers to its pings.
-        self._connection = connect(self._url, open_timeout=self._open_timeout_s, max_queue=None, close_timeout=0.5)
+        opening = connect(self._url, open_timeout=self._open_timeout_s, max_queue=None, close_timeout=0.5)
+        self._connection = self._open.enter_context(opening)
 
     def stream(self) -> Iterator[Any]:
         """Yield messages until the server closes the connection for good.
@@ -169,9 +172,8 @@ class WebSocketSource:
 
     def disconnect(self) -> None:
         """Close the connection; a stream that waits ends."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._connection = None
+        self._open.close()
 
 
 class _Drain:
