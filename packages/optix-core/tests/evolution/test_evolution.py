@@ -273,6 +273,21 @@ def test_a_factory_that_makes_nothing_of_use_is_named_before_a_step_is_spent(evo
         assert manager.spawns_used == 0
 
 
+def test_another_agents_callback_is_refused(evolve, exact):
+    run, _ = evolve()
+    other = PolicyManager(run.registry, max_spawns=1)
+    run.add_callback(other.as_callback(exact()))
+    with pytest.raises(ValueError, match="another agent than the run's"):
+        run.run()
+
+
+def test_variants_have_their_share_where_the_budget_counts_no_steps(evolve):
+    run, manager = evolve(max_env_steps=None, max_episodes=400, max_spawns=2)
+    result = run.run()
+    assert manager.spawns_used >= 1
+    assert result.search_env_steps <= 2 * 0.4 * result.train_env_steps
+
+
 class TestMembers:
     @pytest.fixture
     def manager(self, tmp_path):

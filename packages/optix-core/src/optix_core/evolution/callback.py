@@ -37,7 +37,9 @@ from optix_core.tuning.perturbation import perturbed, space_of
 from optix_protocol import BaseAgent, EvalMetrics, LoopCallback, StateTree, Verdict
 
 SHARE = 0.4
-"""Variants may cost this share of the budget, all together; each gets the same part."""
+"""Variants may cost this share of the budget, all together; each gets the same part.
+
+Where the budget counts no environment steps, it is this share of those trained so far."""
 
 LATE, LATEST = 0.5, 0.9
 """A spawn that no evidence has asked for is made between these shares of the budget, evenly spread."""
@@ -84,7 +86,15 @@ class EvolutionCallback(LoopCallback):
     # ---- the run -----------------------------------------------------------------------------------------------------
 
     def join_run(self, run: Run) -> None:
-        """Wire itself to a run that is about to begin."""
+        """Wire itself to a run that is about to begin.
+
+        Raises:
+            ConfigError: it was made for another agent.
+        """
+        if self.manager.primary not in (run.agent, getattr(run.agent, "primary", None)):
+            raise ConfigError(
+                "as_callback() was given another agent than the run's: give it the agent that learns there."
+            )
         self._run = run
         run.evolution = self
         run.state.evolution.append(self)
@@ -219,10 +229,11 @@ class EvolutionCallback(LoopCallback):
         """Return the race that the part of one variant pays for, or as much more as it needs where there is room."""
         run = self._at_work
         rows, length = max(1, run.progress.window_env_steps), max(1, run.arena.expected_length())
-        budget = run.controller.budget.max_env_steps
+        budget, left = run.controller.budget.max_env_steps, math.inf
         if budget is None:
-            return plan_race(math.inf, window_env_steps=rows, episode_length=length)
-        left = budget - run.progress.num_env_steps - run.counters.search_env_steps - rows
+            budget = run.progress.num_env_steps  # as if it were to end now
+        else:
+            left = budget - run.progress.num_env_steps - run.counters.search_env_steps - rows
         part = SHARE * budget / max(1, self.manager.max_spawns)
         for env_steps in (part, 2 * part):
             plan = plan_race(min(env_steps, left), window_env_steps=rows, episode_length=length)
