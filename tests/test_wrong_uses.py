@@ -190,6 +190,10 @@ class PairMask(gym.Env):
 
 CALLS = {
     "one setting by two names": (lambda: discrete_agent(clip_ratio=0.1, clip_range=0.2), ["clip_ratio", "clip_range"]),
+    "a schedule in steps": (
+        lambda: discrete_agent(lr=[[0, 1e-3], [1_000_000, 1e-5]]),
+        ["learning_rate", "piecewise((0, start), ..., (1, end))", "in shares"],
+    ),
     "a synonym of another algorithm": (lambda: discrete_agent(epsilon_min=0.1), ["epsilon_min"]),
     "one environment by two names": (
         lambda: VectorBatchPipeline("CartPole-v1", env_id="Acrobot-v1"),

@@ -72,11 +72,11 @@ def test_a_verdict_at_a_small_learning_rate_says_so(scheduled, skill_env, tmp_pa
     agent = scheduled(learning_rate=piecewise((0, 1e-3), (0.1, 1e-6)))
     result = make(agent, skill_env, tmp_path / "run", max_env_steps=30 * 400).run()
     assert result.verdict == "CONVERGED"
-    assert "The learning rate had fallen to 1e-06 by its schedule piecewise((0, 0.001), (0.1, 1e-06)): " in result.why
+    assert "The learning rate was at 1e-06 by its schedule piecewise((0, 0.001), (0.1, 1e-06)): " in result.why
     slow = scheduled(learning_rate=linear(1e-3, 0.0), gamma=linear(0.9, 0.99))
     assert follow(slow, Budget(max_env_steps=1000), Progress(num_env_steps=500)) == ""
     sentence = follow(slow, Budget(max_env_steps=1000), Progress(num_env_steps=950))
-    assert sentence.startswith("The learning rate had fallen to 5e-05 by its schedule linear(0.001, 0)")
+    assert sentence.startswith("The learning rate was at 5e-05 by its schedule linear(0.001, 0)")
 
 
 def test_only_verdicts_carry_the_remark(scheduled, skill_env, tmp_path):

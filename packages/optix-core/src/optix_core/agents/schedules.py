@@ -118,12 +118,15 @@ def schedule_of(name: str, value: Any) -> Any:
         value: as the user gave it.
 
     Raises:
-        ConfigError: (a ``ValueError``) text that looks like a schedule and is none, or a function that is no line.
+        ConfigError: (a ``ValueError``) text that looks like a schedule and is none, a function that is no line, or the
+            points of another library's schedule, which count steps.
     """
     if isinstance(value, str):
         return _parsed(name, value)
     if callable(value) and not isinstance(value, Schedule | type):
         return _straight(name, value)
+    if isinstance(value, list | tuple | Mapping):
+        raise ConfigError(f"{name} takes a number or a schedule, got {value!r}: {_WRITE_INSTEAD}, in shares.")
     return value
 
 

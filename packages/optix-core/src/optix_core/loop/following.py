@@ -46,6 +46,6 @@ def follow(follower: FollowsSchedules, budget: Budget, progress: Progress) -> st
     if rate is None or rate(share) >= SMALL_RATE * max(rate.values):
         return ""
     return (
-        f"The learning rate had fallen to {rate(share):.2g} by its schedule {rate}: what a larger one could still gain "
+        f"The learning rate was at {rate(share):.2g} by its schedule {rate}: what a larger one could still gain "
         "is not known."
     )
