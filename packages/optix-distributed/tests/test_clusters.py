@@ -58,6 +58,16 @@ def cluster():
 
 @needs_ray
 @pytest.mark.slow
+def test_learning_on_a_cluster(agent, cluster):
+    learner = AsyncActorLearner(agent, "CartPole-v1", n_actors=2, envs_per_actor=4, transport="ray")
+    stats = learner.run(20_000, confirm_episodes=5)
+    assert stats["env_steps"] > 19_000
+    assert stats["restarts"] == 0, stats["actors"]
+    assert stats["confirmed_return"]["mean"] > 40
+
+
+@needs_ray
+@pytest.mark.slow
 def test_training_on_two_machines_one_of_which_is_lost(agent, awkward, cluster):
     from optix_distributed.ray_transport import RayTransport
 
@@ -104,15 +114,6 @@ def test_a_pool_that_is_killed_comes_back(agent, awkward, cluster):
         assert transport.health()[0].failures
     finally:
         pipeline.close()
-
-
-@needs_ray
-@pytest.mark.slow
-def test_learning_on_a_cluster(agent, cluster):
-    learner = AsyncActorLearner(agent, "CartPole-v1", n_actors=2, envs_per_actor=4, transport="ray")
-    stats = learner.run(20_000, confirm_episodes=5)
-    assert stats["env_steps"] > 19_000 and stats["restarts"] == 0
-    assert stats["confirmed_return"]["mean"] > 40
 
 
 @needs_ray

@@ -20,7 +20,7 @@ from optix_protocol import Array, RecurrentState, StateTree
 
 
 class HostActor:
-    """Draws actions by whatever weights it was last given, and notes how probable they were.
+    """Draws actions by whatever weights it was last given, and can say how probable they were.
 
     A pipeline takes it for an agent: it has ``act`` and ``act_masked``.
 
@@ -30,7 +30,6 @@ class HostActor:
         on_act: called before every step.
 
     Attributes:
-        log_probs: ``[N]`` of each step since the last :meth:`take`.
         acting_s: seconds spent in acting so far.
         wants_infos: whether windows shall hold what environments say in their ``info``, which a pipeline asks for.
     """
@@ -52,7 +51,8 @@ class HostActor:
         self.encoder, self.normalizer, self.network, head = parts_from_tree(policy)
         # A learner judges what was drawn; the environment's border is where actions are clipped.
         self.head = replace(head, clip=False) if isinstance(head, DiagonalGaussian) else head
-        self.log_probs: list[Array] = []
+        self._outputs: list[Array] = []
+        self._masks: list[Array | None] = []
 
     def act(self, observations: Array) -> Array:
         """Draw actions ``[N, *act]`` for observations ``[N, *obs]``."""
@@ -80,8 +80,20 @@ class HostActor:
             assert isinstance(self.head, MaskableHead)
             mask = checked_mask(mask, len(outputs), self.head.parts(outputs))
             actions = self.head.sample(outputs, self._rng, mask)
-        self.log_probs.append(log_probs_of(self.head, outputs, actions, mask))
+        self._outputs.append(outputs)
+        self._masks.append(mask)
         return actions
+
+    def log_probs(self, actions: Array) -> Array:
+        """Return the log-probabilities ``[T, N]`` of all actions ``[T, N, *act]`` since the last :meth:`take`."""
+        T, N = actions.shape[:2]
+        outputs = np.concatenate(self._outputs)
+        mask = None
+        if any(known is not None for known in self._masks):
+            like = next(known for known in self._masks if known is not None)
+            mask = np.concatenate([np.ones_like(like) if known is None else known for known in self._masks])
+        found = log_probs_of(self.head, outputs, actions.reshape(T * N, *actions.shape[2:]), mask)
+        return found.reshape(T, N).astype(np.float32)
 
 
 class RecurrentHostActor(HostActor):

@@ -7,8 +7,6 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
-
 from optix_core.pipelines import VectorBatchPipeline
 from optix_core.seeding import derive_seed
 from optix_distributed.acting import make_actor
@@ -61,7 +59,7 @@ class Collector:
         self._actor.take(policy)
         self._pipeline.policy_changed(policy_version=policy_version, hyperparam_version=hyperparam_version)
         window = self._pipeline.collect()
-        log_probs = np.stack(self._actor.log_probs).astype(np.float32)
+        log_probs = self._actor.log_probs(window.actions)
         self.env_s += perf_counter() - began - (self.acting_s - acted)
         return replace(window, behaviour_log_probs=log_probs)
 

@@ -35,7 +35,8 @@ from optix_protocol import StateTree
 _AHEAD = 2
 _WAIT_S = 0.05
 _PUT_EVERY_S = 0.05
-_ANSWER_S = 5.0
+_ANSWER_S = 30.0
+_KNOCK_S = 5.0
 _START_S = 60.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
 
@@ -81,7 +82,7 @@ class RayTransport:
         self._weights: tuple[bytes, int, int] | None = None
         self._put: tuple[Any, int, int] | None = None
         self._put_at, self._number, self._put_number = 0.0, 0, -1
-        self._started_here = False
+        self._connected_here = False
         self.num_damaged = 0
 
     def open(self, job: ActorJob) -> None:
@@ -91,9 +92,7 @@ class RayTransport:
             ConfigError: no cluster answers, or its machines have other versions.
         """
         self._layout, env = Layout.of(job.policy), pack_env(job.env)
-        if not ray.is_initialized():
-            _connect(self._address)
-            self._started_here = True
+        self._connected_here = _connect(self._address)
         try:
             self._place(replace(job, env=EnvSpec()), env)
             self._require_equal_versions()
@@ -149,15 +148,18 @@ class RayTransport:
         """End all actors and what was started here; see :class:`Transport`."""
         if not ray.is_initialized():
             return
-        closing = [machine.handle.close.remote() for machine in self._machines]
+        closing = [machine.handle.close.remote() for machine in self._machines if machine.handle is not None]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=0.6 * deadline_s)
         for machine in self._machines:
+            if machine.handle is None:
+                continue
             ray.kill(machine.handle, no_restart=True)
             machine.pending.clear()
-        if self._started_here:
+            machine.handle = None
+        if self._connected_here:
             ray.shutdown()
-            self._started_here = False
+            self._connected_here = False
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
@@ -255,20 +257,26 @@ def _cause(error: Exception) -> str:
     return in_one_line(lines[-1] if lines else type(error).__name__)
 
 
-def _connect(address: str | None) -> None:
-    """Connect to a cluster, or start one here.
+def _connect(address: str | None) -> bool:
+    """Connect to a cluster, or start one here; return False where this process was connected already.
 
     Raises:
-        ConfigError: none answers, or it has another version of Ray or Python.
+        ConfigError: none answers, it has another version of Ray or Python, or the process is connected to another.
     """
     if address is not None and address != "auto":
         _require_answer(address)
+    if ray.is_initialized():
+        present = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", present):
+            raise ConfigError(f"This process is connected to the Ray cluster at {present}, not to {address}.")
+        return False
     quiet = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "on this machine" if address in (None, "auto") else f"at {address}"
         raise ConfigError(f"No Ray cluster {where} can be used: {in_one_line(error)}") from error
+    return True
 
 
 def _require_answer(address: str) -> None:
@@ -277,7 +285,7 @@ def _require_answer(address: str) -> None:
     if not colon or not port.isdecimal():
         raise ConfigError(f"address={address!r} is no address of a cluster: give host:port, such as 10.0.0.1:6379.")
     try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
     except OSError as error:
         raise ConfigError(
             f"No Ray cluster answers at {address} ({in_one_line(error)}): start one with `ray start --head`, or leave "
