@@ -66,8 +66,15 @@ def build(framework, algorithm, **settings):
     return agent, VectorBatchPipeline(source, agent, n_envs=2, window_size=8, seed=2)
 
 
-@pytest.mark.parametrize(("framework", "algorithm"), CASES)
+@pytest.mark.parametrize(
+    ("framework", "algorithm"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[0] != "torch" and case[1] in ("a2c", "td3") else [])
+        for case in CASES
+    ],
+)
 def test_agents_see_and_feel(framework, algorithm):
+    """In JAX and TensorFlow A2C has the networks of PPO and TD3 those of SAC: these are built among the slow tests."""
     pytest.importorskip(f"optix_{framework}")
     agent, pipeline = build(framework, algorithm)
     pipeline.close()
