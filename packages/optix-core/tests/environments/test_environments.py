@@ -1,4 +1,6 @@
 import importlib.util
+import os
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -63,6 +65,16 @@ def test_an_environment_object_is_served_as_it_is(skill_env):
         spec = EnvSpec.of(given)
         assert not spec.repeatable
         assert spec.make() is given
+
+
+def test_an_environment_that_goes_to_another_directory_does_not_take_the_run_along(skill_env, tmp_path):
+    def make():
+        os.chdir(tmp_path)
+        return skill_env()
+
+    here = Path.cwd()
+    EnvSpec.of(make).make()
+    assert Path.cwd() == here
 
 
 def test_facts_of_the_registration():

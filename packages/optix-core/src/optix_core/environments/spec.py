@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -100,13 +101,16 @@ class EnvSpec:
         return self._presented(self._make_plain())
 
     def _make_plain(self) -> gym.Env[Any, Any]:
-        if self.factory is not None:
-            return call_factory(self.factory, self.name)
-        assert self.env_id is not None
-        if self.is_pool:
-            raise EnvError(f"{self.env_id} exists only side by side with others: leave --async-envs and wrappers out.")
-        foreign.register(self.imports)
-        return make_registered(self.env_id, self.kwargs)
+        with chdir(os.curdir):  # one that goes to another directory for its files must not take the run along
+            if self.factory is not None:
+                return call_factory(self.factory, self.name)
+            assert self.env_id is not None
+            if self.is_pool:
+                raise EnvError(
+                    f"{self.env_id} exists only side by side with others: leave --async-envs and wrappers out."
+                )
+            foreign.register(self.imports)
+            return make_registered(self.env_id, self.kwargs)
 
     def _presented(self, env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         """Return an environment as agents see it: wrapped, observations of several parts flattened, frames stacked."""
