@@ -208,6 +208,24 @@ def test_the_command_line_spawns_and_explains(tmp_path, capsys):
     assert "decision: spawn" in said
 
 
+@pytest.mark.parametrize(("env_id", "settings"), [("CartPole-v1", {}), ("Pendulum-v1", {"log_std_init": 1.0})])
+def test_the_last_policies_of_a_run_are_exported_as_one_model(env_id, settings, tmp_path, monkeypatch, capsys):
+    """And checked against what they do together."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    overrides = {"hidden_sizes": [8], "window_size": 128, "confirm_episodes": 2, **settings}
+    plan = TrainPlan.of(TrainConfig(env_id=env_id, algorithm="ppo", n_envs=2, max_env_steps=6_000, overrides=overrides))
+    plan.build(tmp_path / "run").run()
+    monkeypatch.chdir(tmp_path)
+    for most, code in ((3, 0), (1, 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(tmp_path / "run"), "out.onnx", "--ensemble", str(most)])
+        assert (ended.value.code or 0) == code
+        said = " ".join(capsys.readouterr().out.split())
+        assert code or ("ensemble of snapshots" in said and "same actions as the policy" in said)
+    session = onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].name == "observation"
+
+
 def test_several_runs_do_not_evolve(tmp_path):
     with pytest.raises(ConfigError, match="--max-spawns"):
         train("CartPole-v1", max_spawns=2, population=3, out=tmp_path / "run")

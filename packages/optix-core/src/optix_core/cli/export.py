@@ -10,6 +10,7 @@ import typer
 from optix_core.cli.console import AllowImport
 
 if TYPE_CHECKING:
+    from optix_core.checkpoints import RunDirectory
     from optix_core.training import TrainPlan
     from optix_protocol import BaseAgent
 
@@ -20,6 +21,9 @@ _TOLERANCE = 1e-4
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory, or its name within ./runs.", metavar="RUN")],
     out: Annotated[Path | None, typer.Argument(help="The model; RUN.onnx by default.", metavar="[OUT]")] = None,
+    ensemble: Annotated[
+        int | None, typer.Option(help="Join the last N kept policies in one model, instead.", metavar="N", min=2)
+    ] = None,
     allow_import: AllowImport = None,
 ) -> None:
     """Write the best policy of a run as an ONNX model: raw observations in, greedy actions out."""
@@ -32,17 +36,44 @@ def export(
     directory_path = find_run(run)
     with RunDirectory.open(directory_path) as directory:
         plan = TrainPlan.from_dict(directory.read_run(), allow_import=allow_import)
-        agent = plan.make_agent()
-        snapshot_id, _ = best_snapshot(directory)
-        directory.registry.load(agent, snapshot_id)
+        if ensemble is not None:
+            agent, policy = _last_policies(directory, plan, ensemble)
+        else:
+            agent = plan.make_agent()
+            snapshot_id, _ = best_snapshot(directory)
+            directory.registry.load(agent, snapshot_id)
+            policy = f"snapshot {snapshot_id}"
     target = out or Path(f"{directory_path.resolve().name}.onnx")
     _write(agent, plan, target)
     lines = {
         "model": f"{shown_path(target)}, {target.stat().st_size / 1e6:.2f} MB",
-        "policy": f"snapshot {snapshot_id} of {shown_path(directory_path)}",
+        "policy": f"{policy} of {shown_path(directory_path)}",
         **_checked(agent, plan, target),
     }
     make_console().print(facts(lines))
+
+
+def _last_policies(directory: RunDirectory, plan: TrainPlan, most: int) -> tuple[BaseAgent, str]:
+    """Return the ensemble of the last policies that a run kept, the best one as its primary agent, and its name.
+
+    Raises:
+        RunDirectoryError: there are fewer than two.
+        ConfigError: agents that cannot join in an ensemble.
+    """
+    from optix_core.cli.evaluate import best_snapshot
+    from optix_core.errors import RunDirectoryError
+    from optix_core.evolution import EnsembleAgent, PolicyManager
+
+    chosen = [snapshot.snapshot_id for snapshot in directory.registry.list()[-most:]]
+    if len(chosen) < 2:
+        raise RunDirectoryError("An ensemble needs two kept policies at least, and this run has fewer.")
+    manager = PolicyManager(directory.registry, max_ensemble_size=len(chosen))
+    agents = {number: plan.make_agent() for number in chosen}
+    for number, agent in agents.items():
+        directory.registry.load(agent, number)
+        manager.add_agent(agent, name=f"snapshot {number}")
+    primary = agents.get(best_snapshot(directory)[0], agents[chosen[-1]])
+    return EnsembleAgent(manager, primary), f"ensemble of snapshots {', '.join(map(str, chosen))}"
 
 
 def _write(agent: BaseAgent, plan: TrainPlan, target: Path) -> None:
@@ -76,6 +107,7 @@ def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
     import numpy as np
 
     from optix_core.errors import AgentError
+    from optix_core.evolution.ensemble import EnsemblePolicy
     from optix_core.policies.masks import mask_parts
     from optix_protocol import SupportsPolicy, SupportsRecurrentState
 
@@ -96,7 +128,10 @@ def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
         if value.name == "action_mask":  # with everything allowed, it is the policy without masks
             feed["action_mask"] = np.ones((len(observations), sum(mask_parts(plan.env_spec.action_space) or ())), bool)
     (actions,) = session.run(["action"], feed)
-    expected = np.asarray(agent.make_policy("greedy", num_envs=len(observations), seed=0).act(observations))
+    policy = agent.make_policy("greedy", num_envs=len(observations), seed=0)
+    if isinstance(policy, EnsemblePolicy):
+        policy = policy.without_critic()
+    expected = np.asarray(policy.act(observations))
     if not np.allclose(actions, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise AgentError(f"The model in {target} acts differently from the policy: do not use it, and report this.")
     return {**described, "checked": "same actions as the policy for 64 random observations (ONNX Runtime)"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Self
@@ -269,13 +270,12 @@ class EnsembleAgent:
         """Write the greedy policy of all members to this path, as one ONNX model (:mod:`optix_core.evolution.onnx`)."""
         from optix_core.evolution.onnx import export_ensemble
 
-        members = sorted(self.manager.members, key=lambda member: member.agent is not self.primary)
-        weights = dict(zip(self.manager.members, self.manager.weights, strict=True))
         shape = getattr(self.primary, "observation_shape", ())
         log_probs = _distribution(self.primary, np.zeros((1, *shape), np.float32)).log_probs
         export_ensemble(
-            [member.agent for member in members],
-            [weights[member] for member in members],
+            self.primary,
+            [member.agent for member in self.manager.members],
+            self.manager.weights,
             path,
             num_log_probs=0 if log_probs is None else log_probs.shape[1],
         )
@@ -323,7 +323,7 @@ class EnsemblePolicy:
     """A frozen ensemble that acts.
 
     Args:
-        primary: whose critic decides where members disagree, if it has one.
+        primary: whose critic decides where members disagree, if it has one; None where none shall.
         head: of the actions.
         policies: of the members.
         weights: of each.
@@ -334,7 +334,7 @@ class EnsemblePolicy:
     def __init__(
         self,
         *,
-        primary: BaseAgent,
+        primary: BaseAgent | None,
         head: Any,
         policies: Sequence[Any],
         weights: Sequence[float],
@@ -358,12 +358,18 @@ class EnsemblePolicy:
         found: Array = combination.greedy(joint) if self._mode == "greedy" else combination.sample(joint, self._rng)
         return found
 
+    def without_critic(self) -> EnsemblePolicy:
+        """Return the same policy as it is exported: a critic is no part of it."""
+        found = copy(self)
+        found._primary = None
+        return found
+
     def reset(self, done: Array | None = None) -> None:
         """Do nothing: members remember nothing."""
 
 
 def joint_distribution(
-    primary: BaseAgent,
+    primary: BaseAgent | None,
     head: Any,
     distributions: Sequence[ActionDistribution],
     weights: Sequence[float],

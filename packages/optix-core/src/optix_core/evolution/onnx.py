@@ -17,14 +17,15 @@ from optix_core.policies.onnx_export import PolicyGraph
 
 
 def export_ensemble(
-    agents: Sequence[Any], weights: Sequence[float], path: str | os.PathLike[str], *, num_log_probs: int
+    primary: Any, agents: Sequence[Any], weights: Sequence[float], path: str | os.PathLike[str], *, num_log_probs: int
 ) -> None:
     """Write the greedy policy of an ensemble to this path as one ONNX model.
 
     Where continuous members disagree, the one of the largest weight decides: a critic is no part of a policy.
 
     Args:
-        agents: the members, the primary one first; each writes a model of its own.
+        primary: whose observations and actions the model has.
+        agents: the members, in the order of the ensemble; each writes a model of its own.
         weights: of each, adding up to 1.
         path: exactly where to.
         num_log_probs: log-probabilities of the members; 0 for continuous actions.
@@ -33,7 +34,6 @@ def export_ensemble(
         ConfigError: (a ``ValueError``) onnx is not installed, or members whose actions are switches, or that take
             masks.
     """
-    primary = agents[0]
     head = primary.action_head
     if isinstance(head, Bernoulli):
         raise ConfigError("Ensembles of switches (MultiBinary) cannot be written as ONNX models.")
