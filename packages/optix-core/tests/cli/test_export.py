@@ -48,8 +48,13 @@ def test_a_place_that_cannot_be_written_to_is_named(optix, finished_run):
     assert "cannot be written: No such file or directory" in done.err
 
 
-def test_a_model_that_acts_differently_is_refused(optix, finished_run, monkeypatch):
+def test_a_model_that_acts_differently_is_refused_and_leaves_no_file(optix, finished_run, monkeypatch, tmp_path):
+    kept = tmp_path / "earlier.onnx"
+    kept.write_bytes(b"a model of an earlier day")
+    there = set(tmp_path.iterdir())
     monkeypatch.setattr(np, "allclose", lambda *args, **kwargs: False)
-    done = optix("export", finished_run, *ALLOW)
-    assert done.code == 2
-    assert "acts differently from the policy" in done.err
+    for name in ("toy.onnx", "earlier.onnx"):
+        done = optix("export", finished_run, name, *ALLOW)
+        assert done.code == 2
+        assert "acts differently from the policy" in done.err
+    assert set(tmp_path.iterdir()) == there and kept.read_bytes() == b"a model of an earlier day"

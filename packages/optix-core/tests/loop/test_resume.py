@@ -153,16 +153,57 @@ def test_another_run_in_the_same_directory_is_refused(loop):
         loop("run", resume=True, seed=1).run()
 
 
+class Hears(LoopCallback):
+    def __init__(self):
+        self.notes = []
+
+    def on_note(self, message):
+        self.notes.append(message)
+
+
 def test_an_agent_without_exact_state_goes_on_from_its_newest_weights_and_says_so(loop, tmp_path):
+    before, after = Hears(), Hears()
     with pytest.raises(Death):
-        loop("run", exact=False, callbacks=[DieAt(30)]).run()
-    optimizer = loop("run", exact=False, resume=True)
-    optimizer.run()
+        loop("run", exact=False, callbacks=[before, DieAt(30)]).run()
+    assert before.notes == [
+        "This run can be resumed, but not exactly, because the agent has no training_state(): it would go on from its "
+        "newest kept weights."
+    ]
+    optimizer = loop("run", exact=False, resume=True, callbacks=[after])
+    result = optimizer.run()
+    assert "went on from the weights of snapshot" in after.notes[0] and after.notes[0] in result.notes
+    assert after.notes[1:] == before.notes
     events, _ = read_events(tmp_path / "run" / "events.jsonl")
     resumed = next(e for e in events if e["kind"] == "resumed")
     assert "went on from the weights of snapshot" in resumed["notes"][0]
     assert resumed["num_env_steps"] > 0
     assert optimizer.agent.skill == pytest.approx(1.0, abs=0.06)
+
+
+def test_environments_whose_state_cannot_be_kept_are_named_before_a_run_is_interrupted(loop):
+    class Forgetful(VectorBatchPipeline):
+        has_exact_state = False
+
+    def notes_of(kind):
+        hears = Hears()
+        optimizer = loop("run", max_env_steps=300, callbacks=[hears])
+        optimizer.pipeline.__class__ = kind
+        optimizer.run()
+        return hears.notes
+
+    assert notes_of(Forgetful) == [
+        "This run can be resumed, but not exactly, because where its environments are cannot be kept: they would begin "
+        "new episodes."
+    ]
+
+
+def test_a_run_that_can_be_resumed_exactly_or_not_at_all_says_nothing(loop):
+    exact, unkept = Hears(), Hears()
+    loop("run", max_env_steps=300, callbacks=[exact]).run()
+    optimizer = loop("other", exact=False, max_env_steps=300, callbacks=[unkept])
+    optimizer.checkpoint_dir = None
+    optimizer.run()
+    assert exact.notes == unkept.notes == []
 
 
 def test_resume_of_an_empty_directory_starts_a_run(loop, tmp_path):

@@ -160,6 +160,9 @@ class LoopCallback:
     def on_hyperparam_update(self, old: HyperparamSet, new: HyperparamSet) -> None:
         """The hyperparameters changed."""
 
+    def on_note(self, message: str) -> None:
+        """There is something that one has to know about this run, in a sentence, told once (protocol 1.2)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmInfo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,11 +46,13 @@ def export(
             directory.registry.load(agent, snapshot_id)
             policy = f"snapshot {snapshot_id}"
     target = out or Path(f"{directory_path.resolve().name}.onnx")
-    _write(agent, plan, target)
+    with _unless_it_differs(target) as unchecked:
+        _write(agent, plan, unchecked)
+        checked = _checked(agent, plan, unchecked)
     lines = {
         "model": f"{shown_path(target)}, {target.stat().st_size / 1e6:.2f} MB",
         "policy": f"{policy} of {shown_path(directory_path)}",
-        **_checked(agent, plan, target),
+        **checked,
     }
     make_console().print(facts(lines))
 
@@ -76,26 +80,39 @@ def _last_policies(directory: RunDirectory, plan: TrainPlan, most: int) -> tuple
     return EnsembleAgent(manager, primary), f"ensemble of snapshots {', '.join(map(str, chosen))}"
 
 
+@contextmanager
+def _unless_it_differs(target: Path) -> Iterator[Path]:
+    """Yield where to write the model first; it gets its name if nothing is raised, and is removed otherwise."""
+    from optix_core.errors import AgentError
+
+    unchecked = target.with_name(f"{target.name}.unchecked")
+    try:
+        yield unchecked
+        unchecked.replace(target)
+    except OSError as error:
+        raise AgentError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        unchecked.unlink(missing_ok=True)
+
+
 def _write(agent: BaseAgent, plan: TrainPlan, target: Path) -> None:
     """Write the model by the agent's own export, or from its policy in NumPy.
 
     Raises:
-        AgentError: the agent has neither, or its directory cannot be written to.
+        AgentError: the agent has neither.
+        OSError: its directory cannot be written to.
     """
     from optix_core.errors import AgentError
     from optix_core.policies.onnx_export import export_tree
     from optix_protocol import SupportsExport, SupportsHostPolicy
 
-    try:
-        if isinstance(agent, SupportsExport):
-            agent.export_onnx(target)
-            return
-        tree = agent.host_policy() if isinstance(agent, SupportsHostPolicy) else None
-        if tree is None:
-            raise AgentError(f"{plan.algorithm} of backend '{plan.backend}' cannot be exported.")
-        export_tree(tree, target, kind=f"{plan.backend}/{plan.algorithm}")
-    except OSError as error:
-        raise AgentError(f"{target} cannot be written: {error.strerror or error}.") from error
+    if isinstance(agent, SupportsExport):
+        agent.export_onnx(target)
+        return
+    tree = agent.host_policy() if isinstance(agent, SupportsHostPolicy) else None
+    if tree is None:
+        raise AgentError(f"{plan.algorithm} of backend '{plan.backend}' cannot be exported.")
+    export_tree(tree, target, kind=f"{plan.backend}/{plan.algorithm}")
 
 
 def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
@@ -133,7 +150,10 @@ def _checked(agent: BaseAgent, plan: TrainPlan, target: Path) -> dict[str, str]:
         policy = policy.without_critic()
     expected = np.asarray(policy.act(observations))
     if not np.allclose(actions, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-        raise AgentError(f"The model in {target} acts differently from the policy: do not use it, and report this.")
+        raise AgentError(
+            f"The model acts differently from the policy of {plan.algorithm} (backend '{plan.backend}'), so it was not "
+            "kept: report this to the backend's authors."
+        )
     return {**described, "checked": "same actions as the policy for 64 random observations (ONNX Runtime)"}
 
 

@@ -77,6 +77,10 @@ class TrainProgress(LoopCallback):
             self._last_line = time.monotonic()
             self.console.print(self.line(), soft_wrap=True, markup=False)
 
+    def on_note(self, message: str) -> None:
+        """Say at once what one has to know about this run; the last word repeats it."""
+        self.console.print(f"note: {message}", soft_wrap=True, markup=False, style="yellow")
+
     # -------------------------------------------------------------- what is shown
 
     def line(self) -> str:

@@ -39,6 +39,7 @@ def assemble(
     seed: int,
     checkpoint_score_fn: Callable[[BaseAgent], float] | None,
     report: Callable[[str], None] | None,
+    keeps_files: bool,
     careful: bool = False,
 ) -> Run:
     """Return a run that is about to begin.
@@ -47,6 +48,7 @@ def assemble(
         checkpoint_score_fn: scores a policy for keeping, or None.
         careful: the tuner is the loop's own, and acts only on evidence.
         report: gets a line of text at every look, or None.
+        keeps_files: whether the run directory outlives the run.
         val_pipeline: the pipeline of validation, or None.
         agent: as for :class:`Run`, like all the others.
         pipeline: where windows come from.
@@ -108,6 +110,7 @@ def assemble(
         optimizer=tuner,
         arena=arena,
         report=report,
+        keeps_files=keeps_files,
     )
     state = RunState(
         agent=agent,

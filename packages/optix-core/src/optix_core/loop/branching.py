@@ -22,6 +22,7 @@ from optix_core.errors import AgentError, ConfigError
 from optix_core.loop.arena import Arena
 from optix_core.loop.capabilities import BeginsSeededEpisodes, HasExactState, SupportsLearnedState
 from optix_core.loop.counters import RunCounters
+from optix_core.loop.diagnostics import numbers_of
 from optix_protocol import (
     BaseAgent,
     BaseEvaluator,
@@ -312,7 +313,7 @@ class Laboratory:
         return Outcome(variant=variant, samples=samples, num_env_steps=num_env_steps, damage=damage)
 
     def _learn(self, window: EpisodeData) -> str | None:
-        diagnostics = self.agent.learn(window)
+        diagnostics = numbers_of(self.agent.learn(window))
         broken = sorted(name for name, value in diagnostics.items() if not math.isfinite(value))
         return f"learn() reported {', '.join(broken)} as NaN or infinite." if broken else None
 

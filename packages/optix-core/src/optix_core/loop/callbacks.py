@@ -50,3 +50,7 @@ class CallbackList(LoopCallback):
     def on_hyperparam_update(self, old: HyperparamSet, new: HyperparamSet) -> None:  # noqa: D102
         for callback in self.callbacks:
             callback.on_hyperparam_update(old, new)
+
+    def on_note(self, message: str) -> None:  # noqa: D102
+        for callback in self.callbacks:
+            callback.on_note(message)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from optix_core.errors import AgentError
+
 Severity = Literal["fatal", "warning"]
 
 RECENT = 5
@@ -29,6 +31,29 @@ class Symptom:
     kind: str
     severity: Severity
     message: str
+
+
+def numbers_of(learned: object) -> dict[str, float]:
+    """Return what ``learn`` returned as floats by name.
+
+    Raises:
+        AgentError: it is no mapping from names to numbers.
+    """
+    if not isinstance(learned, Mapping):
+        raise AgentError(
+            f"The agent's learn() returned {type(learned).__name__}, not a dict of floats by name: return an empty one "
+            "if there is nothing to say."
+        )
+    numbers = {}
+    for name, value in learned.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise AgentError(
+                f"The agent's learn() returned {type(value).__name__} as {str(name)!r}: its values are single numbers, "
+                "float(...)."
+            ) from None
+    return numbers
 
 
 class DiagnosticsWatch:

@@ -31,6 +31,7 @@ class Recorder:
         optimizer: is told of plateaus, or None.
         arena: collects what the result has to say, and knows how long episodes are.
         report: gets a line of text at every look, or None.
+        keeps_files: whether there will be a directory to resume the run from.
     """
 
     run_dir: RunDirectory
@@ -40,6 +41,7 @@ class Recorder:
     optimizer: Tuner | None
     arena: Arena
     report: Callable[[str], None] | None
+    keeps_files: bool
     _noted_missing_ends: bool = False
 
     def record(self, evidence: Evidence, decision: Decision, seen: Observation, window: EpisodeData) -> None:
@@ -115,10 +117,20 @@ class Recorder:
                 "make those of training comparable."
             )
 
+    def note_what_is_not_kept(self, sentence: str | None) -> None:
+        """Say what a resumed run would have lost, where there will be a directory to resume it from."""
+        if sentence is not None and self.keeps_files:
+            self.note(sentence)
+
     def note(self, sentence: str) -> None:
         """Say something once that the result has to say, too."""
         if sentence not in self.arena.notes:
-            self.arena.note(sentence)
             self.run_dir.journal.append(events.Note(message=sentence))
-            if self.report is not None:
-                self.report(sentence)
+            self.announce(sentence)
+
+    def announce(self, sentence: str) -> None:
+        """Say something that the journal has already, to whoever listens and in the result."""
+        self.arena.note(sentence)
+        self.callbacks.on_note(sentence)
+        if self.report is not None:
+            self.report(sentence)

@@ -39,6 +39,8 @@ def begin(run: Run, described: Mapping[str, Any], config: Mapping[str, Any], *, 
     notes = _restore(run, started)
     run_dir.discard_result()
     run.journal.append(events.Resumed(num_env_steps=run.progress.num_env_steps, budget=started.budget, notes=notes))
+    for sentence in notes:
+        run.recorder.announce(sentence)
 
 
 def _restore(run: Run, started: events.RunStarted) -> list[str]:

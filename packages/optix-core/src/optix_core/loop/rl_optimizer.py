@@ -321,6 +321,7 @@ class RLOptimizer:
                 seed=self.seed,
                 checkpoint_score_fn=self.checkpoint_score_fn,
                 report=print if self.verbose else None,
+                keeps_files=self.checkpoint_dir is not None,
             )
             for callback in self._callbacks.callbacks:
                 if isinstance(callback, JoinsRun):

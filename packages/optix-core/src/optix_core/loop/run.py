@@ -18,6 +18,7 @@ from optix_core.loop.capabilities import Evolves, FollowsSchedules, SupportsWarm
 from optix_core.loop.controller import LoopController, Observation
 from optix_core.loop.counters import RunCounters
 from optix_core.loop.decision import Action, Decision, Evidence, decide
+from optix_core.loop.diagnostics import numbers_of
 from optix_core.loop.following import follow
 from optix_core.loop.interrupts import Interrupt
 from optix_core.loop.keeping import PolicyKeeper
@@ -136,6 +137,7 @@ class Run:
         windows = iter(self.pipeline.windows())
         self._announce_policy()
         self.saver.start()
+        first = True
         while True:
             self.saver.save_if_due()
             if self.evolution is not None:
@@ -148,6 +150,9 @@ class Run:
                     ended = decide(self.controller.evidence(stop_request=asked))
                     return asked, ended.why
                 return StopReason.EXHAUSTED, "Stopping: the source of data is exhausted."
+            if first:  # before it, environments have no state yet
+                first = False
+                self.recorder.note_what_is_not_kept(self.state.not_kept)
             decision = self._follow(window)
             if decision.action is Action.STOP:
                 assert decision.stop_reason is not None
@@ -237,7 +242,7 @@ class Run:
 
     def _learn(self, window: EpisodeData) -> str | None:
         """Learn from a window; return what broke, if anything."""
-        self.counters.diagnostics = {name: float(value) for name, value in self.agent.learn(window).items()}
+        self.counters.diagnostics = numbers_of(self.agent.learn(window))
         self.counters.policy_version += 1
         self._announce_policy()
         damage = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from optix_core.loop.arena import Arena
-from optix_core.loop.capabilities import Evolves, Tuner
+from optix_core.loop.capabilities import Evolves, HasExactState, Tuner
 from optix_core.loop.controller import LoopController
 from optix_core.loop.counters import RunCounters, SavedCounters, overwrite
 from optix_core.loop.keeping import PolicyKeeper
@@ -50,6 +50,21 @@ class RunState:
         return isinstance(self.agent, SupportsTrainingState) and all(
             pipeline is None or isinstance(pipeline, SupportsPipelineState) for pipeline in self.pipelines.values()
         )
+
+    @property
+    def not_kept(self) -> str | None:
+        """What a resumed run will have lost, in a sentence, as far as it is known by now; None if nothing."""
+        without = [] if isinstance(self.agent, SupportsTrainingState) else ["the agent has no training_state()"]
+        for name, pipeline in self.pipelines.items():
+            if pipeline is not None and not isinstance(pipeline, SupportsPipelineState):
+                without.append(f"the {name.replace('_', ' ')} has no pipeline_state()")
+        if without:
+            lost = f"{', '.join(without)}: it would go on from its newest kept weights"
+        elif any(isinstance(each, HasExactState) and not each.has_exact_state for each in self.pipelines.values()):
+            lost = "where its environments are cannot be kept: they would begin new episodes"
+        else:
+            return None
+        return f"This run can be resumed, but not exactly, because {lost}."
 
     def capture(self) -> StateTree:
         """Return everything that the future of the run depends on, between two windows."""

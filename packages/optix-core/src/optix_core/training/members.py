@@ -16,6 +16,7 @@ from optix_core.loop.arena import Arena
 from optix_core.loop.branching import take_over
 from optix_core.loop.budget import fit_updates
 from optix_core.loop.capabilities import BeginsSeededEpisodes, FollowsSchedules
+from optix_core.loop.diagnostics import numbers_of
 from optix_core.seeding import derive_seed
 from optix_core.training.plan import TrainPlan
 from optix_protocol import (
@@ -91,7 +92,7 @@ class Member:
             self.agent.follow_schedules(min(1.0, self.num_env_steps / self.budget))
         self.pipeline.policy_changed(policy_version=self.num_windows, hyperparam_version=self.num_changes)
         window = next(iter(self.pipeline.windows()))
-        diagnostics = self.agent.learn(window)
+        diagnostics = numbers_of(self.agent.learn(window))
         self.num_env_steps += window.num_env_steps
         self.num_windows += 1
         self.returns += map(float, window.episode_returns)

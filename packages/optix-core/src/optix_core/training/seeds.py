@@ -18,6 +18,7 @@ from optix_core.loop.budget import Budget, StopReason, fit_updates
 from optix_core.loop.capabilities import FollowsSchedules
 from optix_core.loop.controller import LoopController
 from optix_core.loop.decision import Action, Decision, decide
+from optix_core.loop.diagnostics import numbers_of
 from optix_core.loop.final import choose_final_policy
 from optix_core.loop.following import follow
 from optix_core.loop.interrupts import Interrupt, graceful_interrupts
@@ -165,7 +166,7 @@ def train_seeds(
                 for position, (track, window) in enumerate(zip(live, windows, strict=True))
             ]
             for track, diagnostics in zip(live, group.learn(windows), strict=True):
-                track.diagnostics = {name: float(value) for name, value in diagnostics.items()}
+                track.diagnostics = numbers_of(diagnostics)
             going = [i for i, decision in enumerate(decisions) if decision.action is not Action.STOP]
             if len(going) < len(live):
                 for position, (track, decision) in enumerate(zip(live, decisions, strict=True)):
