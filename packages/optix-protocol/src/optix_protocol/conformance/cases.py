@@ -162,10 +162,10 @@ class Case:
         low, high = _bounds(space)
         outside = ((rows < low) | (rows > high)).any(axis=0)
         if bounded and outside.any():
-            index = np.unravel_index(np.argmax(outside), space.shape)
-            values = rows[(slice(None), *index)]
+            worst = int(np.argmax(outside))
+            values = rows.reshape(len(rows), -1)[:, worst]
             return (
-                f"values from {values.min():g} to {values.max():g}{in_dimension(np.argmax(outside), space.shape)} "
+                f"values from {values.min():g} to {values.max():g}{in_dimension(worst, space.shape)} "
                 f"leave the space {space!r}: scale or clip to the environment's real range"
             )
         return None
