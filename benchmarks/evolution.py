@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -136,7 +137,7 @@ def ours(cell: Cell) -> dict[str, Any]:
 def agilerl(cell: Cell, python: Path) -> dict[str, Any]:
     """E: AgileRL, in an interpreter of its own."""
     command = [str(python), str(HERE / "_agilerl.py"), cell.task, str(cell.seed), str(cell.budget)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
