@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optix_core.agents.schedules import Schedule, schedule_of
+from optix_core.agents.schedules import WRITE_INSTEAD, Schedule, schedule_of
 from optix_core.agents.synonyms import ADVICE, NamedValues, by_other_name
 from optix_core.errors import ConfigError, suggest
 from optix_protocol import HyperparamSet, ParamBound
@@ -72,6 +72,8 @@ class Hyperparam:
             self._check_schedule(name, value)
             return value
         parsed = self._convert(value)
+        if parsed is None and self.kind in (float, int) and isinstance(value, list | tuple):
+            raise ConfigError(f"{name} is a number or a schedule, got {value!r}: {WRITE_INSTEAD}, in shares.")
         if parsed is None:
             raise ConfigError(f"{name} must be {self._describe()}, got {value!r}.")
         return parsed

@@ -21,7 +21,8 @@ from optix_core.errors import ConfigError, real_number, suggest
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
 _ZOO = re.compile(r"lin_([-+.\deE]+)")
 _LONGEST_TEXT = 10_000
-_WRITE_INSTEAD = "write linear(start, end), cosine(start, end) or piecewise((0, start), ..., (1, end))"
+WRITE_INSTEAD = "write linear(start, end), cosine(start, end) or piecewise((0, start), ..., (1, end))"
+"""What to say to whoever gave something that is no schedule here."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,12 @@ def schedule_of(name: str, value: Any) -> Any:
         value: as the user gave it.
 
     Raises:
-        ConfigError: (a ``ValueError``) text that looks like a schedule and is none, a function that is no line, or the
-            points of another library's schedule, which count steps.
+        ConfigError: (a ``ValueError``) text that looks like a schedule and is none, or a function that is no line.
     """
     if isinstance(value, str):
         return _parsed(name, value)
     if callable(value) and not isinstance(value, Schedule | type):
         return _straight(name, value)
-    if isinstance(value, list | tuple | Mapping):
-        raise ConfigError(f"{name} takes a number or a schedule, got {value!r}: {_WRITE_INSTEAD}, in shares.")
     return value
 
 
@@ -154,7 +152,7 @@ def _parsed(name: str, text: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         values = None
     if values is None or (kind != "piecewise" and len(values) != 2):
-        raise ConfigError(f"{name}: {text!r} is no schedule: {_WRITE_INSTEAD}, with plain numbers.")
+        raise ConfigError(f"{name}: {text!r} is no schedule: {WRITE_INSTEAD}, with plain numbers.")
     try:
         return KINDS[kind](*values)
     except ConfigError as error:
@@ -168,13 +166,13 @@ def _straight(name: str, function: Callable[[float], Any]) -> Any:
         values = np.array([float(function(float(share))) for share in left])
     except Exception as error:
         raise ConfigError(
-            f"{name} cannot be a function here ({type(error).__name__}: {error}): {_WRITE_INSTEAD}."
+            f"{name} cannot be a function here ({type(error).__name__}: {error}): {WRITE_INSTEAD}."
         ) from error
     start, end = float(values[0]), float(values[-1])
     line = end + (start - end) * left
     if not np.isfinite(values).all() or np.abs(values - line).max() > 1e-9 * np.abs(values).max():
         raise ConfigError(
-            f"{name} cannot be a function that is no straight line: a run could not write it down; {_WRITE_INSTEAD}."
+            f"{name} cannot be a function that is no straight line: a run could not write it down; {WRITE_INSTEAD}."
         )
     return start if start == end else linear(start, end)
 
