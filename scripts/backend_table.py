@@ -43,6 +43,7 @@ WORDS = {
     "export": "`optix export` (ONNX)",
     "fused_training": "training fused with the environments",
     "many_seeds": "many seeds at once",
+    "population": "members of a population side by side",
     "teardown": "`teardown`",
 }
 

@@ -66,7 +66,9 @@ def test_on_policy_unless_it_says_otherwise():
 def test_reference_agents_have_every_capability_that_concerns_the_kit():
     case = example_case()
     spaces = {"observation_space": case.observation_space, "action_space": case.action_space}
-    on_host = set(CAPABILITIES) - {"batches", "export", "fused_training", "lagged_windows", "many_seeds"}
+    on_host = set(CAPABILITIES) - {
+        "batches", "export", "fused_training", "lagged_windows", "many_seeds", "population",
+    }  # fmt: skip
     assert capabilities_of(RecurrentReferenceAgent(**spaces)) == on_host - {"action_masks"}
     assert capabilities_of(ReferenceAgent(**spaces)) == on_host - {"recurrent_state"}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,15 +11,17 @@ from optix_jax.agent import FlaxAgent
 from optix_jax.algorithms.ppo_update import Settings
 from optix_jax.environments import PureEnvironment, pure_environment
 from optix_jax.fused_types import FusedWindow
+from optix_jax.members import FusedMembers
 from optix_jax.pipeline import FusedPipeline, diagnostics_of_window, learn
 from optix_jax.seeds import FusedSeeds
-from optix_protocol import BasePipeline, EpisodeData, SeedGroup
+from optix_protocol import BasePipeline, EpisodeData, MemberGroup, SeedGroup
 
 
 class TrainsFused(FlaxAgent):
     """Learns by PPO's loss from windows that stay on the device, alone or many seeds at once.
 
-    See :class:`optix_protocol.SupportsFusedTraining` and :class:`optix_protocol.SupportsManySeeds`.
+    See :class:`optix_protocol.SupportsFusedTraining`, :class:`optix_protocol.SupportsManySeeds` and
+    :class:`optix_protocol.SupportsPopulation`.
     """
 
     def learn(self, episode_data: EpisodeData) -> dict[str, float]:
@@ -64,17 +67,44 @@ class TrainsFused(FlaxAgent):
         env = self._pure_environment(env_id)
         if env is None:
             return None
-        agents = [
-            self.from_spaces(
-                env.observation_space,
-                env.action_space,
-                seed=seed,
-                hyperparams={**self.hyperparams, **self.schedules},
-                device=self._device_name,
-            )
-            for seed in agent_seeds
-        ]
+        agents = [self._untrained(env, seed, {}) for seed in agent_seeds]
         return FusedSeeds(env, agents, pipeline_seeds, num_envs=num_envs, num_steps=num_steps)
+
+    def member_group(
+        self,
+        env_id: str,
+        *,
+        agent_seeds: Sequence[int],
+        pipeline_seeds: Sequence[int],
+        num_envs: int,
+        num_steps: int,
+        hyperparams: Sequence[Mapping[str, Any]],
+    ) -> MemberGroup | None:
+        """Return untrained members with these networks, or None where fusing is impossible.
+
+        Args:
+            env_id: as in :meth:`fused_pipeline`.
+            agent_seeds: of each member.
+            pipeline_seeds: of the environments of each member, in the same order.
+            num_envs: environments ``N`` side by side, for each member.
+            num_steps: rows ``T`` of a window.
+            hyperparams: of each member, what differs from this agent. ``minibatch_size`` is a shape, and what is off
+                changes the program: all members must agree on these.
+        """
+        env = self._pure_environment(env_id)
+        if env is None:
+            return None
+        agents = [self._untrained(env, seed, own) for seed, own in zip(agent_seeds, hyperparams, strict=True)]
+        return FusedMembers(env, agents, pipeline_seeds, num_envs=num_envs, num_steps=num_steps)
+
+    def _untrained(self, env: PureEnvironment, seed: int, own: Mapping[str, Any]) -> Self:
+        return self.from_spaces(
+            env.observation_space,
+            env.action_space,
+            seed=seed,
+            hyperparams={**self.hyperparams, **self.schedules, **own},
+            device=self._device_name,
+        )
 
     def _pure_environment(self, env_id: str) -> PureEnvironment | None:
         if self._obs_normalizer is not None or self._reward_normalizer is not None:

@@ -32,12 +32,17 @@ def _begin_all(plan: Plan, keys: jax.Array) -> Actors:
 
 def _collect_all(plan: Plan, states: TrainState, actors: Actors, settings: Settings) -> Any:
     collect = functools.partial(fused.collect_window, plan)
-    return jax.vmap(collect, in_axes=(0, 0, None))(states, actors, settings)
+    return jax.vmap(collect, in_axes=(0, 0, _axes(settings)))(states, actors, settings)
 
 
 def _learn_all(plan: Plan, states: TrainState, batches: Batch, settings: Settings, seeds: jax.Array) -> Any:
     update = functools.partial(fused.learn_window, plan)
-    return jax.vmap(update, in_axes=(0, 0, None, 0))(states, batches, settings, seeds)
+    return jax.vmap(update, in_axes=(0, 0, _axes(settings), 0))(states, batches, settings, seeds)
+
+
+def _axes(settings: Settings) -> Settings:
+    """Return what is mapped: settings that differ have a value for each lane, those that all share are scalars."""
+    return Settings(*(0 if value is not None and jnp.ndim(value) else None for value in settings))
 
 
 begin_all = Compiled(_begin_all, static_argnums=0)
@@ -130,7 +135,7 @@ class FusedSeeds:
         windows: list[EpisodeData] = []
         for index, (states, actors) in enumerate(self._groups):
             collected = (collect_window if self._lanes == 1 else collect_all)(
-                self._plan, states, actors, self._settings
+                self._plan, states, actors, self._settings_of_group(index)
             )
             states, actors, batch, report = collected
             self._groups[index] = states, actors
@@ -149,15 +154,26 @@ class FusedSeeds:
             seeds = [np.uint32(rng.integers(2**32)) for rng in self._rngs[low : low + self._lanes]]
             batch = members[0].pending
             if self._lanes == 1:
-                states, told = learn(self._plan, states, batch, self._settings, seeds[0])
+                states, told = learn(self._plan, states, batch, self._settings_of_group(index), seeds[0])
             else:
                 seeds += [np.uint32(0)] * (self._lanes - len(seeds))
-                states, told = learn_all(self._plan, states, batch, self._settings, np.array(seeds))
+                settings = self._settings_of_group(index)
+                states, told = learn_all(self._plan, states, batch, settings, np.array(seeds))
             self._groups[index] = states, actors
             for window, last in zip(members, np.asarray(told).reshape(self._lanes, -1), strict=False):
                 assert isinstance(window, FusedWindow)
-                found.append(diagnostics_of_window(window, last, self._settings))
+                found.append(diagnostics_of_window(window, last, self._settings_of(len(found))))
         return found
+
+    def _settings_of(self, position: int) -> Settings:
+        """Return the settings of one agent."""
+        del position
+        return self._settings
+
+    def _settings_of_group(self, index: int) -> Settings:
+        """Return the settings of the agents of one call."""
+        del index
+        return self._settings
 
     def weights(self, position: int) -> Mapping[str, Array]:
         """Return a copy of the parameters of one agent."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from optix_protocol.types import Array, EpisodeData, EvalMetrics, RecurrentState, StateTree
+from optix_protocol.types import Array, EpisodeData, EvalMetrics, HyperparamSet, RecurrentState, StateTree
 
 if TYPE_CHECKING:
     from optix_protocol.agent import BaseAgent
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CAPABILITIES",
     "ActionDistribution",
+    "MemberGroup",
     "ParamBound",
     "Policy",
     "PolicyMode",
@@ -34,6 +35,7 @@ __all__ = [
     "SupportsModels",
     "SupportsParamBounds",
     "SupportsPolicy",
+    "SupportsPopulation",
     "SupportsRecurrentState",
     "SupportsTeardown",
     "SupportsTrainingState",
@@ -424,6 +426,59 @@ class SupportsModels(Protocol):
         ...
 
 
+class MemberGroup(SeedGroup, Protocol):
+    """Members of a population that are trained side by side, each with hyperparameters of its own (protocol 1.2)."""
+
+    def hyperparams(self, position: int) -> HyperparamSet:
+        """Return the hyperparameters of one member."""
+        ...
+
+    def set_hyperparams(self, position: int, hyperparams: HyperparamSet) -> None:
+        """Change hyperparameters of one member; names that are left out stay, and nothing else of it changes.
+
+        Raises:
+            ValueError: an unknown name, a value out of range, or one that all members must share.
+        """
+        ...
+
+    def copy(self, source: int, target: int) -> None:
+        """Make one member an exact copy of another, its environments and random numbers included.
+
+        The other one is not touched. The next window of both is the same, bit for bit.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPopulation(Protocol):
+    """Training of many members in one process, with hyperparameters that differ and may change (protocol 1.2)."""
+
+    def member_group(
+        self,
+        env_id: str,
+        *,
+        agent_seeds: Sequence[int],
+        pipeline_seeds: Sequence[int],
+        num_envs: int,
+        num_steps: int,
+        hyperparams: Sequence[Mapping[str, Any]],
+    ) -> MemberGroup | None:
+        """Return untrained members with this agent's settings, or None where the environment does not allow it.
+
+        Args:
+            env_id: a Gymnasium id.
+            agent_seeds: of each member. It learns as one of that seed and those hyperparameters would alone.
+            pipeline_seeds: of the environments and the exploration of each member, in the same order.
+            num_envs: environments ``N`` side by side, for each member.
+            num_steps: rows ``T`` of a window.
+            hyperparams: of each member, what differs from this agent.
+
+        Raises:
+            ValueError: an unknown name, a value out of range, or one that all members must share.
+        """
+        ...
+
+
 @runtime_checkable
 class SupportsTeardown(Protocol):
     """Something to release at the end."""
@@ -450,6 +505,7 @@ CAPABILITIES: Mapping[str, type] = {
     "export": SupportsExport,
     "fused_training": SupportsFusedTraining,
     "many_seeds": SupportsManySeeds,
+    "population": SupportsPopulation,
     "batches": SupportsBatches,
     "teardown": SupportsTeardown,
 }
