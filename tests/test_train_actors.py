@@ -19,6 +19,10 @@ def test_a_run_with_actors_has_the_usual_directory(tmp_path, capsys):
     assert json.loads((out / "result.json").read_text())["train_env_steps"] > 2_000
     assert run("explain", out) == 0
     assert run("eval", out, "--episodes", 2) == 0
+    capsys.readouterr()
+    assert run("profile", out) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("collecting", "learning", "updates old", "environment", "acting", "waiting"))
 
 
 @pytest.mark.parametrize(

@@ -155,21 +155,19 @@ def test_a_full_ring_makes_actors_wait(agent, awkward):
     transport = LocalTransport(1, depth=2)
     pipeline = collecting(agent, awkward, transport)
     try:
-        assert wait_until(lambda: transport.health()[0].state == "waiting", 20)
-        steps = transport.health()[0].env_steps
-        assert steps == 60  # one trajectory taken, two in the ring
+        assert wait_until(lambda: transport.health()[0].env_steps == 60, 20)  # one was taken, two are in the ring
         time.sleep(0.3)
-        assert transport.health()[0].env_steps == steps
+        assert transport.health()[0].env_steps == 60 and transport.health()[0].state == "waiting"
         assert [pipeline.collect().num_env_steps for _ in range(5)] == [20] * 5
     finally:
         pipeline.close()
 
 
 def test_trajectories_of_a_policy_that_is_too_old_are_dropped(agent, awkward):
-    transport = LocalTransport(1)
+    transport = LocalTransport(1, depth=2)
     pipeline = collecting(agent, awkward, transport, max_lag=2)
     try:
-        assert wait_until(lambda: transport.health()[0].state == "waiting", 20)
+        assert wait_until(lambda: transport.health()[0].env_steps == 60, 20)  # one was taken, two are in the ring
         pipeline.policy_changed(policy_version=3, hyperparam_version=0)
         assert pipeline.collect().policy_version == 3
         assert pipeline.statistics.dropped == 2

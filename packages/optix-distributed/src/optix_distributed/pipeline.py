@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from optix_core.environments import EnvSpec
@@ -27,7 +27,7 @@ from optix_protocol import (
     is_on_policy,
 )
 
-_LOOK_S = 1.0
+_LOOK_S = 0.25
 
 
 class ActorPipeline(HeldEnvironments):
@@ -93,6 +93,7 @@ class ActorPipeline(HeldEnvironments):
         self._agent: BaseAgent | None = None
         self._versions, self._is_published, self._is_open = (0, 0), False, False
         self._num_episodes, self._left_at = 0, 0.0
+        self._gives_up: Callable[[], bool] = lambda: False
         if agent is not None:
             self.take_agent(agent)
 
@@ -121,8 +122,12 @@ class ActorPipeline(HeldEnvironments):
 
     def windows(self) -> Iterator[EpisodeData]:
         """Yield windows without end."""
-        while True:
-            yield self.collect()
+        while (window := self._collect()) is not None:
+            yield window
+
+    def give_up_when(self, condition: Callable[[], bool]) -> None:
+        """Wait for actors no longer once this is true: end."""
+        self._gives_up = condition
 
     def policy_changed(self, *, policy_version: int, hyperparam_version: int) -> None:
         """Let actors act by the agent's policy of now, which has these versions."""
@@ -132,8 +137,14 @@ class ActorPipeline(HeldEnvironments):
         """Return as many trajectories as make a window, side by side.
 
         Raises:
-            EnvError: no actor is left, or none has sent anything for too long.
+            EnvError: no actor is left, none has sent anything for too long, or somebody wants no more.
         """
+        window = self._collect()
+        if window is None:
+            raise EnvError("There is no window: the run is to end.")
+        return window
+
+    def _collect(self) -> EpisodeData | None:
         statistics, seconds = self.statistics, self.statistics.seconds
         began = time.perf_counter()
         if self._left_at:
@@ -145,6 +156,8 @@ class ActorPipeline(HeldEnvironments):
             self._publish()
         published = time.perf_counter()
         deliveries = self._take()
+        if deliveries is None:
+            return None
         arrived = time.perf_counter()
         windows = [delivery.window for delivery in deliveries]
         self._num_episodes += sum(len(window.ends) for window in windows)
@@ -160,6 +173,10 @@ class ActorPipeline(HeldEnvironments):
         if self._is_open:
             self.transport.close()
         super().close()
+
+    def profile(self) -> Mapping[str, Any]:
+        """Return where the time went, of the learner and of its actors, with lag and failures."""
+        return self.statistics.summary(self.transport.health())
 
     def pipeline_state(self) -> StateTree:
         """Return what can be kept: the counters. Actors and their episodes begin anew."""
@@ -217,12 +234,15 @@ class ActorPipeline(HeldEnvironments):
         self.transport.publish(self._policy(), policy_version=policy_version, hyperparam_version=hyperparam_version)
         self._is_published = True
 
-    def _take(self) -> list[Delivery]:
+    def _take(self) -> list[Delivery] | None:
+        """Return trajectories for a window, None if nobody waits for it any more."""
         taken: list[Delivery] = []
         until = time.monotonic() + self._patience_s
         while len(taken) < self._parts:
             delivery = self.transport.poll(_LOOK_S)
             if delivery is None:
+                if self._gives_up():
+                    return None
                 if time.monotonic() > until:
                     raise EnvError(f"No actor has sent a trajectory for {self._patience_s:g} s.{self._failures()}")
                 continue

@@ -16,6 +16,7 @@ from optix_core.cli import (
     explain,
     export,
     population,
+    profile,
     resume,
     runs,
     settings,
@@ -43,6 +44,7 @@ app.command("tune")(tune.tune)
 app.command("replay-schedule")(population.replay_schedule)
 app.command("eval")(evaluate.evaluate)
 app.command("explain")(explain.explain)
+app.command("profile")(profile.profile)
 app.command("export")(export.export)
 app.command("assess")(assess.assess)
 app.command("compare")(compare.compare)

@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from optix_core.reporting.story import Section
     from optix_core.training import TrainPlan
 
 AllowImport: TypeAlias = Annotated[
@@ -66,6 +67,28 @@ def facts(lines: Mapping[str, str | Text]) -> Table:
     for label, line in lines.items():
         table.add_row(label.strip(), Text(line) if isinstance(line, str) else line)
     return table
+
+
+def print_sections(sections: Iterable[Section]) -> None:
+    """Print titles, sentences and tables."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = make_console()
+    for section in sections:
+        console.print(Text(section.title, style="bold"))
+        for sentence in section.sentences:
+            console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+        if section.table is not None:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+            for heading in section.table.headings:
+                right = heading.startswith(">")
+                table.add_column(heading.lstrip(">"), justify="right" if right else "left")
+            for row in section.table.rows:
+                table.add_row(*map(Text, row))
+            console.print(Padding(table, (0, 0, 0, 2)))
+        console.print()
 
 
 def fail(message: str) -> None:

@@ -266,6 +266,15 @@ class Waits(Protocol):
 
 
 @runtime_checkable
+class Profiles(Protocol):
+    """A pipeline that knows where the time of its windows goes."""
+
+    def profile(self) -> Mapping[str, Any]:
+        """Return numbers, texts, lists and mappings of these by name; for :attr:`RunResult.profile`."""
+        ...
+
+
+@runtime_checkable
 class TakesAgent(Protocol):
     """A pipeline that may be made without the agent that acts in it."""
 

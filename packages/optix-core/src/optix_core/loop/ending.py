@@ -11,6 +11,7 @@ from typing import Any
 from optix_core.errors import EnvError
 from optix_core.journal import events
 from optix_core.loop.budget import StopReason
+from optix_core.loop.capabilities import Profiles
 from optix_core.loop.final import FinalPolicy, choose_final_policy
 from optix_core.loop.greedy_gap import gap_sentence, greedy_gap
 from optix_core.loop.rationing import FinalBudget
@@ -154,12 +155,22 @@ def summarise_run(
         notes=tuple(notes),
         max_episode_steps=run.arena.limit,
         versions=installed_versions(),
+        profile=_profile(run, trained_s),
     )
+
+
+def _profile(run: Run, trained_s: float) -> dict[str, Any]:
+    """Return where the time of this sitting went, ``rest`` being judgement, snapshots, journal and evaluation."""
+    seconds = {**run.seconds, "rest": max(trained_s - sum(run.seconds.values()), 0.0)}
+    profile: dict[str, Any] = {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
+    if isinstance(run.pipeline, Profiles):
+        profile["pipeline"] = plain(run.pipeline.profile())
+    return profile
 
 
 def finished_event(result: RunResult) -> events.RunFinished:
     """Return a result as the journal keeps it: without what differs between two equal runs."""
     values = result.to_dict()
-    for name in ("wall_seconds", "env_steps_per_second", "versions"):
+    for name in ("wall_seconds", "env_steps_per_second", "versions", "profile"):
         del values[name]
     return events.RunFinished(**plain(values))

@@ -45,6 +45,8 @@ class RunResult:
         notes: what one has to know about how these numbers came about, in sentences.
         max_episode_steps: evaluation cut episodes that were still running after so many steps; None: none was played.
         versions: of the packages.
+        profile: where the time of the last sitting went: ``seconds`` by what was done, and what a ``pipeline`` with
+            actors says of itself.
     """
 
     env_id: str
@@ -69,6 +71,7 @@ class RunResult:
     notes: Sequence[str] = ()
     max_episode_steps: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    profile: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +60,7 @@ class Run:
         saver: writes that now and then.
         stop_requested: set it to end the run after the window in hand.
         evolution: lets variants train and race, or None.
+        seconds: spent in this sitting on ``collecting`` and on ``learning``.
     """
 
     agent: BaseAgent
@@ -82,6 +84,7 @@ class Run:
     saver: StateSaver
     stop_requested: bool = False
     evolution: Evolves | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"collecting": 0.0, "learning": 0.0})
 
     @cached_property
     def _warming(self) -> SupportsWarmUp | None:
@@ -144,7 +147,9 @@ class Run:
                 self.evolution.act()
             if self._follower is not None:
                 self.controller.remark = follow(self._follower, self.controller.budget, self.progress)
+            began = time.perf_counter()
             window = next(windows, None)
+            self.seconds["collecting"] += time.perf_counter() - began
             if window is None:
                 if (asked := self._stop_request()) is not None:
                     ended = decide(self.controller.evidence(stop_request=asked))
@@ -242,7 +247,9 @@ class Run:
 
     def _learn(self, window: EpisodeData) -> str | None:
         """Learn from a window; return what broke, if anything."""
+        began = time.perf_counter()
         self.counters.diagnostics = numbers_of(self.agent.learn(window))
+        self.seconds["learning"] += time.perf_counter() - began
         self.counters.policy_version += 1
         self._announce_policy()
         damage = None

@@ -353,7 +353,9 @@ def _finish(population: Population, reason: StopReason, started: float) -> RunRe
             )
     result = _result(population, final, reason, trained_s)
     values = {
-        k: v for k, v in result.to_dict().items() if k not in ("wall_seconds", "env_steps_per_second", "versions")
+        k: v
+        for k, v in result.to_dict().items()
+        if k not in ("wall_seconds", "env_steps_per_second", "versions", "profile")
     }
     run_dir.journal.append(events.RunFinished(**plain(values)))
     run_dir.flush()

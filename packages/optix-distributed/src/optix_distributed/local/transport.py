@@ -29,7 +29,8 @@ class LocalTransport:
 
     Args:
         n_actors: how many.
-        depth: trajectories of an actor that may wait for the learner; a full ring makes the actor wait.
+        depth: trajectories of an actor that may wait for the learner; a full ring makes the actor wait. With 1 an actor
+            collects while the learner learns from what it sent before: more only adds lag.
         in_step: actors wait for the weights that follow from their last trajectory. The same seed then gives the same
             run as :class:`InProcessTransport`, and nobody works while another does.
         limits: how long an actor may take, and how often it may fail.
@@ -46,7 +47,7 @@ class LocalTransport:
         self,
         n_actors: int = 2,
         *,
-        depth: int = 2,
+        depth: int = 1,
         in_step: bool = False,
         limits: Limits | None = None,
         first_actor: int = 0,
