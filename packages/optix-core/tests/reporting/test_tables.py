@@ -29,6 +29,10 @@ HISTORY = [
     {"_step": 3, "global_step": 30, "charts/episodic_return": "NaN"},
     {"_step": 4, "global_step": 40, "charts/episodic_return": 5.0},
 ]
+RLLIB = "\n".join(
+    json.dumps({"env_runners": {"episode_return_mean": i, "n": {"x": i}}, "num_env_steps_sampled_lifetime": 4000 * i})
+    for i in (1, 2)
+)
 COLUMNS = {name: {str(i): row.get(name) for i, row in enumerate(HISTORY)} for name in HISTORY[1]}
 
 
@@ -46,12 +50,23 @@ def points(curve):
         ("history.json", json.dumps(HISTORY), "W&B JSON", [(10, 2, 2), (40, 5, 1)]),
         ("history.jsonl", "\n".join(map(json.dumps, HISTORY)), "W&B JSON", [(10, 2, 2), (40, 5, 1)]),
         ("frame.json", json.dumps(COLUMNS), "W&B JSON", [(10, 2, 2), (40, 5, 1)]),
+        ("result.json", RLLIB, "JSON", [(4000, 1, 1), (8000, 2, 1)]),
+        ("plain.csv", "step,reward\n0,9\n5,1\n9,2\n", "CSV", [(5, 1, 1), (9, 2, 1)]),
     ],
 )  # fmt: skip
 def test_exports_are_read_without_a_word(tmp_path, name, text, source, expected):
     (tmp_path / name).write_text(text)
     curve = read_curve(tmp_path / name)
     assert (curve.source, points(curve)) == (source, expected)
+
+
+def test_a_directory_with_the_log_of_another_library_is_read(tmp_path):
+    (tmp_path / "progress.csv").write_text(PROGRESS)
+    np.savez(tmp_path / "evaluations.npz", timesteps=[1], results=[[1.0]])
+    assert points(read_curve(tmp_path)) == [(2048, 1.5, 1), (4096, 2.5, 1)]
+    assert read_curve(tmp_path, y="ep_len_mean").scores.tolist() == [9, 9]
+    (tmp_path / "progress.csv").unlink()
+    assert points(read_curve(tmp_path)) == [(1, 1.0, 1)]
 
 
 def test_columns_can_be_chosen_by_name_or_by_its_end(tmp_path):
@@ -79,7 +94,7 @@ def test_columns_can_be_chosen_by_name_or_by_its_end(tmp_path):
         ("a.json", "[1, 2]", {}, "holds no table"),
         ("a.json", '{"step": [1, 2], "score": [1]}', {}, "holds no table"),
         ("a.json", "[]", {}, "holds no data"),
-        ("a.json", '[{"step": 1, "score": {"a": 1}}]', {}, "is no number"),
+        ("a.json", '[{"step": 1, "score": {"a": 1}}]', {}, "it has: step, score/a"),
         ("a.npz", "", {"x": "steps"}, "no columns to choose from"),
     ],
 )

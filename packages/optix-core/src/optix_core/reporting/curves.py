@@ -26,6 +26,9 @@ MONITOR_WINDOW_ENV_STEPS = 2048
 """Episodes of a ``monitor.csv`` are averaged over windows of this many steps, shorter ones in short files."""
 MONITOR_MIN_WINDOWS = 200
 
+_LOGS = ("progress.csv", "evaluations.npz", "monitor.csv")
+"""What stable-baselines3 and RLlib leave in the directory of a run, the fullest first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
@@ -57,7 +60,8 @@ def read_curve(path: str | Path, *, x: str | None = None, y: str | None = None) 
     Args:
         path: a CSV file with the columns ``env_steps`` and ``score`` (``episodes`` optional); ``evaluations.npz``,
             ``monitor.csv`` or ``progress.csv`` of stable-baselines3; CSV or JSON exported from TensorBoard or W&B; an
-            event file of TensorBoard, or a directory with some; or a run directory. Windows without a score are left
+            event file of TensorBoard, or a directory with some; ``progress.csv`` or ``result.json`` of RLlib; a
+            directory with a log of stable-baselines3 or RLlib; or a run directory. Windows without a score are left
             out. Several values at one step of TensorBoard or W&B are averaged.
         x: the column of environment steps, where it has no usual name.
         y: the column of returns, or the tag in event files.
@@ -70,6 +74,10 @@ def read_curve(path: str | Path, *, x: str | None = None, y: str | None = None) 
     path = Path(path)
     if path.exists() and is_event_file(path):
         return _of_table(read_events(path, y), x, y)
+    if path.is_dir():
+        log = next((path / name for name in _LOGS if (path / name).is_file()), None)
+        if log is not None:
+            return read_curve(log, x=x, y=y)
     own = path.is_dir() or path.suffix == ".npz"
     if own and (x, y) != (None, None):
         raise ConfigError(f"{str(path)!a} has no columns to choose from: leave --x and --y out.")
@@ -148,8 +156,6 @@ def _of_table(table: Table, x: str | None, y: str | None) -> LearningCurve:
         steps, place = np.unique(steps[known], return_inverse=True)
         episodes = np.bincount(place).astype(np.float64)
         scores = np.bincount(place, weights=scores[known]) / episodes
-        if len(steps) and steps[0] == 0:  # what was logged before the first step belongs to no window
-            steps, scores, episodes = steps[1:], scores[1:], episodes[1:]
     return _curve(table.path, table.source, steps, scores, episodes=episodes)
 
 
@@ -165,7 +171,8 @@ def _curve(
     steps, values = np.asarray(env_steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     weights = np.ones(len(values)) if episodes is None else np.asarray(episodes, dtype=np.float64)
     keep = np.isfinite(values) & np.isfinite(steps) & (weights >= 1)
-    steps, values, weights = steps[keep], values[keep], weights[keep]
+    first = 1 if keep.any() and steps[keep][0] == 0 else 0  # what was measured before the first step is of no window
+    steps, values, weights = steps[keep][first:], values[keep][first:], weights[keep][first:]
     if not len(values):
         raise ConfigError(f"{str(path)!a} holds no score.")
     falls = np.flatnonzero(np.diff(steps.astype(np.int64), prepend=0) <= 0)

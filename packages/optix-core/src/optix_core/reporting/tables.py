@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from optix_core.errors import ConfigError, MissingExtraError, in_one_line, suggest
 
 STEP_COLUMNS = (
-    "env_steps", "timesteps", "total_timesteps", "time/total_timesteps", "global_step", "steps", "step", "_step",
+    "env_steps", "timesteps", "total_timesteps", "time/total_timesteps", "global_step",
+    "num_env_steps_sampled_lifetime", "timesteps_total", "steps", "step", "_step",
 )  # fmt: skip
 """Names for environment steps, the surest first."""
 
 SCORE_COLUMNS = (
     "score", "return", "reward", "ep_rew_mean", "rollout/ep_rew_mean", "eval/mean_reward", "charts/episodic_return",
-    "episodic_return", "mean_reward", "episode_reward_mean", "episode_return_mean", "value",
+    "episodic_return", "mean_reward", "env_runners/episode_return_mean", "episode_return_mean", "episode_reward_mean",
+    "value",
 )  # fmt: skip
 """Names for returns, the surest first."""
 
@@ -147,7 +149,16 @@ def read_json(path: Path, text: str) -> Table:
         found = [dict(zip(("Wall time", "Step", "Value"), row, strict=True)) for row in found]
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ConfigError(f"{str(path)!a} holds no table: expected a list of rows, or columns of one length.")
-    return _table(path, found, "JSON")
+    return _table(path, [_flat(row) for row in found], "JSON")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the entries of dictionaries in it as columns of their own, ``outer/inner``, as RLlib has it."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = {f"{name}/{key}": entry for key, entry in _flat(value).items()} if isinstance(value, dict) else None
+        flat.update({name: value} if inner is None else inner)
+    return flat
 
 
 def _table(path: Path, rows: Rows, kind: str) -> Table:
