@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from optix_jax.algorithms.sac import FlaxSACAgent
     from optix_jax.algorithms.td3 import FlaxTD3Agent
     from optix_jax.evaluator import FlaxEvaluator
+    from optix_jax.supervised import MLAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MLAgent": "optix_jax.supervised",
     "FlaxAgent": "optix_jax.agent",
     "FlaxDQNAgent": "optix_jax.algorithms.dqn",
     "FlaxEvaluator": "optix_jax.evaluator",
@@ -36,6 +38,7 @@ __all__ = [
     "FlaxPPOAgent",
     "FlaxSACAgent",
     "FlaxTD3Agent",
+    "MLAgent",
     "__version__",
 ]
 

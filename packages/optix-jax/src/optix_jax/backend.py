@@ -12,6 +12,8 @@ class JaxBackend(CatalogBackend):
 
     name = "jax"
     networks_from = "flax"
+    model_kind = "flax.Module"
+    model_agent = "optix_jax.supervised:MLAgent"
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "box"): "optix_jax.algorithms.ppo:FlaxGaussianPPOAgent",
         ("ppo", "any"): "optix_jax.algorithms.ppo:FlaxPPOAgent",

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from optix_tf.algorithms.sac import TFSACAgent
     from optix_tf.algorithms.td3 import TFTD3Agent
     from optix_tf.evaluator import TFEvaluator
+    from optix_tf.supervised import MLAgent
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MLAgent": "optix_tf.supervised",
     "TFAgent": "optix_tf.algorithms.a2c",
     "TFDQNAgent": "optix_tf.algorithms.dqn",
     "TFEvaluator": "optix_tf.evaluator",
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "MLAgent",
     "TFAgent",
     "TFDQNAgent",
     "TFEvaluator",

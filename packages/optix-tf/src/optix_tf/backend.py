@@ -12,6 +12,8 @@ class TFBackend(CatalogBackend):
 
     name = "tf"
     networks_from = "keras"
+    model_kind = "keras.Model"
+    model_agent = "optix_tf.supervised:MLAgent"
     agents: Mapping[tuple[str, str], str] = {
         ("ppo", "box"): "optix_tf.algorithms.ppo:TFGaussianPPOAgent",
         ("ppo", "any"): "optix_tf.algorithms.ppo:TFPPOAgent",

@@ -14,7 +14,7 @@ import numpy as np
 from optix_core.agents.files import load_weights, save_weights
 from optix_core.agents.hyperparams import Hyperparam, HyperparamStore
 from optix_core.agents.model_losses import Sample, check_loss, choose_loss, require_fitting
-from optix_core.data.rows import parted
+from optix_core.data.rows import parted, stacked
 from optix_core.errors import AgentError, ConfigError, whole_number
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, EvalMetrics, HyperparamSet, ParamBound, StateTree
@@ -179,9 +179,6 @@ class ModelAgent(BaseAgent, ABC):
         del seed
         return begin()
 
-    # --- what a framework fills in ------------------------------------------------------------------------------------
-
-    @abstractmethod
     def load_batches(
         self,
         data: Any,
@@ -191,7 +188,12 @@ class ModelAgent(BaseAgent, ABC):
         num_workers: int = 0,
         seed: int = 0,
     ) -> Iterator[Any]:
-        """Load rows batch by batch; see :class:`optix_protocol.SupportsBatches`."""
+        """Load rows batch by batch as NumPy arrays; see :class:`optix_protocol.SupportsBatches`."""
+        del num_workers, seed
+        for numbers in order:
+            yield stacked(data, numbers) if collate is None else collate([data[int(number)] for number in numbers])
+
+    # --- what a framework fills in ------------------------------------------------------------------------------------
 
     @abstractmethod
     def _sample(self, inputs: Any, targets: Any) -> Sample:
