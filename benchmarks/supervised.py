@@ -27,7 +27,7 @@ from optix_core import ConvergenceMonitor, DatasetPipeline, RLOptimizer
 from optix_core.loop.schedulers import EXACT_MARGIN_FRACTION
 from optix_torch import MLAgent
 
-DATA = Path(__file__).with_name("data") / "supervised_curves.json"
+DATA = Path(__file__).parent.parent / "out" / "supervised_curves.json"
 EPOCHS, SEEDS = 300, 10
 SETS = ("digits", "wine", "cancer", "diabetes", "friedman")
 
@@ -65,6 +65,7 @@ def make(seed: int, inputs: int, y: torch.Tensor) -> MLAgent:
 
 def curves() -> None:
     """Train all models and keep what they lose."""
+    DATA.parent.mkdir(exist_ok=True)
     kept = json.loads(DATA.read_text()) if DATA.exists() else {}
     for seed in range(SEEDS):
         for name in SETS:
