@@ -82,7 +82,7 @@ def optix_trainer(case: dict[str, int], num_steps: int) -> Callable[[int], Timed
         def on_loop_start(self) -> None:
             self.start = time.perf_counter(), time.process_time()
 
-        def on_episode_end(self, episode_id: int, eval_metrics: Any) -> None:
+        def on_episode_end(self, episode_id: int, eval_metrics: Any) -> None:  # noqa: ARG002
             self.end = time.perf_counter(), time.process_time()
 
     env = GymnaxEnvironment(ENV_ID)

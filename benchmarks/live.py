@@ -30,8 +30,8 @@ WINDOW = 25
 QUIET, AFTER = 8_000, 4_000
 """Items without a change after the forecaster has fallen asleep, and items after the change."""
 
-FALSE_ALARM_EVERY = 500.0
-"""Windows between two false alarms: often enough to count them."""
+FALSE_ALARM_EVERY = 10_000.0
+"""Windows between two false alarms: the default."""
 
 
 class Forecaster:
@@ -164,10 +164,10 @@ class Idle:
 
     action = np.zeros(1, np.float32)
 
-    def act(self, observation):
+    def act(self, observation):  # noqa: ARG002
         return self.action
 
-    def learn(self, episode_data):
+    def learn(self, episode_data):  # noqa: ARG002
         return {}
 
     def get_hyperparams(self):
@@ -238,7 +238,7 @@ class Lock(gym.Env):
         self.right = np.random.default_rng(7).integers(0, 2, length)
         self.observation_space, self.action_space = spaces.Box(0, 1, (length + 1,), np.float32), spaces.Discrete(2)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002
         super().reset(seed=seed)
         self.place = self.t = 0
         return self._seen(), {}
