@@ -11,6 +11,7 @@ from optix_protocol import EpisodeData
 from optix_protocol.conformance import CHECKS, MINIMUM_PASSED, check_agent, example_case, run_check
 from optix_protocol.conformance.recurrent_reference import RecurrentReferenceAgent
 from optix_protocol.conformance.reference import ReferenceAgent
+from optix_protocol.conformance.subject import Subject
 
 CHECK_BY_NAME = {check.name: check for check in CHECKS}
 OF_MEMORY = {check.name for check in CHECKS if check.requires == "recurrent_state"}
@@ -227,6 +228,14 @@ def test_warm_up_is_waited_for(make_reference):
     for name in ("learn_changes_weights", "truncation_is_not_termination", "hyperparams_take_effect", "load_restores"):
         result = run_check(CHECK_BY_NAME[name], make_reference(case, WarmsUp), case=case, exempt={})
         assert result.outcome == "passed", result.message
+
+
+def test_the_warm_up_is_measured_once(make_reference, monkeypatch):
+    measured, measure = [], Subject._measured_warm_up
+    monkeypatch.setattr(Subject, "_measured_warm_up", lambda self: measured.append(self) or measure(self))
+    case = example_case()
+    assert check_agent(make_reference(case, Replays), case=case).ok
+    assert len(measured) == 1
 
 
 def test_actions_start_where_the_space_says(make_reference):

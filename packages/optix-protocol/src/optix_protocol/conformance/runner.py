@@ -6,6 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from optix_protocol.capabilities import capabilities_of
 from optix_protocol.conformance import checks
@@ -53,9 +54,8 @@ def check_agent(
     case = case or example_case()
     name = subject or _class_name(make_agent)
     exempt = check_exemptions(exempt or {})
-    results = [
-        run_check(check, make_agent, case=case, exempt=exempt, make_other=make_other, subject=name) for check in CHECKS
-    ]
+    known: dict[str, Any] = {}
+    results = [_run(check, make_agent, case, exempt, make_other, name, known) for check in CHECKS]
     return ConformanceReport(subject=name, results=tuple(results), floor=MINIMUM_PASSED)
 
 
@@ -80,7 +80,18 @@ def run_check(
     subject: str = "agent",
 ) -> CheckResult:
     """Run one check on fresh agents and return what came of it; nothing but KeyboardInterrupt escapes."""
+    return _run(check, make_agent, case, exempt, make_other, subject, {})
 
+
+def _run(
+    check: Check,
+    make_agent: AgentFactory,
+    case: Case,
+    exempt: Mapping[str, str],
+    make_other: AgentFactory | None,
+    subject: str,
+    known: dict[str, Any],
+) -> CheckResult:
     def result(outcome: Outcome, message: str = "") -> CheckResult:
         return CheckResult(check=check.name, group=check.group, subject=subject, outcome=outcome, message=message)
 
@@ -90,7 +101,7 @@ def run_check(
         with tempfile.TemporaryDirectory(prefix="optix-conformance-") as directory:
             if check.requires and check.requires not in capabilities_of(make_agent()):
                 return result("skipped", f"the agent has no capability {check.requires!r}")
-            check(Subject(make_agent, case, Path(directory), make_other))
+            check(Subject(make_agent, case, Path(directory), make_other, known))
     except CheckSkipped as reason:
         return result("skipped", str(reason))
     except ConformanceError as problem:

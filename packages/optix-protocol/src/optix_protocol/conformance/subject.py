@@ -72,15 +72,22 @@ class Subject:
         case: the spaces the agents are made for.
         directory: an empty directory for files.
         make_other: returns an agent for other spaces, whose weights must be refused; or None.
+        known: what the checks before have measured of the same agents, and where that of this one goes.
     """
 
     def __init__(
-        self, make_agent: AgentFactory, case: Case, directory: Path, make_other: AgentFactory | None = None
+        self,
+        make_agent: AgentFactory,
+        case: Case,
+        directory: Path,
+        make_other: AgentFactory | None = None,
+        known: dict[str, Any] | None = None,
     ) -> None:
         self.make_agent = make_agent
         self.case = case
         self.directory = directory
         self.make_other = make_other
+        self.known = {} if known is None else known
 
     @cached_property
     def takes_seed(self) -> bool:
@@ -194,9 +201,15 @@ class Subject:
             )
         return diagnostics
 
-    @cached_property
+    @property
     def rows_until_learning(self) -> int | None:
         """Transitions before the weights first change (replay warm-up), or None if they never do."""
+        if "rows_until_learning" not in self.known:
+            self.known["rows_until_learning"] = self._measured_warm_up()
+        rows: int | None = self.known["rows_until_learning"]
+        return rows
+
+    def _measured_warm_up(self) -> int | None:
         agent, window = self.fresh(), self.window()
         before = self.weights(agent)
         for count in range(1, math.ceil(WARM_UP_ROWS / window.num_env_steps) + 1):
