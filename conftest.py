@@ -12,18 +12,20 @@ from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported: on a busy machine threads wait for each other
 
-_FAMILIES = {"jax": ("jax", "brax", "gymnax"), "tf": ("tf", "keras"), "torch": ("torch", "neuroevo", "sb3"), "": ()}
+_FAMILIES = {"jax": ("jax", "brax", "gymnax"), "tf": ("tf", "keras"), "torch": ("torch", "neuroevo"), "": ()}
 """What a test needs, by the words of its id, in the order in which families are run.
 
-What JAX and TensorFlow compile takes gigabytes: even workers run tests of JAX, odd ones those of TensorFlow. All share
-the rest, the lightest last, so that they end together.
+What JAX and TensorFlow compile takes gigabytes: odd workers run the tests of TensorFlow, even ones those of JAX and
+PyTorch. All share the rest, which comes last, so that they end together.
 """
 
 
 def _family(nodeid: str) -> str:
-    """Return the family of a test file or of a test."""
-    words = set(re.split(r"[\W_]+", nodeid))
-    return next(family for family, names in _FAMILIES.items() if not names or words.intersection(names))
+    """Return the family of a test file, or of a test in it where the file has none."""
+    path, _, test = nodeid.partition("::")
+    words = set(re.split(r"[\W_]+", path))
+    found = next(family for family, names in _FAMILIES.items() if not names or words.intersection(names))
+    return found or (_family(test) if test else "")
 
 
 def _number(worker_id: str) -> int:
@@ -33,7 +35,7 @@ def _number(worker_id: str) -> int:
 
 def _is_for(worker: int, family: str) -> bool:
     """Whether a worker, counted from 0, runs the tests of a family."""
-    return family not in ("jax", "tf") or worker % 2 == ("jax", "tf").index(family)
+    return not family or worker % 2 == (family == "tf")
 
 
 def pytest_ignore_collect(collection_path, config):

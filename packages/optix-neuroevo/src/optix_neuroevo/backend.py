@@ -27,7 +27,7 @@ class NeuroevoBackend(CatalogBackend):
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "ppo": {"hidden_sizes": [4], "num_epochs": 2},
         "recurrent_ppo": {"hidden_sizes": [3], "num_epochs": 2, "sequence_length": 8},
-        "sac": {"hidden_sizes": [8], "num_features": 4, "updates_per_step": 0.5},
+        "sac": {"hidden_sizes": [8], "num_features": 4},
     }
     conformance_exemptions: Mapping[str, Mapping[str, str]] = {
         "ppo": {

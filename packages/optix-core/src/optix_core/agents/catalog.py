@@ -87,7 +87,7 @@ class CatalogBackend:
     conformance_hyperparams: Mapping[str, Mapping[str, Any]] = {
         "rainbow": {"hidden_sizes": [32], "num_atoms": 11},
         "sac": {"hidden_sizes": [16, 16], "updates_per_step": 0.5},
-        "td3": {"hidden_sizes": [16, 16]},
+        "td3": {"hidden_sizes": [16, 16], "updates_per_step": 0.5},
     }
 
     def algorithms(self) -> Mapping[str, AlgorithmInfo]:
