@@ -95,6 +95,17 @@ def test_masks_and_resets_go_through():
     assert not isinstance(on_own_observations(Echo(), spaces.Discrete(2)), SupportsActionMasks)
 
 
+@pytest.mark.parametrize("part", [spaces.MultiBinary(2), spaces.Box(0, 1, (2,), np.int8)], ids=["switches", "box"])
+def test_an_observation_that_says_what_is_allowed_is_heeded(part):
+    inner = Masked()
+    policy = on_own_observations(inner, spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "action_mask": part, "z": PARTS}))
+    one = {"a": np.ones(3), "action_mask": np.array([0, 1], np.int8), "z": PARTS.sample()}
+    policy.act(one)
+    assert inner.mask.tolist() == [[False, True]]
+    policy.act([one, {**one, "action_mask": np.array([1, 1], np.int8)}])
+    assert inner.mask.tolist() == [[False, True], [True, True]]
+
+
 class Camera(gym.Env):
     """Shows what it is worth to press."""
 

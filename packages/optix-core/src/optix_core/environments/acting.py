@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, iterate
 
 from optix_core.environments.flattening import Flattener
+from optix_core.environments.masks import KEY
+from optix_core.policies.flat_spaces import flat_sizes
 from optix_protocol import Array, Policy, SupportsActionMasks
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ def on_own_observations(policy: Policy, space: gym.Space[Any]) -> Policy:
 
     ``act`` takes one observation and returns one action, or a batch ``[N, *obs]`` and returns ``[N, *act]``. Where the
     space is a Dict or Tuple, a batch is what a vector environment gives, or a list of observations; flat vectors are
-    taken, too.
+    taken, too. What an observation itself says is allowed (its part ``action_mask``) is heeded by policies that can.
 
     Args:
         policy: takes arrays ``[N, *obs]``.
@@ -66,11 +69,29 @@ class _OnOwnObservations:
 
 
 class _MaskableOnOwnObservations(_OnOwnObservations):
+    def act(self, observations: Any) -> Array:
+        """Choose as without masks; where the observations have a part ``action_mask``, of what that allows."""
+        place = _place_of_mask(self._space)
+        if place is None:
+            return super().act(observations)
+        rows, is_one = self._rows(observations)
+        actions: Array = self._policy.act_masked(rows, rows[:, place] != 0)
+        return actions[0] if is_one else actions
+
     def act_masked(self, observations: Any, mask: Array) -> Array:
         """Choose actions as ``act`` does, of those that the mask (bool ``[N, A]``, or ``[A]`` for one) allows."""
         rows, is_one = self._rows(observations)
         actions: Array = self._policy.act_masked(rows, np.asarray(mask)[None] if is_one else mask)
         return actions[0] if is_one else actions
+
+
+def _place_of_mask(space: gym.Space[Any]) -> slice | None:
+    """Return where a flat observation says what is allowed, None if it does not."""
+    if not isinstance(space, spaces.Dict) or not isinstance(space.spaces.get(KEY), spaces.Box | spaces.MultiBinary):
+        return None
+    sizes = flat_sizes(space)
+    begin = sum(size for key, size in takewhile(lambda item: item[0] != KEY, sizes.items()))
+    return slice(begin, begin + sizes[KEY])
 
 
 def _batch_size(space: gym.Space[Any], value: Any) -> int | None:
