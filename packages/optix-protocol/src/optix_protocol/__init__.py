@@ -42,6 +42,7 @@ from optix_protocol.contracts import (
     SupportsOwnNetworks,
     SupportsPipelineState,
 )
+from optix_protocol.host import host_policy_tree
 from optix_protocol.types import (
     Array,
     EpisodeData,
@@ -103,5 +104,6 @@ __all__ = [
     "Verdict",
     "__version__",
     "capabilities_of",
+    "host_policy_tree",
     "is_on_policy",
 ]

@@ -243,7 +243,7 @@ class SupportsHostPolicy(Protocol):
     """Small policies as plain NumPy, for fast acting and deployment without a framework."""
 
     def host_policy(self) -> StateTree | None:
-        """Return the policy as ``optix_core.policies.policy_tree`` builds it, or None if it has no such form."""
+        """Return the policy as :func:`host_policy_tree` builds it, or None if it has no such form."""
         ...
 
 

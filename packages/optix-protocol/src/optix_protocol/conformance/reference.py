@@ -16,6 +16,7 @@ import numpy as np
 from optix_protocol.capabilities import ActionDistribution, ParamBound, PolicyMode
 from optix_protocol.conformance.cases import action_kind
 from optix_protocol.contracts import AlgorithmInfo
+from optix_protocol.host import host_policy_tree
 from optix_protocol.types import Array, EpisodeData, HyperparamSet, StateTree
 
 __all__ = ["ReferenceAgent", "ReferenceBackend"]
@@ -190,6 +191,8 @@ class ReferenceAgent:
             self._head: _Head = _GaussianHead(action_space)
         else:
             self._head = _CategoricalHead(action_space)
+        self._observation_space, self._action_space = observation_space, action_space
+        self._has_switches = action_kind(action_space) == "multibinary"
         self._rng = np.random.default_rng(seed)
         shape = tuple(observation_space.shape)
         num_features = int(np.prod(shape)) + 1 + self._num_memories
@@ -315,24 +318,20 @@ class ReferenceAgent:
         return self._head.distribution(self._outputs(observations))
 
     def host_policy(self) -> StateTree | None:
-        """Return a discrete policy in the form that ``optix_core.policies.policy_from_tree`` runs, otherwise None."""
-        if not isinstance(self._head, _CategoricalHead) or self._head.shape:
-            return None
-        w, actor = self._weights, self._weights["actor"].astype(np.float32)
-        layer = {"weight": actor[:-1], "bias": actor[-1].copy(), "activation": "identity"}
-        return {
-            "format": 1,
-            "encoder": {"kind": "flatten", "shape": np.array(w["mean"].shape, np.int64)},
-            "normalizer": {
-                "mean": w["mean"].ravel().copy(),
-                "var": w["var"].ravel().copy(),
-                "count": int(w["count"][0]),
-                "clip": _CLIP,
-                "epsilon": _EPSILON,
-            },
-            "layers": {"0": layer},
-            "head": {"kind": "categorical", "start": int(self._head.start[0])},
-        }
+        """Return the actor in the form that optix runs in NumPy."""
+        w, actor = self._weights, self._weights["actor"]
+        if isinstance(self._head, _GaussianHead):  # the deviation is an output of the network there
+            constant = np.zeros_like(actor)
+            constant[-1] = np.log(self._head.std)
+            actor = np.concatenate([actor, constant], axis=1)
+        elif self._has_switches:  # two logits of each, off and on: what counts is by how much on is the larger
+            actor = actor[:, 1::2] - actor[:, ::2]
+        return host_policy_tree(
+            [(actor[:-1], actor[-1], "identity")],
+            observation_space=self._observation_space,
+            action_space=self._action_space,
+            normalizer={"mean": w["mean"], "var": w["var"], "clip": _CLIP, "epsilon": _EPSILON},
+        )
 
     def teardown(self) -> None:
         """Release nothing: there is nothing to release."""
