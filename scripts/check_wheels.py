@@ -2,6 +2,8 @@
 
     uv run python scripts/check_wheels.py [PACKAGE ...]
 
+Somebody else's package, optix-es in ``examples/third_party_backend``, is built, installed beside the wheels and tested, too.
+
 A wheel gets its declared dependencies, the sibling wheels that it declares, pytest and hypothesis, and nothing else.
 So a forgotten dependency, a file missing from the wheel, or a test that passes only because another package happens to
 be installed, fails here.
@@ -20,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORKS = {"torch", "tensorflow", "jax", "ray"}
+FOREIGN = {"optix-es": ROOT / "examples" / "third_party_backend"}
+"""Packages that are no part of this project: beside their own needs they get what their users install."""
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
@@ -54,7 +58,10 @@ def check(name: str, wheels: dict[str, Path], constraints: Path, exclude_newer: 
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
     install = ("uv", "pip", "install", "--quiet", "--python", python, "--exclude-newer", exclude_newer)
-    siblings = [wheels[sibling] for sibling in sorted(closure(name, wheels))]
+    wanted = closure(name, wheels) | (closure("optix-core", wheels) if name in FOREIGN else set())
+    siblings = [f"{sibling} @ {wheels[sibling].as_uri()}" for sibling in sorted(wanted)]
+    if name in FOREIGN:
+        siblings = [sibling.replace("optix-core @", "optix-core[onnx] @") for sibling in siblings]
     run(*install, "--constraint", constraints, *siblings)
     size = installed_megabytes(environment)
     run(*install, "--constraint", constraints, "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100")
@@ -70,14 +77,15 @@ def check(name: str, wheels: dict[str, Path], constraints: Path, exclude_newer: 
         f"found = [f for f in {sorted(FRAMEWORKS - allowed)} if u.find_spec(f)]; assert not found, found"
     )
     run(python, "-c", script, cwd=work)
-    tests = ROOT / "packages" / name / "tests"
+    tests = FOREIGN.get(name, ROOT / "packages" / name) / "tests"
+    config = work / "pytest.ini" if name in FOREIGN else ROOT / "pyproject.toml"
     run(
         python,
         "-m",
         "pytest",
         tests,
         "-c",
-        ROOT / "pyproject.toml",
+        config,
         "--rootdir",
         work,
         "-p",
@@ -92,6 +100,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="optix-wheels-") as folder:
         work = Path(folder)
         run("uv", "build", "--quiet", "--all-packages", "--wheel", "--out-dir", work / "dist")
+        for source in FOREIGN.values():
+            run("uv", "build", "--quiet", "--wheel", "--out-dir", work / "dist", source)
+        (work / "pytest.ini").write_text("[pytest]\n")
         wheels = {path.name.split("-")[0].replace("_", "-"): path for path in (work / "dist").glob("*.whl")}
         constraints = work / "constraints.txt"
         constraints.write_text("\n".join(config["constraint-dependencies"]) + "\n")

@@ -30,6 +30,7 @@ def project(installed, tmp_path_factory):
                 code = path.read_text().replace(anchor, f"{anchor}\n{code}")
             path.write_text(code)
     (folder / "src/optix_tiny/__init__.py").touch()
+    (folder / "README.md").write_text("# optix-tiny\n")
     return installed(folder)
 
 
@@ -50,7 +51,7 @@ def test_its_tests_pass(project):
 
 def test_its_other_code_runs(project):
     snippets = [code for language, options, code in blocks() if language == "python" and not options]
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     for code in snippets:
         status, output = project.python("-c", code)
         assert status == 0, output

@@ -1,0 +1,3 @@
+"""Evolution strategies in NumPy, a backend for optix."""
+
+__version__ = "1.0.0"
