@@ -2,7 +2,7 @@
 
     uv run python scripts/check_wheels.py [PACKAGE ...]
 
-Somebody else's package, optix-es in ``examples/third_party_backend``, is built, installed beside the wheels and tested, too.
+Somebody else's package, optix-es in ``examples/third_party_backend``, is built, installed and tested beside them.
 
 A wheel gets its declared dependencies, the sibling wheels that it declares, pytest and hypothesis, and nothing else.
 So a forgotten dependency, a file missing from the wheel, or a test that passes only because another package happens to
