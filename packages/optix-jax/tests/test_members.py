@@ -39,7 +39,7 @@ def train(group, windows):
     return told
 
 
-@pytest.mark.parametrize(("lanes", "tolerance"), [(1, 0.0), (2, 1e-4), (4, 1e-4)])
+@pytest.mark.parametrize(("lanes", "tolerance"), [(1, 0.0), (4, 1e-4)])
 def test_side_by_side_as_alone(lanes, tolerance):
     group = make_members(lanes)
     told = train(group, 10)
@@ -53,7 +53,7 @@ def test_side_by_side_as_alone(lanes, tolerance):
         assert told[position] == pytest.approx(diagnostics, abs=max(10 * tolerance, 1e-12))
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("lanes", [1, 2])
 def test_a_copy_is_its_parent_until_it_is_changed_and_nobody_else_is_touched(lanes):
     group, untouched = make_members(lanes), make_members(lanes)
     train(group, 2), train(untouched, 2)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from optix_core.errors import AgentError
-from optix_core.search import claims
+from optix_core.search import claims, crew
 
 optuna = pytest.importorskip("optuna")
 
@@ -40,7 +40,9 @@ def test_two_workers_find_what_one_finds_although_workers_are_killed(search, lea
     assert torn.train_env_steps == sum(trial.user_attrs["train_env_steps"] for trial in alone.trials)
 
 
-def test_a_trial_that_kills_every_worker_has_failed(search, learner):
+def test_a_trial_that_kills_every_worker_has_failed(search, learner, monkeypatch):
+    monkeypatch.setattr(crew, "MOST_DEATHS", 2)
+
     class Deadly(learner):
         def learn(self, episode_data):
             if self.params["rate"] > 0.7:

@@ -119,6 +119,8 @@ class TrialOrchestrator:
         self.workers = whole_number("workers", workers, least=1)
         if self.workers > self.n_trials:
             raise ConfigError(f"{self.workers} workers are more than {self.n_trials} trials: some would have no work.")
+        if round_size is not None:
+            round_size = whole_number("round_size", round_size, least=1)
         self.race: RaceResult | None = None
         self._factories = Factories(
             agent=agent_factory,
