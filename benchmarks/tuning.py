@@ -19,7 +19,8 @@ optimum that is known, from scores whose noise hides a single difference, in 100
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -185,40 +186,45 @@ NOT_AT_FIRST = ("momentum", "backoff", "pbt-online")
 """Rows that are run where they are asked for."""
 
 
+def cells_of(arguments: argparse.Namespace) -> Iterator[Cell]:
+    """Yield the cells that are asked for, seed by seed, so that any number of them compares all rows."""
+    for seed, env_id, factor, row in product(range(arguments.seeds), arguments.envs, arguments.factors, arguments.rows):
+        if factor == 1 or row not in AT_THE_DEFAULT:
+            yield Cell(env_id=env_id, row=row, factor=factor, seed=seed, share=arguments.share)
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
-    cells = product(range(arguments.seeds), arguments.envs, arguments.factors, arguments.rows)
-    do_missing(
-        (
-            Cell(env_id=env_id, row=row, factor=factor, seed=seed, share=arguments.share)
-            for seed, env_id, factor, row in cells
-            if factor == 1 or row not in AT_THE_DEFAULT
-        ),
-        ROWS,
-        arguments.results,
-    )
+    """Do the cells that are missing."""
+    do_missing(cells_of(arguments), ROWS, arguments.results)
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Print the table."""
-    cells = [cell for cell in read(arguments.results) if cell.get("return") is not None]
+    """Print the table, and which cells are missing."""
+    cells = [cell for cell in read(arguments.results) if cell["return"] is not None]
     for env_id, share in dict.fromkeys((cell["env_id"], cell["share"]) for cell in cells):
         rows = [c for c in cells if (c["env_id"], c["share"]) == (env_id, share)]
         good = returns(rows, "default", 1.0)
-        print(f"\n{env_id}, {int(BUDGETS[env_id] * share):,} steps")
-        print("factor  row         seeds      IQM     95 % of the mean  recovered  search")
+        print(f"\n{env_id}, {int(BUDGETS[env_id] * share):,} steps\n")
+        print("| learning rate | row | seeds | IQM | 95 % of the mean | gap recovered | steps for search |")
+        print("|---|---|---|---|---|---|---|")
         for factor in sorted({c["factor"] for c in rows}):
             bad = returns(rows, "default", factor)
-            for row in dict.fromkeys(c["row"] for c in rows if c["factor"] == factor):
+            for row in (row for row in ROWS if returns(rows, row, factor)):
                 mine = returns(rows, row, factor)
-                if len(mine) < 2:
-                    continue
-                told = summarise(np.array(list(mine.values())))
-                interval = f"{told['ci_low']:.1f} to {told['ci_high']:.1f}"
+                told = summarise(np.array(list(mine.values()))) if len(mine) > 1 else {"iqm": next(iter(mine.values()))}
+                interval = f"{told['ci_low']:.1f} to {told['ci_high']:.1f}" if len(mine) > 1 else ""
+                closed = recovered(mine, bad, good) if factor != 1 and row != "default" else ""
                 print(
-                    f"{factor:>6g}  {row:<10} {len(mine):>6} {told['iqm']:>8.1f} {interval:>20} "
-                    f"{recovered(mine, bad, good) if factor != 1 else '':>10} {searched(rows, row, factor):>7.0%}"
+                    f"| x {factor:g} | {row} | {len(mine)} | {told['iqm']:.1f} | {interval} | {closed} "
+                    f"| {searched(rows, row, factor):.0%} |"
                 )
+    wanted = list(cells_of(arguments))
+    done = {tuple(cell.get(name) for name in vars(wanted[0])) for cell in read(arguments.results)}
+    missing = Counter((cell.env_id, cell.row) for cell in wanted if tuple(vars(cell).values()) not in done)
+    print(f"\nmissing: {missing.total()} of {len(wanted)} cells")
+    for env_id in arguments.envs:
+        named = ", ".join(f"{row} {number}" for (of, row), number in missing.items() if of == env_id)
+        print(f"{env_id}: {named or 'none'}")
 
 
 def returns(cells: list[dict[str, Any]], row: str, factor: float) -> dict[int, float]:
