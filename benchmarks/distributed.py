@@ -1,12 +1,13 @@
 """What actors beside the learner bring and cost.
 
-    uv run python benchmarks/distributed.py [throughput] [sleeping] [messages] [learning]
+    uv run python benchmarks/distributed.py [throughput] [sleeping] [messages] [learning] [memory]
 
 - ``throughput``: PPO on LunarLander with 16 environments, the learner alone against 2 actors with 16 each. Steps per
   second need two free cores; steps per CPU-second (learner and actors together) do not.
 - ``sleeping``: an environment that takes 2 ms of waiting per step; 8 actors against the learner alone.
 - ``messages``: how long until another process sees new weights, and how many trajectories per second a ring carries.
 - ``learning``: after how many steps a run of CartPole ends by itself, and its confirmed return, with and without actors
+- ``memory``: by how much learner and actors grow over ``--steps`` steps of CartPole, a tenth of which warm up before.
 """
 
 from __future__ import annotations
@@ -190,10 +191,45 @@ def learning(seeds: int = 5) -> None:
         print(f"{env_id}, {n_actors or 'no'} actors: median {int(np.median(needed)):,} steps, {share:.0%} solved")
 
 
-PARTS = {"throughput": throughput, "sleeping": sleeping, "messages": messages, "learning": learning}
+def memory(steps: int = 1_000_000) -> None:
+    agent = make_agent("PPO", "CartPole-v1", seed=0, hyperparams={"num_epochs": 1, "minibatch_size": 4096})
+    transport = LocalTransport(2)
+    taken, version, before = 0, 0, None
+    with closing(ActorPipeline("CartPole-v1", transport, agent, envs_per_actor=64, trajectory_len=64)) as pipeline:
+        while taken < 1.1 * steps:
+            window = pipeline.collect()
+            agent.learn(window)
+            version, taken = version + 1, taken + window.num_env_steps
+            pipeline.policy_changed(policy_version=version, hyperparam_version=0)
+            if before is None and taken >= 0.1 * steps:
+                before, taken_before = [resident_bytes(pid) for pid in (os.getpid(), *transport.pids)], taken
+        after = [resident_bytes(pid) for pid in (os.getpid(), *transport.pids)]
+    assert before is not None
+    growth = ", ".join(f"{(b - a) / 1e6:+.2f} MB" for a, b in zip(before, after, strict=True))
+    print(f"{taken - taken_before:,} steps after {taken_before:,}: learner and actors grew by {growth}")
+
+
+def resident_bytes(pid: int | None) -> int:
+    with open(f"/proc/{pid}/smaps_rollup") as file:  # of its own, without what is shared
+        lines = [line.split() for line in file if line.startswith(("Private_Clean", "Private_Dirty"))]
+    return sum(int(line[1]) for line in lines) * 1024
+
+
+PARTS = {
+    "throughput": throughput,
+    "sleeping": sleeping,
+    "messages": messages,
+    "learning": learning,
+    "memory": memory,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    for part in parser.parse_args().parts or PARTS:
-        PARTS[part]()
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of memory")
+    given = parser.parse_args()
+    for part in given.parts or PARTS:
+        if part == "memory":
+            memory(given.steps)
+        else:
+            PARTS[part]()

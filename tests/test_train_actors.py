@@ -1,6 +1,11 @@
 """``optix train`` with actors: the same run directory, mistakes in a line."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +46,35 @@ def test_mistakes(arguments, told, tmp_path, capsys):
     said = capsys.readouterr()
     text = " ".join((said.err + said.out).split())
     assert told in text and "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_a_learner_that_is_killed_goes_on(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = [
+        "train",
+        "CartPole-v1",
+        "--backend",
+        "torch",
+        "--max-env-steps",
+        "60000",
+        "--actors",
+        "2",
+        "--out",
+        str(out),
+    ]
+    settings = ["--set", "window_size=32", "--set", "state_interval_s=1", "--set", "confirm_episodes=2", "-q"]
+    script = "import sys; from optix_core.cli import main; main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", script, *command, *settings])
+    while not list((out / "state").glob("[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert list(Path("/dev/shm").glob(f"optix-{process.pid}-*"))
+    assert run(*command, *settings, "--resume") == 0
+    assert not list(Path("/dev/shm").glob(f"optix-{process.pid}-*")), "what the killed one left is swept"
+    assert not list(Path("/dev/shm").glob(f"optix-{os.getpid()}-*"))
+    result = json.loads((out / "result.json").read_text())
+    assert any("actors begin new episodes" in note for note in result["notes"])
+    assert run("explain", out) == 0
