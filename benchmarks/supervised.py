@@ -49,7 +49,8 @@ def load(name: str, seed: int) -> tuple[list, list, list]:
     order = np.random.default_rng(seed).permutation(len(x))
     held, fifth = 2 * (len(x) // 5), len(x) // 5
     parts = [order[held:], order[:fifth], order[fifth:held]]
-    x = ((x - x[parts[0]].mean(0)) / (x[parts[0]].std(0) + 1e-9)).astype(np.float32)
+    spread = x[parts[0]].std(0)
+    x = ((x - x[parts[0]].mean(0)) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
     if y.dtype.kind == "f":
         y = (((y - y[parts[0]].mean()) / y[parts[0]].std()).astype(np.float32))[:, None]
     return [[torch.from_numpy(x[part]), torch.from_numpy(y[part])] for part in parts]

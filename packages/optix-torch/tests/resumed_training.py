@@ -15,9 +15,19 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from optix_core import DatasetPipeline, LoopCallback, RLOptimizer
+from optix_core.loop.saving import StateSaver
 from optix_torch import MLAgent
 
 EPOCHS, ROWS = 3, 200
+
+
+def save_each_window(self: StateSaver) -> None:
+    """Have the exact state on the disk before each window, however long that takes."""
+    self.save()
+    self.run_dir.flush()
+
+
+StateSaver.save_if_due = save_each_window
 
 
 class Noisy(Dataset):
@@ -47,21 +57,22 @@ class Kills(LoopCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(directory: str, num_workers: int, kill_after: int = 0, *, resume: bool) -> bytes:
-    """Return the weights of the model in the end."""
+def train(directory: str, num_workers: int, kill_after: int = 0, *, resume: bool) -> tuple[bytes, int]:
+    """Return the weights of the model in the end, and how many windows this sitting had."""
+    kills = Kills(kill_after)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.2), nn.BatchNorm1d(16), nn.Linear(16, 2))
     pipeline = DatasetPipeline(Noisy(), batch_size=16, window_size=32, num_workers=num_workers)
     RLOptimizer(
         MLAgent(model, loss="cross_entropy"),
         pipeline,
-        callbacks=Kills(kill_after),
+        callbacks=kills,
         checkpoint_dir=directory,
         resume=resume,
         state_interval_s=0,
         max_episodes=EPOCHS,
     ).run()
-    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values()), kill_after - kills.left
 
 
 if __name__ == "__main__":

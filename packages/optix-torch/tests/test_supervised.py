@@ -134,6 +134,13 @@ def test_dropout_and_batch_statistics_learn_in_train_mode_and_are_judged_in_eval
     assert model.training  # in the mode in which it came
 
 
+def test_no_batch_is_a_single_row_which_has_no_statistics():
+    data = two_classes(81)  # 65 to learn from: a batch of 64, and one of a single row
+    Optimizer(classifier(0, nn.BatchNorm1d(16)), data, batch_size=64, max_episodes=1).run()
+    sizes = [len(batch[0]) for batch in next(DatasetPipeline(data, MLAgent(classifier())).windows()).batches]
+    assert sizes == [32, 33]
+
+
 def test_a_seed_drives_dropout_and_leaves_the_global_generator_alone():
     def run(seed):
         model = classifier(0, nn.Dropout(0.5))

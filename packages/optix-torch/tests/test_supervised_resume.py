@@ -34,21 +34,25 @@ def kill(directory, num_workers, after):
 
 def test_two_kills_in_the_middle_of_an_epoch_change_no_bit(tmp_path):
     training = script()
-    expected = training.train(str(tmp_path / "whole"), 0, resume=False)
-    assert kill(tmp_path / "killed", 0, 3)  # epochs have five windows
-    assert kill(tmp_path / "killed", 0, 4)
-    assert training.train(str(tmp_path / "killed"), 0, resume=True) == expected
+    expected, windows = training.train(str(tmp_path / "whole"), 0, resume=False)
+    assert windows == 15  # five in an epoch
+    assert kill(tmp_path / "killed", 0, 3)
+    assert kill(tmp_path / "killed", 0, 3)
+    found, windows = training.train(str(tmp_path / "killed"), 0, resume=True)
+    assert windows == 11 and found == expected
 
 
 @pytest.mark.slow
 def test_twenty_kills_with_two_workers_change_no_bit(tmp_path):
     training = script()
-    expected = training.train(str(tmp_path / "whole"), 0, resume=False)
+    expected, _ = training.train(str(tmp_path / "whole"), 0, resume=False)
     rng = np.random.default_rng(0)
     for number in range(20):
         directory = tmp_path / f"killed{number}"
-        assert kill(directory, 2, int(rng.choice([2, 3, 4, 7, 8, 9, 12, 13])))
-        assert training.train(str(directory), 0, resume=True) == expected
+        after = int(rng.choice([2, 3, 4, 5, 7, 8, 9, 10, 12, 13]))  # none of them is the first of an epoch
+        assert kill(directory, 2, after)
+        found, windows = training.train(str(directory), 0, resume=True)
+        assert windows == 16 - after and found == expected
 
 
 class OwnOrder(Sampler):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from optix_core import ConfigError, EnvError, LivePipeline, Reconnect, RLOptimizer
-from optix_core.pipelines import AsyncSource
+from optix_core.pipelines import AsyncSource, boundaries
 from optix_protocol import EvalMetrics, HyperparamSet
 
+needs_stamina = pytest.mark.skipif(importlib.util.find_spec("stamina") is None, reason="needs optix-core[live]")
 QUICK = Reconnect(wait_initial_s=0.01, wait_max_s=0.05, jitter_s=0.0)
 
 
@@ -88,15 +95,17 @@ def test_after_an_end_the_next_item_begins_an_episode_and_a_boundary_goes_on():
     assert windows[0].episode_lengths.tolist() == [4]
 
 
-def test_a_boundary_by_time_cuts_where_the_time_is_over():
-    def slow():
+def test_a_boundary_by_time_cuts_where_the_time_is_over(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(boundaries, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def ticks():
         for number in range(20):
-            time.sleep(0.01)
+            now[0] += 1.0
             yield item(number)
 
-    _, windows = collected(slow(), episode_boundary_fn=LivePipeline.every_n_seconds(0.05))
-    lengths = windows[0].episode_lengths
-    assert len(lengths) >= 2 and (lengths <= 6).all()
+    _, windows = collected(ticks(), episode_boundary_fn=LivePipeline.every_n_seconds(3.0), in_step=True)
+    assert windows[0].episode_lengths.tolist() == [3] * 6
 
 
 def test_the_source_gets_every_action_before_its_next_item_is_read():
@@ -119,6 +128,7 @@ def test_the_source_gets_every_action_before_its_next_item_is_read():
     assert game.actions[:4] == [0, -1, -2, -3]
 
 
+@needs_stamina
 def test_every_item_is_accounted_for_when_the_connection_drops_and_the_data_are_bad():
     class Bad:
         def __init__(self):
@@ -169,6 +179,7 @@ def test_a_full_buffer_lets_the_source_wait_or_drops_and_counts():
         assert (counts.dropped == 0) == (when_full == "block")
 
 
+@needs_stamina
 def test_waits_between_attempts_follow_the_declared_law():
     class Down:
         def __init__(self):
@@ -192,7 +203,9 @@ def test_waits_between_attempts_follow_the_declared_law():
     pipeline.close()
 
 
-@pytest.mark.parametrize("waits_for", ["an item", "a connection", "room in the buffer"])
+@pytest.mark.parametrize(
+    "waits_for", ["an item", pytest.param("a connection", marks=needs_stamina), "room in the buffer"]
+)
 def test_stop_ends_the_run_within_a_second_and_leaves_no_thread(waits_for):
     class Waits:
         def __init__(self):
@@ -317,3 +330,18 @@ class Refuses:
 
     def stream(self):
         yield item(0)
+
+
+def test_the_counts_reconcile_after_a_kill(tmp_path):
+    script = Path(__file__).with_name("killed_stream.py")
+    spec = importlib.util.spec_from_file_location("killed_stream", script)
+    stream = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stream)
+    killed = subprocess.run([sys.executable, str(script), str(tmp_path / "run"), "12"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pipeline, feed = stream.run(str(tmp_path / "run"), 11 * 20, resume=True)
+    counts, earlier = pipeline.counts, pipeline._earlier
+    assert earlier.learned == 11 * 20 + 1 and counts.waiting == 0
+    assert counts.received == earlier.received + feed.sent
+    assert counts.received == counts.learned + counts.dropped + counts.duplicates + counts.invalid
+    assert counts.duplicates == max(0, earlier.learned - feed.start)  # what was repeated, as far as it had been learned

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from optix_core.data.minibatches import minibatch_slices
 from optix_core.errors import ConfigError, in_one_line
 from optix_protocol import Array
 
@@ -45,14 +46,17 @@ class Rows:
             Rows(data=self.data, numbers=self.numbers[held_out], collate=self.collate),
         )
 
-    def batches(self, batch_size: int, order: Array | None = None) -> list[Array]:
-        """Return the numbers of rows, batch by batch; the last may be smaller.
+    def batches(self, batch_size: int, order: Array | None = None, *, even: bool = False) -> list[Array]:
+        """Return the numbers of rows, batch by batch.
 
         Args:
-            batch_size: rows of a batch.
+            batch_size: rows of a batch, at most.
             order: ``[R]`` in which to go through them; None keeps the order that they have.
+            even: let the sizes of batches differ by at most one; otherwise the last one is smaller.
         """
         numbers = self.numbers if order is None else self.numbers[order]
+        if even:
+            return [numbers[part] for part in minibatch_slices(len(numbers), batch_size)]
         return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 

@@ -41,11 +41,12 @@ class DatasetPipeline:
         agent: who learns; ``RLOptimizer`` gives its agent to a pipeline that has none.
         val_data: held-out data in one of these forms. None holds out a part of ``data``.
         val_fraction: which part, above 0 and below 1; the rows are chosen by the seed.
-        batch_size: rows of a batch; a ``DataLoader`` keeps its own.
+        batch_size: rows of a batch, at most: an epoch is cut into even ones, because a last one of a single row would
+            have the weight of a whole step, and no batch statistics. A ``DataLoader`` keeps its own size and remainder.
         window_size: rows of a window, rounded up to whole batches; None: an epoch, or 8192 rows where ``data`` can only
             be iterated.
         shuffle: go through the rows in another order in each epoch; a ``DataLoader`` keeps what it does.
-        drop_last: leave out a last batch that is smaller; a ``DataLoader`` keeps what it does.
+        drop_last: cut whole batches, and leave out the remainder; a ``DataLoader`` keeps what it does.
         num_workers: processes that load rows, where the agent's framework has such; a ``DataLoader`` keeps its own.
         metric: ``metric(outputs, targets) -> float`` over all held-out rows, higher is better, as score in place of the
             held-out loss.
@@ -74,6 +75,7 @@ class DatasetPipeline:
     ) -> None:
         self._seed = whole_number("seed", seed)
         self._shuffle, self._drop_last = shuffle, drop_last
+        self._even = not drop_last
         self._num_workers = whole_number("num_workers", num_workers, least=0)
         self.batch_size = whole_number("batch_size", 64 if batch_size is None else batch_size, least=1)
         source = self._source(data)
@@ -102,6 +104,7 @@ class DatasetPipeline:
         if settings is not None:
             self.batch_size, self._shuffle = settings.batch_size, settings.shuffle
             self._drop_last, self._num_workers = settings.drop_last, settings.num_workers
+            self._even = False
             rows: Rows | None = settings.rows
         else:
             rows = None if hasattr(data, "batch_sampler") else rows_of(data)
@@ -253,7 +256,7 @@ class DatasetPipeline:
         assert isinstance(self._data, Rows)
         number = self._epoch if epoch is None else epoch
         order = shuffled(len(self._data), derive_seed(self._seed, "order", number)) if self._shuffle else None
-        batches = self._data.batches(self.batch_size, order)
+        batches = self._data.batches(self.batch_size, order, even=self._even)
         return batches[:-1] if self._drop_last and len(batches[-1]) < self.batch_size else batches
 
     def stream(self, epoch: int, position: int) -> _Stream:
