@@ -150,6 +150,15 @@ ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
 }
 
 
+NAMES = {
+    "A": "A: one long run",
+    "B": "B: best of five short runs",
+    "C": "C: selection only",
+    "D": "D: three spawns",
+    "E": "E: AgileRL 2.58",
+}
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Do the cells that are missing, seed by seed, so that any number of them compares all rows."""
     rows = dict(ROWS)
@@ -165,13 +174,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Print the table and the verdict."""
-    cells = [cell for cell in read(arguments.results) if cell["return"] is not None]
+    cells = [cell for cell in read(arguments.results) if cell.get("return") is not None]
     passes = []
     for task, share in dict.fromkeys((cell["task"], cell["share"]) for cell in cells):
         mine = [cell for cell in cells if (cell["task"], cell["share"]) == (task, share)]
         returns = {row: np.array([c["return"] for c in mine if c["row"] == row]) for row in (*ROWS, "E")}
-        print(f"\n{task}, budget {int(BUDGETS[task] * share):,} steps")
-        print("row  seeds      IQM  P(D > row), 95 % interval  steps trained, searched, played to judge")
+        print(
+            f"\n| {task.rpartition(':')[2]}, {int(BUDGETS[task] * share):,} steps | seeds | IQM of returns | ", end=""
+        )
+        print("P(D > row), 95 % interval | trained | searched | played to judge |\n|---|---|---|---|---|---|---|")
         for row, values in returns.items():
             if len(values) == 0:
                 continue
@@ -183,37 +194,46 @@ def report(arguments: argparse.Namespace) -> None:
                 int(np.mean([c[name] for c in mine if c["row"] == row]))
                 for name in ("train_env_steps", "search_env_steps", "eval_env_steps")
             ]
-            steps = ", ".join(f"{value:,}" for value in spent)
-            print(f"{row:<4} {len(values):>5} {float(iqm(values)):>8.1f}  {better:<25}  {steps}")
+            steps = " | ".join(f"{value:,}" for value in spent)
+            print(f"| {NAMES[row]} | {len(values)} | {float(iqm(values)):.1f} | {better} | {steps} |")
         if all(len(returns[row]) for row in "ACD"):
             wins = probability_of_improvement([returns["D"]], [returns["A"]]).low > 0.5
             passes.append(bool(wins and iqm(returns["D"]) >= iqm(returns["C"])))
+        won = [cell["won"] for cell in mine if cell["row"] == "D"]
+        print(
+            f"\nOf the variants of D, {sum(won)} of {sum(c['spawns'] for c in mine if c['row'] == 'D')} won their race."
+        )
     if passes:
         print(f"\nSpawning {'may be' if all(passes) else 'stays off: it does not earn to be'} on by default.")
+
+
+def last_five(cell: Cell) -> dict[str, Any]:
+    """Return what the last five policies of a run earn together, and the best single one, on common episodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = cell.plan()
+        run = plan.build(Path(folder) / "run")
+        run.run()
+        with RunDirectory.open(Path(folder) / "run") as kept:
+            manager = PolicyManager(kept.registry)
+            for snapshot in kept.registry.list()[-5:]:
+                member = plan.make_agent()
+                kept.registry.load(member, snapshot.snapshot_id)
+                manager.add_agent(member)
+            ensemble = EnsembleAgent(manager, manager.members[-1].agent)
+    found = {}
+    for name, agent in (("single", run.agent), ("ensemble", ensemble)):
+        played = evaluate(agent, EnvSpec.of(cell.task), episodes=100, seed=derive_seed(cell.seed, "snapshots"))
+        found[name] = float(played.returns.mean())
+    return found
 
 
 def snapshots(arguments: argparse.Namespace) -> None:
     """Compare the ensemble of a run's last five policies with the best single one."""
     for task in arguments.tasks:
-        returns: dict[str, list[float]] = {"best single": [], "ensemble": []}
-        for seed in range(arguments.seeds):
-            cell = Cell(task=task, row="A", seed=seed, share=arguments.share)
-            with tempfile.TemporaryDirectory() as folder:
-                plan = cell.plan()
-                run = plan.build(Path(folder) / "run")
-                run.run()
-                with RunDirectory.open(Path(folder) / "run") as kept:
-                    manager = PolicyManager(kept.registry)
-                    for snapshot in kept.registry.list()[-5:]:
-                        member = plan.make_agent()
-                        kept.registry.load(member, snapshot.snapshot_id)
-                        manager.add_agent(member)
-                    ensemble = EnsembleAgent(manager, manager.members[-1].agent)
-            for name, agent in (("best single", run.agent), ("ensemble", ensemble)):
-                seed_of_episodes = derive_seed(seed, "snapshots")
-                played = evaluate(agent, EnvSpec.of(task), episodes=100, seed=seed_of_episodes)
-                returns[name].append(float(played.returns.mean()))
-        single, several = (np.array(returns[name]) for name in returns)
+        cells = [Cell(task=task, row="snapshots", seed=s, share=arguments.share) for s in range(arguments.seeds)]
+        do_missing(cells, {"snapshots": last_five}, arguments.results)
+        done = [cell for cell in read(arguments.results) if cell["row"] == "snapshots" and cell["task"] == task]
+        single, several = (np.array([c[name] for c in done if c["share"] == arguments.share]) for name in SIDES)
         relative = (several - single) / np.abs(single).mean()
         told = summarise(relative)
         bounds = "" if told["ci_low"] is None else f" (95 %: {told['ci_low']:+.1%} to {told['ci_high']:+.1%})"
@@ -222,6 +242,9 @@ def snapshots(arguments: argparse.Namespace) -> None:
             f"{float(iqm(single)):.1f}, ensemble {float(iqm(several)):.1f}, difference {relative.mean():+.1%}{bounds}",
             flush=True,
         )
+
+
+SIDES = ("single", "ensemble")
 
 
 def main() -> None:
