@@ -103,6 +103,8 @@ def main() -> None:
         for source in FOREIGN.values():
             run("uv", "build", "--quiet", "--wheel", "--out-dir", work / "dist", source)
         (work / "pytest.ini").write_text("[pytest]\n")
+        run("uv", "tool", "run", "--quiet", f"--exclude-newer={config['exclude-newer']}", "twine", "check", "--strict",
+            *sorted((work / "dist").glob("*.whl")))  # fmt: skip
         wheels = {path.name.split("-")[0].replace("_", "-"): path for path in (work / "dist").glob("*.whl")}
         constraints = work / "constraints.txt"
         constraints.write_text("\n".join(config["constraint-dependencies"]) + "\n")
