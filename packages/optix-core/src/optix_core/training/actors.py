@@ -14,6 +14,9 @@ from optix_protocol import BaseAgent, BasePipeline
 GROUP = "optix.actors"
 """Entry points of packages that have actors; each is a :class:`MakesActors`."""
 
+MAX_ACTORS = 4_096
+"""More actors than this are taken for a mistake."""
+
 
 class MakesActors(Protocol):
     """Makes a pipeline whose windows come from actors beside the learner."""
@@ -70,14 +73,18 @@ class ActorOptions:
         Raises:
             ConfigError: an unknown option, or a value of the wrong type.
         """
-        try:
-            options = cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"run.json is damaged: actors is {values!r}.") from error
-        if not all(isinstance(text, str | None) for text in (options.transport, options.address)):
+        known = {"transport", "n_actors"}
+        if not isinstance(values, Mapping) or not values.keys() <= known:
             raise ConfigError(f"run.json is damaged: actors is {values!r}.")
-        whole_number("n_actors", options.n_actors, least=1)
+        options = cls(**values)
+        if not isinstance(options.transport, str | None):
+            raise ConfigError(f"run.json is damaged: actors is {values!r}.")
+        whole_number("n_actors", options.n_actors, least=1, most=MAX_ACTORS)
         return options
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``run.json`` keeps. No address: a file that was found somewhere must not choose a cluster."""
+        return {"transport": self.transport, "n_actors": self.n_actors}
 
     @classmethod
     def asked(cls, *, transport: str | None, n_actors: int | None, address: str | None) -> ActorOptions:
@@ -87,7 +94,7 @@ class ActorOptions:
             ConfigError: no actor.
         """
         if n_actors is not None:
-            whole_number("actors", n_actors, least=1)
+            whole_number("actors", n_actors, least=1, most=MAX_ACTORS)
         if transport is None:
             transport = "ray" if address is not None else "local" if n_actors is not None else None
         return cls(transport=transport, n_actors=2 if n_actors is None else n_actors, address=address)

@@ -215,6 +215,7 @@ class TrainPlan:
         values = asdict(self)
         if self.environment == EnvOptions():
             del values["environment"]
+        values["actors"] = self.actors.to_dict()
         if self.actors.transport is None:
             del values["actors"]
         if not self.loop.monitor:
