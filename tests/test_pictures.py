@@ -128,14 +128,26 @@ def test_the_network_is_what_its_parts_are_by_themselves():
         np.testing.assert_allclose(agent.actor(row).numpy(), x.numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "rainbow", "sac", "recurrent_ppo"])
-@pytest.mark.parametrize("normalize", [True, False])
-def test_models_for_deployment_see_them_too(algorithm, normalize, tmp_path):
-    pytest.importorskip("optix_torch")
+DEPLOYED = [
+    *(("torch", algorithm, on) for on in (True, False) for algorithm in ("ppo", "dqn", "rainbow", "sac")),
+    ("torch", "recurrent_ppo", True),
+    *((framework, "ppo", framework == "jax") for framework in ("jax", "tf")),
+    *(
+        pytest.param(framework, algorithm, on, marks=pytest.mark.slow)
+        for framework in ("jax", "tf")
+        for algorithm, on in (("ppo", framework == "tf"), ("dqn", True), ("sac", False), ("td3", True))
+    ),
+]
+
+
+@pytest.mark.parametrize(("framework", "algorithm", "normalize"), DEPLOYED)
+def test_models_for_deployment_see_them_too(framework, algorithm, normalize, tmp_path):
+    pytest.importorskip(f"optix_{framework}")
     onnxruntime = pytest.importorskip("onnxruntime")
-    agent, pipeline = build("torch", algorithm, normalize_observations=normalize)
+    agent, pipeline = build(framework, algorithm, normalize_observations=normalize)
     window = pipeline.collect()
-    agent.learn(window)
+    if framework == "torch":  # the others would compile their updates
+        agent.learn(window)
     pipeline.close()
     rows = window.observations[:, 0]
     expected = agent.make_policy("greedy", num_envs=len(rows), seed=0).act(rows)
@@ -147,6 +159,23 @@ def test_models_for_deployment_see_them_too(algorithm, normalize, tmp_path):
     (found,) = session.run(["action"], inputs)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert agent.host_policy() is None  # no NumPy for convolutions: evaluation asks the framework
+
+
+@pytest.mark.parametrize("shape", [(36, 40, 3), (3, 40, 36)], ids=["channels-last", "channels-first"])
+def test_a_picture_alone_is_deployed_from_jax(shape, tmp_path):
+    pytest.importorskip("optix_jax")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from optix_jax import FlaxDQNAgent
+
+    space = spaces.Box(0, 255, shape, np.uint8)
+    settings = {"capacity": 100, "learning_starts": 8}
+    agent = FlaxDQNAgent.from_spaces(space, spaces.Discrete(6), hyperparams=settings, seed=1)
+    pictures = np.random.default_rng(0).integers(0, 256, (9, *shape), np.uint8)
+    agent.export_onnx(tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
+    action, values = session.run(["action", "values"], {"observation": pictures})
+    np.testing.assert_allclose(values, agent.networks.act(pictures), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(action, agent.make_policy("greedy", num_envs=9, seed=0).act(pictures))
 
 
 def test_normalisers_leave_pixels_alone():

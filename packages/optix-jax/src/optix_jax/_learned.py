@@ -15,12 +15,15 @@ from optix_core import policies
 from optix_core.agents.updates import Batch as Batch
 from optix_core.errors import ConfigError
 from optix_jax._adam import Transformation, adam, apply_steps, in_one_vector
+from optix_jax._onnx import write_network
 from optix_jax.distributions import Distribution, only_allowed
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
 from optix_protocol import Array, StateTree
 
 if TYPE_CHECKING:
     import optax
+
+    from optix_core.policies.onnx_export import PolicyGraph
 
 ADAM_EPSILON = 1e-5
 
@@ -151,6 +154,10 @@ class FlaxNetworks:
     def mlp(self) -> policies.MLP | None:
         """Return the actor in NumPy, None if it is not a dense network of this package."""
         return host_mlp(self.model.actor, self._train_state.params["actor"])
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add the actor's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
+        return write_network(graph, self.model.actor, self._train_state.params["actor"], graph.rows)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""

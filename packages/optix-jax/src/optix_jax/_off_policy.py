@@ -17,11 +17,14 @@ from optix_core.data import PrioritizedReplayBuffer, ReplayBatch
 from optix_core.errors import ConfigError
 from optix_jax._adam import Transformation, adam, apply_steps
 from optix_jax._compilation import Compiled
+from optix_jax._onnx import write_network
 from optix_jax.networks import Network, from_named_arrays, host_mlp, named_arrays
 from optix_protocol import Array, StateTree
 
 if TYPE_CHECKING:
     import optax
+
+    from optix_core.policies.onnx_export import PolicyGraph
 
 _MOST_UPDATES = 16
 """Updates in one call: with more of them the call itself no longer counts."""
@@ -150,6 +153,10 @@ class FlaxReplayNetworks:
     def mlp(self) -> policies.MLP | None:
         """Return the acting network in NumPy, None if it is not a dense network of this package."""
         return host_mlp(self._network, self._train_state.params[self._part])
+
+    def write_onnx(self, graph: PolicyGraph) -> str:
+        """Add the acting network's operators to a graph, from ``graph.rows``, and return the name of its outputs."""
+        return write_network(graph, self._network, self._train_state.params[self._part], graph.rows)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of all parameters by name."""

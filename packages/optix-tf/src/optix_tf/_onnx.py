@@ -11,15 +11,22 @@ from optix_core.errors import ConfigError
 from optix_core.policies.onnx_export import PolicyGraph
 from optix_protocol import Array
 from optix_tf._runtime import keras
-from optix_tf.networks import name_of_activation
+from optix_tf.networks import SeesPictures, name_of_activation
 
 
 def write_model(graph: PolicyGraph, model: Any, x: str) -> str:
     """Add a ``keras.Sequential`` of the layers that this package builds with to a graph, return its outputs' name.
 
+    Models that see pictures in flat rows are put together from several of these.
+
     Raises:
         ConfigError: it holds, or is, something else.
     """
+    sees = getattr(model, "sees_pictures", None)
+    if isinstance(sees, SeesPictures):
+        pixels, rest = graph.pictures_apart(x, sees.pictures)
+        seen = [write_model(graph, cnn, picture) for cnn, picture in zip(sees.cnns, pixels, strict=True)]
+        return write_model(graph, sees.join, graph.add("Concat", *seen, *rest, axis=1))
     layers = model.layers if type(model) is keras.Sequential else [model]
     for layer in layers:
         writer = _WRITERS.get(type(layer))

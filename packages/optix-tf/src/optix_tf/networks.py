@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -89,6 +89,21 @@ def build_cnn(
     return _drawn(keras.Sequential(layers), output_gain, rng)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeesPictures:
+    """What a model is made of that sees pictures in flat rows.
+
+    Attributes:
+        pictures: where each picture begins in a row, and its shape.
+        cnns: the ``keras.Sequential`` that sees each.
+        join: the one over what they see and, after that, all other numbers.
+    """
+
+    pictures: tuple[tuple[int, tuple[int, ...]], ...]
+    cnns: tuple[Any, ...]
+    join: Any
+
+
 def build_joined(
     encoder: Flatten,
     num_outputs: int,
@@ -115,12 +130,13 @@ def build_joined(
     features = hidden_sizes[0] if hidden_sizes else 256
     see: dict[str, Any] = {"output_gain": math.sqrt(2), "output_activation": "relu", "rng": rng}
     rows = keras.Input(encoder.encoded_shape)
-    parts, rest, end = [], [], 0
+    cnns, parts, rest, end = [], [], [], 0
     for begin, shape in encoder.pictures:
         rest += [rows[:, end:begin]] if end < begin else []
         end = begin + math.prod(shape)
         pixels = keras.layers.Reshape(shape)(rows[:, begin:end])
-        parts.append(build_cnn(shape, features, dtype="float32", **see)(pixels))
+        cnns.append(build_cnn(shape, features, dtype="float32", **see))
+        parts.append(cnns[-1](pixels))
     rest += [rows[:, end:]] if end < encoder.encoded_shape[0] else []
     more = [keras.Input((num_more,))] if num_more else []
     joined = keras.layers.Concatenate()(parts + rest + more) if len(parts + rest + more) > 1 else parts[0]
@@ -134,7 +150,7 @@ def build_joined(
         rng=rng,
     )
     model = keras.Model([rows, *more] if more else rows, join(joined))
-    model.sees_pictures = True
+    model.sees_pictures = SeesPictures(pictures=encoder.pictures, cnns=tuple(cnns), join=join)
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,13 +96,9 @@ def _images(graph: PolicyGraph, layer: Any, x: str) -> str:
 
 
 def _pictures(graph: PolicyGraph, layer: Any, x: str) -> str:
-    width = graph.rows_shape[0]
-    parts = []
-    for see, (begin, shape) in zip(layer.see, layer.places, strict=True):
-        pixels = graph.reshape(graph.part(x, begin, begin + math.prod(shape)), *shape)
-        parts.append(_write(graph, see, pixels))
-    parts += [graph.part(x, low, high) for low, high in layer.spans(width)]
-    return graph.add("Concat", *parts, axis=1)
+    pixels, rest = graph.pictures_apart(x, layer.places)
+    seen = [_write(graph, see, picture) for see, picture in zip(layer.see, pixels, strict=True)]
+    return graph.add("Concat", *seen, *rest, axis=1)
 
 
 def _rainbow(graph: PolicyGraph, network: Any, x: str) -> str:

@@ -178,6 +178,15 @@ class PolicyGraph:
         """Return the name of ``x`` as ``[N, *shape]``."""
         return self.add("Reshape", x, self.integers(-1, *shape))
 
+    def pictures_apart(self, x: str, pictures: Sequence[tuple[int, tuple[int, ...]]]) -> tuple[list[str], list[str]]:
+        """Return the names of the pictures ``[N, *shape]`` that begin at these places of flat rows, and of the rest."""
+        pixels, rest, end = [], [], 0
+        for begin, shape in [*pictures, (self.rows_shape[0], ())]:
+            rest += [self.part(x, end, begin)] if end < begin else []
+            end = begin + math.prod(shape)
+            pixels += [self.reshape(self.part(x, begin, end), *shape)] if shape else []
+        return pixels, rest
+
     def dense(self, x: str, weight: Array, bias: Array | None = None) -> str:
         """Return the name of ``x @ weight + bias``."""
         product = self.add("MatMul", x, weight)
