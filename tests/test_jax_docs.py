@@ -10,7 +10,7 @@ DOC = Path(__file__).parent.parent / "docs" / "jax.md"
 
 def test_an_environment_of_ones_own():
     shown: dict = {"__name__": "doc"}
-    building, registering = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    building, registering, _ = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     exec(compile(building, str(DOC), "exec"), shown)
     assert shown["result"].train_env_steps <= 20_000
     assert shown["result"].confirmed_return is None
@@ -21,3 +21,14 @@ def test_an_environment_of_ones_own():
     exec(compile(registering, str(DOC), "exec"), shown)
     observation, _ = gymnasium.make("Guess-v0").reset(seed=0)
     assert observation.shape == (1,)
+
+
+def test_members_of_a_population():
+    import numpy as np
+
+    shown: dict = {"__name__": "doc"}
+    *_, members = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    exec(compile(members, str(DOC), "exec"), shown)
+    one, other = shown["group"].collect()
+    np.testing.assert_array_equal(one.rewards, other.rewards)
+    assert shown["group"].hyperparams(0)["gamma"] == 0.98

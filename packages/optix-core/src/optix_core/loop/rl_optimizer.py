@@ -155,6 +155,7 @@ class RLOptimizer:
             pipeline_factory=pipeline_factory,
             param_space=param_space,
             n_trials=n_trials,
+            make_run=RLOptimizer,
         )
         if self._search is not None:
             agent, pipeline = self._search.first(budget, seed)

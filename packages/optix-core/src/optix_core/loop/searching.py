@@ -16,7 +16,7 @@ from optix_core.loop.budget import Budget
 from optix_protocol import BaseAgent, BasePipeline, SupportsTrainingState
 
 if TYPE_CHECKING:
-    from optix_core.search import TrialOrchestrator
+    from optix_core.search.trial_search import TrialSearch
 
 SEARCH_SHARE = 0.25
 """Share of the budget that the trials take together."""
@@ -46,12 +46,14 @@ class SearchFirst:
         pipeline_factory: see there.
         param_space: see there.
         n_trials: see there.
+        make_run: makes the run of a trial.
     """
 
     agent_factory: Callable[..., BaseAgent]
     pipeline_factory: Callable[..., BasePipeline]
     param_space: Mapping[str, Any]
     n_trials: int
+    make_run: Callable[..., Any]
 
     @classmethod
     def asked_for(
@@ -77,14 +79,12 @@ class SearchFirst:
             raise ConfigError("A run that begins with a search needs max_env_steps=, which it shares with the trials.")
         return cls(**asked)
 
-    def orchestrator(
-        self, budget: Budget, seed: int, folder: Path | None = None, **run_options: Any
-    ) -> TrialOrchestrator:
+    def orchestrator(self, budget: Budget, seed: int, folder: Path | None = None, **run_options: Any) -> TrialSearch:
         """Return the search; without a folder it is not to be run."""
-        from optix_core.search import TrialOrchestrator
+        from optix_core.search.trial_search import TrialSearch
 
         assert budget.max_env_steps is not None
-        return TrialOrchestrator(
+        return TrialSearch(
             self.agent_factory,
             self.pipeline_factory,
             self.param_space,
@@ -93,6 +93,7 @@ class SearchFirst:
             seed=seed,
             directory=folder,
             run_options=run_options,
+            make_run=self.make_run,
         )
 
     def first(self, budget: Budget, seed: int) -> tuple[BaseAgent, BasePipeline]:

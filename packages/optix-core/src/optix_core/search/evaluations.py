@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-from optix_core.loop.rl_optimizer import RLOptimizer
 from optix_core.seeding import derive_seed
-from optix_protocol import EvalMetrics, LoopCallback
+from optix_protocol import Array, EvalMetrics, LoopCallback
 
 NUM_EVALUATIONS = 20
 """Moments at which a trial that uses its whole budget is evaluated."""
@@ -22,6 +22,30 @@ LEAST_EPISODES, MOST_EPISODES = 2, 8
 
 EVALUATION_SHARE = 0.1
 """Evaluations may cost this share of the training, but no fewer than the least episodes are played."""
+
+
+class TrialRun(Protocol):
+    """A run as a trial needs it; :class:`RLOptimizer` is one."""
+
+    def run(self) -> Any:
+        """Train; return the result."""
+        ...
+
+    def stop(self) -> None:
+        """Ask the run to end after the window in hand."""
+        ...
+
+    def add_callback(self, callback: LoopCallback) -> None:
+        """Tell another callback what happens."""
+        ...
+
+    def play(self, episodes: int, seed: int) -> Array:
+        """Return the returns of greedy episodes."""
+        ...
+
+    def expected_length(self) -> int:
+        """Return how long an episode may well be."""
+        ...
 
 
 @dataclass
@@ -43,10 +67,10 @@ class TrialEvaluations(LoopCallback):
     on_score: Callable[[int, float], bool]
     scores: dict[int, float] = field(default_factory=dict)
     pruned: bool = False
-    _loop: RLOptimizer | None = None
+    _loop: TrialRun | None = None
     _asked: set[int] = field(default_factory=set)
 
-    def join(self, loop: RLOptimizer) -> None:
+    def join(self, loop: TrialRun) -> None:
         """Take the run whose policy is played."""
         self._loop = loop
 
@@ -68,7 +92,7 @@ class TrialEvaluations(LoopCallback):
         if self.pruned:
             loop.stop()
 
-    def _play(self, loop: RLOptimizer, number: int) -> None:
+    def _play(self, loop: TrialRun, number: int) -> None:
         affordable = EVALUATION_SHARE * self.budget / NUM_EVALUATIONS
         if self.unit == "num_env_steps":
             affordable /= max(1, loop.expected_length())

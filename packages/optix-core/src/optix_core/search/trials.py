@@ -13,9 +13,11 @@ from typing import Any
 from optix_core.checkpoints import RunDirectory, is_locked, is_run_directory
 from optix_core.errors import AgentError, ConfigError
 from optix_core.loop.budget import StopReason
-from optix_core.loop.rl_optimizer import RLOptimizer
-from optix_core.search.evaluations import TrialEvaluations
+from optix_core.search.evaluations import TrialEvaluations, TrialRun
 from optix_protocol import BaseAgent, BasePipeline
+
+MakeRun = Callable[..., TrialRun]
+"""Makes a run, with the arguments of :class:`RLOptimizer`."""
 
 OnScore = Callable[[int, float], bool]
 """Is told the number and the score of an evaluation; returns whether the training shall end."""
@@ -43,11 +45,13 @@ class Factories:
     Attributes:
         agent: makes an agent with these hyperparameters; with a parameter ``seed``, from that seed.
         pipeline: makes a pipeline; likewise, and with a parameter ``agent`` for that agent.
-        run_options: further arguments of :class:`RLOptimizer`.
+        make_run: makes the run that trains them.
+        run_options: further arguments of it.
     """
 
     agent: Callable[..., BaseAgent]
     pipeline: Callable[..., BasePipeline]
+    make_run: MakeRun
     run_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,7 +89,7 @@ class Training:
         max_episodes: likewise.
         evaluation_seed: of the episodes that it is judged by on the way; None does without.
         scores: of evaluations that were told already, by number.
-        run_options: arguments of :class:`RLOptimizer` that come before those of the factories.
+        run_options: arguments of the run that come before those of the factories.
     """
 
     directory: Path
@@ -138,7 +142,7 @@ def train(training: Training, factories: Factories, on_score: OnScore) -> Outcom
     if result is None:
         try:
             agent = factories.make_agent(training.params, training.seed)
-            loop = RLOptimizer(
+            loop = factories.make_run(
                 agent,
                 factories.make_pipeline(agent, training.seed),
                 max_env_steps=training.max_env_steps,
