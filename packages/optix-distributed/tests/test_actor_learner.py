@@ -12,7 +12,7 @@ from optix_distributed import ActorPipeline, AsyncActorLearner, InProcessTranspo
 QUICK = {"confirm_episodes": 2}
 
 
-def trained(make, transport, *, steps=2_000, **options):
+def trained(make, transport, *, steps=1_000, **options):
     agent = make()
     learner = AsyncActorLearner(agent, "CartPole-v1", n_actors=2, trajectory_len=25, transport=transport, **options)
     return agent, learner.run(steps, **QUICK)
@@ -24,7 +24,7 @@ def test_the_same_run_in_one_process_and_in_several(agent):
     beside, in_several = trained(kind, LocalTransport(2, in_step=True))
     np.testing.assert_array_equal(alone.policy, beside.policy)
     np.testing.assert_array_equal(alone.value, beside.value)
-    assert in_one["env_steps"] == in_several["env_steps"] > 1_900
+    assert in_one["env_steps"] == in_several["env_steps"] > 900
     assert in_one["confirmed_return"] == in_several["confirmed_return"]
     assert in_one["lag_max"] == in_several["lag_max"] == 0
 
@@ -41,11 +41,11 @@ def test_actors_run_ahead_and_the_agent_learns(agent):
     learner = AsyncActorLearner(
         agent, "CartPole-v1", n_actors=2, trajectory_len=64, envs_per_actor=4, transport="process"
     )
-    stats = learner.run(40_000, confirm_episodes=10)
+    stats = learner.run(20_000, confirm_episodes=5)
     assert stats["steps_per_second"] > 0 and stats["restarts"] == 0
     assert sum(actor["env_steps"] for actor in stats["actors"]) >= stats["env_steps"]
     assert stats["lag_max"] <= 20
-    assert stats["confirmed_return"]["mean"] > 60  # by chance it is 20
+    assert stats["confirmed_return"]["mean"] > 40  # by chance it is 20
 
 
 @pytest.mark.parametrize(

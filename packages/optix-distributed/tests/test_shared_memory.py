@@ -34,19 +34,19 @@ WRITER = """
 
 
 def read_beside_a_writer(num_bytes, reads):
-    """Return how many of so many reads were torn while another process writes as fast as it can."""
+    """Return how many of so many reads were torn, and the writes that were seen, of a process that never stops."""
     board = Board.create(num_bytes)
     writer = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(board.path), str(num_bytes)], stdout=subprocess.PIPE
     )
     try:
         writer.stdout.readline()
-        torn = have = taken = 0
+        torn = writes = have = taken = 0
         while taken < reads:
-            found = board.latest(have)
+            found = board.latest(0)
             if found is None:
                 continue
-            taken, have = taken + 1, found.number
+            taken, writes, have = taken + 1, writes + (found.number != have), found.number
             numbers = np.frombuffer(found.weights, np.uint8)
             torn += bool((numbers != found.policy_version % 256).any())
         board.stop()
@@ -55,11 +55,12 @@ def read_beside_a_writer(num_bytes, reads):
         writer.kill()
         writer.stdout.close()
         board.close()
-    return torn
+    return torn, writes
 
 
 def test_no_read_is_torn():
-    assert read_beside_a_writer(20_000, 2_000) == 0
+    torn, writes = read_beside_a_writer(20_000, 20_000)
+    assert torn == 0 and writes > 5
 
 
 def test_without_the_numbers_reads_would_be_torn(monkeypatch):
@@ -82,7 +83,7 @@ def test_without_the_numbers_reads_would_be_torn(monkeypatch):
         ),
     )
     try:
-        assert read_beside_a_writer(200_000, 500) > 0
+        assert read_beside_a_writer(200_000, 500)[0] > 0
     finally:
         WRITER = before
 
@@ -90,7 +91,9 @@ def test_without_the_numbers_reads_would_be_torn(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_bytes", [20_000, 300_000])
 def test_a_million_reads(num_bytes):
-    assert read_beside_a_writer(num_bytes, 1_000_000) == 0
+    torn, writes = read_beside_a_writer(num_bytes, 1_000_000)
+    print(f"\n{num_bytes:,} bytes: {torn} of 1,000,000 reads torn, {writes:,} writes seen")
+    assert torn == 0
 
 
 def test_checksums_where_stores_arrive_in_any_order(monkeypatch):
