@@ -200,7 +200,7 @@ class Faulty:
     """Drops its connection every so many items, repeats itself, sends NaN and bursts."""
 
     def __init__(self, bursts: int) -> None:
-        self.next, self.last, self.sent = 0, 10_000 * bursts, 0
+        self.next, self.last, self.sent, self.drop_at = 0, 10_000 * bursts, 0, 7_000
 
     def stream(self):
         for number in range(max(0, self.next - 5), self.last):
@@ -209,8 +209,8 @@ class Faulty:
             if number % 50 == 0:
                 self.sent += 1
                 yield {"observation": [np.nan]}
-            if number % 7_000 == 6_999:
-                self.next += 1
+            if number == self.drop_at:
+                self.drop_at += 7_000
                 raise ConnectionError("dropped")
 
 
