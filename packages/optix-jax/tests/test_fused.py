@@ -19,6 +19,7 @@ from optix_core.loop.capabilities import BeginsSeededEpisodes
 from optix_core.loop.counters import RunCounters
 from optix_core.policies import Flatten
 from optix_jax import FlaxPPOAgent, fused, pipeline
+from optix_jax._compilation import MOST_PROGRAMS, Compiled
 from optix_jax.algorithms.ppo_update import Settings
 from optix_jax.environments import GymnaxEnvironment, Transition, gymnax_id
 from optix_jax.fused_types import Plan
@@ -144,6 +145,15 @@ def test_nothing_compiles_twice():
     for _ in range(4):
         agent.learn(made.collect())
     assert (pipeline.collect_window.num_traces, pipeline.learn.num_traces) == (before[0] + 1, before[1] + 1)
+
+
+def test_programs_do_not_fill_the_memory():
+    """Each variant of a population brings sizes of its own, and each size is a program."""
+    double = Compiled(lambda size, x: 2 * x[:size], static_argnums=0)
+    for size in range(1, 3 * MOST_PROGRAMS):
+        assert double(size, jnp.ones(64)).tolist() == [2.0] * size
+        assert double._call._cache_size() <= MOST_PROGRAMS
+    assert double.num_traces == 3 * MOST_PROGRAMS - 1  # none was traced twice
 
 
 def test_goes_on_exactly_from_a_saved_state():

@@ -18,8 +18,15 @@ CACHE_VARIABLE = "OPTIX_JAX_CACHE"
 """Environment variable: ``off`` keeps no compiled code on disk, a path keeps it there."""
 
 
+MOST_PROGRAMS = 16
+"""Programs that a compiled function keeps in memory, some megabytes each, before it forgets them all."""
+
+
 class Compiled:
     """``jax.jit`` that counts its traces: arguments that are traced may change as often as they like without one.
+
+    Static ones make a program of their own: a population or an evolution that moves ``minibatch_size`` would fill the
+    memory, and so programs are forgotten once there are too many. One that is needed again comes from the disk.
 
     Args:
         function: pure.
@@ -31,6 +38,7 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         self.num_traces = 0
+        self._forgot_at = 0
 
         @functools.wraps(function)
         def traced(*args: Any, **kwargs: Any) -> Any:
@@ -41,7 +49,11 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the compiled function."""
-        return self._call(*args, **kwargs)
+        found = self._call(*args, **kwargs)
+        if self.num_traces - self._forgot_at >= MOST_PROGRAMS:
+            self._call.clear_cache()
+            self._forgot_at = self.num_traces
+        return found
 
 
 @functools.cache
