@@ -58,6 +58,22 @@ def test_what_an_environment_sets_for_all_of_torch_does_no_harm(algorithm, env_i
     assert all(np.isfinite(value) for value in agent.learn(window).values())
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "env_id"), [("ppo", "CartPole-v1"), ("recurrent_ppo", "CartPole-v1"), ("sac", "Pendulum-v1")]
+)
+def test_inference_mode_that_an_environment_has_not_left(algorithm, env_id):
+    """What was made before learns in it; what is made in it cannot."""
+    settings = {"hidden_sizes": (8,)} | ({"learning_starts": 8} if algorithm == "sac" else {})
+    agent = make_agent(algorithm, env_id, framework="torch", **settings)
+    before = agent.networks.weights()
+    with torch.inference_mode():
+        agent.learn(VectorBatchPipeline(env_id, agent, n_envs=2, window_size=16).collect())
+        after = agent.networks.weights()
+        with pytest.raises(ConfigError, match=r"made in torch\.inference_mode\(\), where nothing can be learned"):
+            make_agent(algorithm, env_id, framework="torch", **settings)
+    assert any((before[name] != after[name]).any() for name in before)
+
+
 def test_networks_in_doubles_are_refused_in_a_line():
     network = torch.nn.Sequential(torch.nn.Linear(4, 2)).double()
     with pytest.raises(ConfigError, match=r"parameters of torch\.float64, and agents learn in float32"):

@@ -21,7 +21,7 @@ from optix_torch._arrays import as_tensor
 from optix_torch._modes import in_eval_mode
 from optix_torch._module_optimizer import check_steps, leading_rate
 from optix_torch._parts import give_parts
-from optix_torch._precision import learning_dtype, require_learning_dtype
+from optix_torch._precision import learning_dtype, require_learnable
 from optix_torch.networks import NoisyLinear, build_cnn, build_mlp
 from optix_torch.pictures import Pictures, build_joined
 
@@ -151,7 +151,7 @@ def num_outputs_given(module: nn.Module, encoder: Encoder, part: str = "actor") 
     return shape[1]
 
 
-@torch.enable_grad()
+@torch.inference_mode(False)
 def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
     """Run a module once on two observations of zeros, in evaluation mode, and return the shape of what it gives.
 
@@ -160,7 +160,7 @@ def measure_module(module: nn.Module, encoder: Encoder, part: str) -> list[int]:
             from, although it has something to learn.
     """
     like = next(module.parameters(), torch.empty(0, dtype=learning_dtype(), device="cpu"))
-    require_learning_dtype(like)
+    require_learnable(like)
     rows = as_tensor(encoder(example_observations(encoder, 2)), like.device)
     rows = rows.to(like.dtype) if rows.is_floating_point() else rows
     try:

@@ -111,7 +111,7 @@ class TorchModules:
             AgentError: the modules have other parameters than when the agent was built.
         """
         self._take_stock()
-        with torch.enable_grad():  # an environment in torch may have turned it off for everybody
+        with torch.inference_mode(False):  # gradients, although an environment in torch may have turned them off
             if not self._may_be_modal:
                 yield
                 return

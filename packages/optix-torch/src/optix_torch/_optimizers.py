@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from optix_protocol import StateTree
-from optix_torch._precision import learning_dtype, require_learning_dtype
+from optix_torch._precision import learning_dtype, require_learnable
 
 _REQUIRES_GRAD, _GRADIENT = attrgetter("requires_grad"), attrgetter("grad")
 
@@ -43,7 +43,7 @@ class FlatParameters:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = tuple(dict.fromkeys(parameters))
         for parameter in self.parameters:
-            require_learning_dtype(parameter)
+            require_learnable(parameter)
         self.sizes = [parameter.numel() for parameter in self.parameters]
         device = self.parameters[0].device
         self.vector = torch.empty(sum(self.sizes), dtype=learning_dtype(), device=device)

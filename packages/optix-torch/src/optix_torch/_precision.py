@@ -15,8 +15,13 @@ def learning_dtype() -> torch.dtype:
     return PRECISION
 
 
-def require_learning_dtype(parameter: torch.Tensor) -> None:
-    """Raise ``ConfigError`` unless a parameter has the type that agents learn in."""
+def require_learnable(parameter: torch.Tensor) -> None:
+    """Raise ``ConfigError`` unless a parameter has the type that agents learn in, and can have a gradient."""
+    if parameter.is_inference():
+        raise ConfigError(
+            "The networks were made in torch.inference_mode(), where nothing can be learned: leave it before (an "
+            "environment may have entered it for all that comes after)."
+        )
     if parameter.dtype is not PRECISION:
         raise ConfigError(
             f"The networks have parameters of {parameter.dtype}, and agents learn in "
