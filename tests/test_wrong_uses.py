@@ -194,6 +194,9 @@ CALLS = {
         lambda: discrete_agent(lr=[[0, 1e-3], [1_000_000, 1e-5]]),
         ["learning_rate", "piecewise((0, start), ..., (1, end))", "in shares"],
     ),
+    "annealing by its name elsewhere": (lambda: discrete_agent(anneal_lr=True), ["learning_rate='linear(2.5e-4, 0)'"]),
+    "a schedule by its name elsewhere": (lambda: discrete_agent(lr_schedule=[[0, 1]]), ["learning_rate", "shares"]),
+    "lines by the agent": (lambda: discrete_agent(verbose=1), ["RLOptimizer(..., verbose=True)"]),
     "a synonym of another algorithm": (lambda: discrete_agent(epsilon_min=0.1), ["epsilon_min"]),
     "one environment by two names": (
         lambda: VectorBatchPipeline("CartPole-v1", env_id="Acrobot-v1"),

@@ -101,6 +101,9 @@ ADVICE: Mapping[str, str] = {
     "policy": "is a network here: actor= and critic= take your own, hidden_sizes= sizes the built ones.",
     "use_sde": "has no counterpart: an actor with 2 * action_dim outputs has a spread that depends on the state.",
     "kl_coeff": "has no counterpart: target_kl=0.02 ends an update early, adaptive_kl=0.01 adapts the learning rate.",
+    "anneal_lr": "is a schedule here: learning_rate='linear(2.5e-4, 0)'.",
+    "lr_schedule": "is a schedule of learning_rate here, in shares of the budget: 'piecewise((0, 1e-3), (1, 1e-5))'.",
+    "verbose": "belongs to the run: RLOptimizer(..., verbose=True).",
     "optimize_memory_usage": "is always on here: every observation is kept once.",
 }  # fmt: skip
 """What to write instead of names that cannot mean the same here; each completes the sentence that the name begins."""
