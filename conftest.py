@@ -119,17 +119,18 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["peak_mib"] = _peak_mib()
 
 
-_peaks: list[float] = []
+_peaks: dict[str, float] = {}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Note the memory of a worker that has finished."""
     if error is None and "peak_mib" in getattr(node, "workeroutput", {}):
-        _peaks.append(node.workeroutput["peak_mib"])
+        _peaks[node.gateway.id] = node.workeroutput["peak_mib"]
 
 
 def pytest_terminal_summary(terminalreporter):
     """Print the largest memory of each worker."""
     if _peaks:
-        terminalreporter.write_line("memory of the workers: " + ", ".join(f"{peak:,.0f} MiB" for peak in _peaks))
+        peaks = ", ".join(f"{worker} {peak:,.0f} MiB" for worker, peak in sorted(_peaks.items()))
+        terminalreporter.write_line(f"memory of the workers: {peaks}")
