@@ -9,7 +9,7 @@ clipping, whose three best race. Then the winner is trained five times on seeds 
 says how often the mean of the five lies in the 95 % prediction interval for a training that the search had reported,
 and how far it is from what was reported, in SDs of a training. ``watched`` and ``unwatched`` are searches of the same
 trials with and without a monitor that may end them; the report says which steps that saves, and what the best trial
-loses.
+loses. "usual" are trials with the budget of ``optix train``, as those of ``optix tune`` are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,15 @@ class Cell:
     row: str
     seed: int
 
-    def plan(self, **overrides: Any) -> TrainPlan:
-        """Return what its trials are variants of."""
+    def plan(self, *, usual: bool = False, **overrides: Any) -> TrainPlan:
+        """Return what its trials are variants of; with ``usual`` they may take the steps of a usual run."""
         return TrainPlan.of(
             TrainConfig(
                 env_id=self.env_id,
                 backend="jax",
                 algorithm="ppo",
                 seed=self.seed,
-                max_env_steps=BUDGETS[self.env_id],
+                max_env_steps=None if usual else BUDGETS[self.env_id],
                 overrides=overrides,
             )
         )
@@ -104,6 +105,8 @@ ROWS: Mapping[str, Callable[[Cell], dict[str, Any]]] = {
     "reproduces": reproduces,
     "watched": ended,
     "unwatched": lambda cell: ended(cell, **UNWATCHED),
+    "watched, usual": lambda cell: ended(cell, usual=True),
+    "unwatched, usual": lambda cell: ended(cell, usual=True, **UNWATCHED),
 }
 
 
@@ -118,19 +121,22 @@ def report(cells: list[dict[str, Any]]) -> None:
             bias = np.mean([cell["mean"] - np.mean(cell["fresh"]) for cell in mine]) / spread
             naive = np.mean([cell["best_score"] - np.mean(cell["fresh"]) for cell in mine]) / spread
             print(f"{env_id:<14} {len(mine):>8} {inside:>16} {bias:>25.2f} {naive:>36.2f}")
-    print("\ntask           searches  steps saved  best trial: with the monitor, without, lost of the range")
-    for env_id in BUDGETS:
-        rows = {
-            row: {cell["seed"]: cell for cell in cells if (cell["env_id"], cell["row"]) == (env_id, row)}
+    print("\ntask           trials  searches  steps saved  best trial: with the monitor, without, lost")
+    for env_id, length in product(BUDGETS, ("", ", usual")):
+        watched, unwatched = (
+            {cell["seed"]: cell for cell in cells if (cell["env_id"], cell["row"]) == (env_id, row + length)}
             for row in ("watched", "unwatched")
-        }
-        seeds = sorted(rows["watched"].keys() & rows["unwatched"].keys())
+        )
+        seeds = sorted(watched.keys() & unwatched.keys())
         if seeds:
-            with_it, without = ([rows[row][seed] for seed in seeds] for row in ("watched", "unwatched"))
+            with_it, without = ([row[seed] for seed in seeds] for row in (watched, unwatched))
             saved = 1 - sum(c["train_env_steps"] for c in with_it) / sum(c["train_env_steps"] for c in without)
             means = [float(np.mean([c["best_score"] for c in row])) for row in (with_it, without)]
             lost = (means[1] - means[0]) / abs(means[1])
-            print(f"{env_id:<14} {len(seeds):>8} {saved:>12.0%} {means[0]:>28.1f} {means[1]:>9.1f} {lost:>8.1%}")
+            kind = "usual" if length else "short"
+            print(
+                f"{env_id:<14} {kind:<6} {len(seeds):>9} {saved:>12.0%} {means[0]:>29.1f} {means[1]:>8.1f} {lost:>6.1%}"
+            )
 
 
 def main() -> None:
