@@ -35,7 +35,8 @@ from optix_protocol import StateTree
 _AHEAD = 2
 _WAIT_S = 0.05
 _PUT_EVERY_S = 0.05
-_ANSWER_S = 30.0
+_FETCH_S = 0.5
+_QUIET_S = 2.0
 _KNOCK_S = 5.0
 _START_S = 60.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
@@ -50,6 +51,7 @@ class _Machine:
     n_actors: int
     epoch: int = 0
     ask_at: float = 0.0
+    listen_at: float = 0.0
     in_a_row: int = 0
     given_up: str = ""
     pending: list[Any] = field(default_factory=list)
@@ -216,7 +218,8 @@ class RayTransport:
                 machine.pending.append(request)
 
     def _listen(self, timeout_s: float) -> None:
-        pending = {request: machine for machine in self._machines for request in machine.pending}
+        heard = [machine for machine in self._machines if time.monotonic() >= machine.listen_at]
+        pending = {request: machine for machine in heard for request in machine.pending}
         if not pending:
             time.sleep(min(timeout_s, 0.05))
             return
@@ -225,11 +228,16 @@ class RayTransport:
             machine = pending[request]
             if request not in machine.pending:
                 continue  # of a machine whose earlier request has failed
-            machine.pending.remove(request)
             try:
-                self._take(machine, ray.get(request, timeout=_ANSWER_S))
+                reply = ray.get(request, timeout=_FETCH_S)
+            except GetTimeoutError:  # Ray calls answers ready that were lost with their machine: hear the others first
+                machine.listen_at = time.monotonic() + _QUIET_S
+                continue
             except RayError as error:
                 self._lost(machine, _cause(error))
+                continue
+            machine.pending.remove(request)
+            self._take(machine, reply)
 
     def _take(self, machine: _Machine, reply: Reply) -> None:
         machine.health = reply.health
