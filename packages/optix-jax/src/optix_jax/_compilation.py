@@ -45,7 +45,7 @@ class Compiled:
             self.num_traces += 1
             return function(*args, **kwargs)
 
-        self._call = jax.jit(traced, **options)
+        self._call: Any = jax.jit(traced, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the compiled function."""

@@ -70,7 +70,7 @@ class MLAgent(ModelAgent):
         """Return what the model says of inputs ``[*x]`` or ``[B, *x]``: classes, or its outputs."""
         inputs = np.asarray(observation)
         single = self._num_input_axes is not None and inputs.ndim < self._num_input_axes
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call]
         outputs = self._forward(self.model, _real(inputs[None] if single else inputs))
         outputs = outputs[0] if isinstance(outputs, tuple | list) else outputs
         if self.loss == "cross_entropy":
@@ -122,7 +122,7 @@ class MLAgent(ModelAgent):
     def _sample(self, inputs: Any, targets: Any) -> Sample:
         moved = _real(inputs)
         self._num_input_axes = getattr(moved, "ndim", None)
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call]
         try:
             outputs = _called(self.model, moved)
         except (TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ class MLAgent(ModelAgent):
 
     def _fit(self, batches: Iterable[Any], seed: int) -> float:
         _reseed(self.model, seed)
-        self.model.train()
+        self.model.train()  # type: ignore[no-untyped-call]
         limit = self.hyperparams["max_grad_norm"]
         knobs = (
             self.hyperparams["learning_rate"],
@@ -149,7 +149,7 @@ class MLAgent(ModelAgent):
 
     def _judge(self, batches: Iterable[Any], metric: Callable[[Any, Any], float] | None, seed: int) -> dict[str, float]:
         _reseed(self.model, seed)
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call]
         means, kept = Means(), []
         for batch in batches:
             inputs, targets = map(_real, parted(batch))
