@@ -3,7 +3,7 @@
     uv run --group examples python benchmarks/live.py drift [--series 100]
     uv run python benchmarks/live.py throughput
     uv run python benchmarks/live.py faults
-    uv run python benchmarks/live.py novelty [--seeds 5] [--env-steps 40000]
+    uv run python benchmarks/live.py novelty [--seeds 5] [--env-steps 100000]
 
 ``drift``: swinging autoregressive series whose pitch changes by a seeded amount. A linear forecaster learns until a
 :class:`Watchdog` puts it to sleep. From then on the watchdog sees mean absolute errors of 25 items and ADWIN
@@ -233,7 +233,7 @@ def faults(bursts: int = 30) -> None:
 class Lock(gym.Env):
     """A combination lock: one of two actions leads on, the other back to the start; the reward is at the end."""
 
-    def __init__(self, length: int = 14) -> None:
+    def __init__(self, length: int = 18) -> None:
         self.length = length
         self.right = np.random.default_rng(7).integers(0, 2, length)
         self.observation_space, self.action_space = spaces.Box(0, 1, (length + 1,), np.float32), spaces.Discrete(2)
@@ -265,7 +265,7 @@ def novelty(seeds: int, env_steps: int) -> None:
             agent = make_agent("PPO", Lock, seed=seed, hidden_sizes=(32,), learning_rate=1e-3, minibatch_size=128)
             pipeline = kind(Lock, n_envs=8, window_size=64, seed=seed)
             result = RLOptimizer(
-                agent, pipeline, seed=seed, max_env_steps=env_steps, confirm_episodes=20, early_plateau_fraction=0.9
+                agent, pipeline, seed=seed, max_env_steps=env_steps, confirm_episodes=20, stall_fraction=1.0
             ).run()
             found.append(result.confirmed_return["mean"])
             print(f"{kind.__name__} seed {seed}: return {found[-1]:.2f}, {result.stop_reason}", flush=True)
@@ -277,7 +277,7 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("drift", "throughput", "faults", "novelty"))
     parser.add_argument("--series", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--env-steps", type=int, default=40_000)
+    parser.add_argument("--env-steps", type=int, default=100_000)
     asked = parser.parse_args()
     match asked.what:
         case "drift":
