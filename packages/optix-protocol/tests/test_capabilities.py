@@ -85,9 +85,10 @@ def test_callback_hears_everything_by_default():
         "new": hyperparams,
         "progress": {"num_env_steps": 1},
         "diagnostics": {},
+        "message": "a note",
     }
     hooks = [getattr(callback, name) for name in dir(callback) if name.startswith("on_")]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for hook in hooks:
         assert hook(**{name: arguments[name] for name in inspect.signature(hook).parameters}) is None
 
