@@ -309,7 +309,7 @@ def test_a_finished_run_that_goes_on_is_not_finished(tmp_path, make_run):
 
 def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "optix_core.storage.lock._lock", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOLCK, ""))
+        "optix_core.storage.lock.lock_file", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOLCK, ""))
     )
     lock = DirectoryLock(tmp_path)
     assert not lock.supported

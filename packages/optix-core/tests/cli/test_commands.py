@@ -144,7 +144,7 @@ def test_check_backend_counts_what_ran_passed_and_was_skipped(optix):
     assert outcome.code == 0, outcome.out
     text = words_of(outcome.out)
     assert "Backend reference keeps the contract" in text and "0 failed" in text
-    assert "skipped, and why" in text and "the policy is no small MLP" in text
+    assert "skipped, and why" in text and "the agent has no capability 'recurrent_state'" in text
 
 
 def test_check_backend_exits_1_when_the_contract_is_broken(optix, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optix_core.checkpoints import RunDirectory
-from optix_core.errors import ConfigError
+from optix_core.errors import ConfigError, whole_number
 from optix_core.loop.budget import Budget
 from optix_protocol import BaseAgent, BasePipeline, SupportsTrainingState
 
@@ -64,6 +64,7 @@ class SearchFirst:
         Raises:
             ConfigError: something is missing, or given twice.
         """
+        asked["n_trials"] = whole_number("n_trials", asked["n_trials"], least=1)
         missing = [name for name in ("agent_factory", "pipeline_factory", "param_space") if asked[name] is None]
         if len(missing) == 3:
             if agent is None or pipeline is None:
