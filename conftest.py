@@ -65,13 +65,12 @@ class _ByFamily(LoadFileScheduling):
 
     def _assign_work_unit(self, node):
         worker, is_alone = _number(node.gateway.id), self.numnodes == 1
-        units = (scope for scope in self.workqueue if is_alone or _is_for(worker, scope.rpartition(" ")[2]))
-        unit = next(units, None)
-        if unit is None:
-            node.shutdown()
-        else:
-            self.workqueue.move_to_end(unit, last=False)
-            super()._assign_work_unit(node)
+        known = set(self.registered_collections[node])  # ids of a wheel's tests alone do not name its family
+        for scope, unit in self.workqueue.items():
+            if known.issuperset(unit) and (is_alone or _is_for(worker, scope.rpartition(" ")[2])):
+                self.workqueue.move_to_end(scope, last=False)
+                return super()._assign_work_unit(node)
+        return node.shutdown()
 
 
 @pytest.hookimpl(optionalhook=True)
