@@ -30,6 +30,12 @@ def expected_transitions(window, n_step, gamma):
     return found
 
 
+def num_that_fit(window, capacity):
+    """How many transitions the latest whole steps have whose rows fit: one for each cell, one more where it ends."""
+    rows = window.num_envs + window.done.sum(axis=1)[::-1]
+    return int(window.valid.sum(axis=1)[::-1][rows.cumsum() <= capacity].sum())
+
+
 def make(capacity=1000, **options):
     shapes = {"observation_shape": (1,), "observation_dtype": np.float32, "action_shape": (), "action_dtype": np.int64}
     return ReplayBuffer(capacity=capacity, **(shapes | options))
@@ -96,9 +102,10 @@ def test_the_ring_forgets_the_oldest_and_mixes_nothing_up(
     found = sampled(buffer)
     assert len(found) == len(buffer) <= capacity
     check_equal(found, expected)
-    # An end may take two rows more, of the final observation and of the reset, and each environment has rows that still
-    # wait for their n steps.
-    assert len(found) >= capacity // 3 - N * (n_step + 1)
+    # Of what fits, these steps are missing at most: those that still wait for their rewards, the one to come, and one of
+    # which a part has been overwritten.
+    most = num_that_fit(window, capacity)
+    assert most - N * (n_step + 2) <= len(found) <= most
     surely_there = len(found) - 2 * N * n_step
     assert set(sorted(expected)[len(expected) - surely_there :]) <= found.keys()
 
