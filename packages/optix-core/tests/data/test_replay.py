@@ -102,8 +102,8 @@ def test_the_ring_forgets_the_oldest_and_mixes_nothing_up(
     found = sampled(buffer)
     assert len(found) == len(buffer) <= capacity
     check_equal(found, expected)
-    # Of what fits, these steps are missing at most: those that still wait for their rewards, the one to come, and one of
-    # which a part has been overwritten.
+    # Of what fits, these steps are missing at most: those that still wait for their rewards, the one to come, and one
+    # of which a part has been overwritten.
     most = num_that_fit(window, capacity)
     assert most - N * (n_step + 2) <= len(found) <= most
     surely_there = len(found) - 2 * N * n_step
