@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from inspect import signature
 from os import PathLike
@@ -35,6 +35,7 @@ from optix_core.loop.ending import finish, finished_event, summarise_run
 from optix_core.loop.following import check_schedules
 from optix_core.loop.interrupts import graceful_interrupts
 from optix_core.loop.joining import JoinsRun
+from optix_core.loop.parts import require_callback, require_part
 from optix_core.loop.pipelines import Closing, arena_of, fitted, require_comparable, require_room, window_shape
 from optix_core.loop.result import RunResult
 from optix_core.loop.resuming import begin
@@ -56,14 +57,6 @@ from optix_protocol import (
     SupportsTeardown,
     is_on_policy,
 )
-
-_METHODS: Mapping[str, Sequence[str]] = {
-    "agent": ("act", "learn", "get_hyperparams", "set_hyperparams", "save_weights", "load_weights"),
-    "pipeline": ("windows", "policy_changed", "close"),
-    "evaluator": ("score", "combine"),
-    "optimizer": ("suggest", "on_improvement", "on_plateau", "is_probing"),
-    "scheduler": ("update", "state_dict", "load_state_dict"),
-}
 
 
 class RLOptimizer:
@@ -174,7 +167,7 @@ class RLOptimizer:
             ("scheduler", scheduler),
         ):
             if part is not None or kind in ("agent", "pipeline"):
-                _require(kind, part)
+                require_part(kind, part)
         if val_pipeline is not None:
             require_comparable(pipeline, val_pipeline)
         self.settings = RunSettings(
@@ -233,7 +226,7 @@ class RLOptimizer:
             [callbacks] if isinstance(callbacks, LoopCallback) or not isinstance(callbacks, Iterable) else callbacks
         )
         for callback in self._callbacks.callbacks:
-            _require_callback(callback)
+            require_callback(callback)
         if not (checkpoint_dir is None or isinstance(checkpoint_dir, str | PathLike)):
             raise ConfigError(f"checkpoint_dir must be a path, got {checkpoint_dir!r}.")
         if not (checkpoint_score_fn is None or callable(checkpoint_score_fn)):
@@ -245,7 +238,7 @@ class RLOptimizer:
 
     def add_callback(self, callback: LoopCallback) -> None:
         """Tell another callback what happens."""
-        _require_callback(callback)
+        require_callback(callback)
         self._callbacks.callbacks.append(callback)
 
     def stop(self) -> None:
@@ -439,20 +432,3 @@ class RLOptimizer:
             name = type(self.scheduler).__name__
             described["scheduler"] = {"name": name, "settings": self._scheduler_settings}
         return described
-
-
-def _require(kind: str, part: object) -> None:
-    """Raise ``ConfigError`` unless a part has the methods that the loop calls."""
-    if isinstance(part, type):
-        raise ConfigError(f"The {kind} is the class {part.__name__}: make one of it, {part.__name__}(...).")
-    # By name, and not by the Protocol, so that the message can say what is missing.
-    missing = [name for name in _METHODS[kind] if not callable(getattr(part, name, None))]
-    if missing:
-        raise ConfigError(f"{type(part).__name__} is no {kind}: it lacks {', '.join(missing)}.")
-
-
-def _require_callback(callback: object) -> None:
-    if not isinstance(callback, LoopCallback):
-        raise ConfigError(
-            f"{callback!r} is no callback: inherit from optix_protocol.LoopCallback and override what you want to hear."
-        )
