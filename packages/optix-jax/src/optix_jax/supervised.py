@@ -13,8 +13,8 @@ from flax import nnx
 
 from optix_core.agents.model import Means, ModelAgent
 from optix_core.agents.model_losses import Sample
-from optix_core.data.rows import num_rows_of, parted
-from optix_core.errors import AgentError, ConfigError
+from optix_core.data.rows import num_rows_of, numbers_in, parted, shapes_of
+from optix_core.errors import AgentError, ConfigError, first_line
 from optix_jax._devices import resolve_device
 from optix_protocol import Array, EpisodeData, StateTree
 
@@ -71,7 +71,7 @@ class MLAgent(ModelAgent):
         inputs = np.asarray(observation)
         single = self._num_input_axes is not None and inputs.ndim < self._num_input_axes
         self.model.eval()  # type: ignore[no-untyped-call]
-        outputs = self._forward(self.model, _real(inputs[None] if single else inputs))
+        outputs = self._forward(self.model, numbers_in(inputs[None] if single else inputs))
         outputs = outputs[0] if isinstance(outputs, tuple | list) else outputs
         if self.loss == "cross_entropy":
             outputs = outputs.argmax(1)
@@ -85,7 +85,7 @@ class MLAgent(ModelAgent):
         except (TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise AgentError(f"The model cannot learn from a batch: {_first_line(error)}") from error
+            raise AgentError(f"The model cannot learn from a batch: {first_line(error)}") from error
 
     def _one_update(self, model: Any, optimizer: Any, inputs: Any, targets: Any, knobs: Any) -> Any:
         """Take a step; ``knobs`` are learning rate, weight decay and largest norm of the gradient."""
@@ -120,15 +120,17 @@ class MLAgent(ModelAgent):
     # --- what the framework fills in ----------------------------------------------------------------------------------
 
     def _sample(self, inputs: Any, targets: Any) -> Sample:
-        moved = _real(inputs)
+        moved = numbers_in(inputs)
         self._num_input_axes = getattr(moved, "ndim", None)
         self.model.eval()  # type: ignore[no-untyped-call]
         try:
             outputs = _called(self.model, moved)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"The model cannot be run on inputs {_shape(moved)}: {_first_line(error)}") from error
+            raise ConfigError(f"The model cannot be run on inputs {shapes_of(moved)}: {first_line(error)}") from error
         return Sample(
-            targets=None if targets is None else np.asarray(targets), outputs=_shape(outputs), inputs=_shape(moved)
+            targets=None if targets is None else np.asarray(targets),
+            outputs=shapes_of(outputs),
+            inputs=shapes_of(moved),
         )
 
     def _fit(self, batches: Iterable[Any], seed: int) -> float:
@@ -142,7 +144,7 @@ class MLAgent(ModelAgent):
         )
         losses, rows = [], []
         for batch in batches:
-            inputs, targets = map(_real, parted(batch))
+            inputs, targets = map(numbers_in, parted(batch))
             losses.append(self._update(self.model, self._optimizer, inputs, targets, knobs))
             rows.append(num_rows_of(inputs))
         return float(np.average(np.array(losses, np.float64), weights=rows)) if rows else 0.0
@@ -152,7 +154,7 @@ class MLAgent(ModelAgent):
         self.model.eval()  # type: ignore[no-untyped-call]
         means, kept = Means(), []
         for batch in batches:
-            inputs, targets = map(_real, parted(batch))
+            inputs, targets = map(numbers_in, parted(batch))
             outputs = self._forward(self.model, inputs)
             values = {"loss": float(self._loss_of(self.model, inputs, targets, outputs))}
             if self.loss == "cross_entropy":
@@ -230,20 +232,6 @@ def _called(model: Any, inputs: Any) -> Any:
     return model(inputs)
 
 
-def _real(value: Any) -> Any:
-    """Return arrays with real numbers as float32."""
-    if value is None:
-        return None
-    if isinstance(value, tuple | list):
-        return tuple(map(_real, value))
-    if isinstance(value, dict):
-        return {name: _real(part) for name, part in value.items()}
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"The data set holds values of type {array.dtype}, which makes no array of numbers.")
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
-
-
 def _reseed(model: Any, seed: int) -> None:
     """Let every stream of random numbers of a model begin from a seed."""
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.RngState)):
@@ -263,15 +251,3 @@ def _fill(state: Any, arrays: Mapping[str, Any], device: jax.Device) -> None:
     """Give the variables of a live state their values; copies, because JAX may share an aligned array's memory."""
     for path, variable in nnx.to_flat_state(state):
         variable.set_value(jax.device_put(jnp.array(arrays[".".join(map(str, path))]), device))
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return tuple(tuple(part.shape) for part in value)
-    if isinstance(value, dict):
-        return tuple(tuple(part.shape) for part in value.values())
-    return tuple(value.shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,8 +9,8 @@ import numpy as np
 
 from optix_core.agents.model import Means, ModelAgent
 from optix_core.agents.model_losses import Sample
-from optix_core.data.rows import num_rows_of, parted
-from optix_core.errors import AgentError, ConfigError
+from optix_core.data.rows import num_rows_of, numbers_in, parted, shapes_of
+from optix_core.errors import AgentError, ConfigError, first_line
 from optix_protocol import Array, EpisodeData, StateTree
 from optix_tf._runtime import keras, resolve_device, tf
 
@@ -81,7 +81,7 @@ class MLAgent(ModelAgent):
         except (TypeError, ValueError, tf.errors.OpError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise AgentError(f"The model cannot learn from a batch: {_first_line(error)}") from error
+            raise AgentError(f"The model cannot learn from a batch: {first_line(error)}") from error
 
     def _one_update(self, inputs: Any, targets: Any, knobs: Any) -> Any:
         """Take a step; ``knobs`` are learning rate, weight decay and largest norm of the gradient."""
@@ -133,10 +133,12 @@ class MLAgent(ModelAgent):
             with tf.device(self._device):
                 outputs = _called(self.model, moved, training=False)
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            raise ConfigError(f"The model cannot be run on inputs {_shape(moved)}: {_first_line(error)}") from error
+            raise ConfigError(f"The model cannot be run on inputs {shapes_of(moved)}: {first_line(error)}") from error
         self._mover.build(self.model.trainable_variables)
         return Sample(
-            targets=None if targets is None else np.asarray(targets), outputs=_shape(outputs), inputs=_shape(moved)
+            targets=None if targets is None else np.asarray(targets),
+            outputs=shapes_of(outputs),
+            inputs=shapes_of(moved),
         )
 
     def _fit(self, batches: Iterable[Any], seed: int) -> float:
@@ -263,30 +265,9 @@ def _called(model: Any, inputs: Any, *, training: bool) -> Any:
 
 def _tensors(value: Any) -> Any:
     """Return arrays as tensors, real numbers as float32."""
-    if value is None:
-        return None
-    if isinstance(value, tuple | list):
-        return tuple(map(_tensors, value))
-    if isinstance(value, dict):
-        return {name: _tensors(part) for name, part in value.items()}
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"The data set holds values of type {array.dtype}, which makes no tensor of numbers.")
-    return tf.convert_to_tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
+    return None if value is None else tf.nest.map_structure(tf.convert_to_tensor, numbers_in(value))
 
 
 def _numpy(value: Any) -> Array:
     """Return a copy of a tensor or a variable as an array."""
     return np.array(tf.convert_to_tensor(value).numpy())
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return tuple(tuple(part.shape) for part in value)
-    if isinstance(value, dict):
-        return tuple(tuple(part.shape) for part in value.values())
-    return tuple(value.shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from optix_core.agents.model import Means, ModelAgent
 from optix_core.agents.model_losses import Sample
-from optix_core.data.rows import num_rows_of, parted
-from optix_core.errors import AgentError, ConfigError
+from optix_core.data.rows import num_rows_of, parted, shapes_of
+from optix_core.errors import AgentError, ConfigError, first_line
 from optix_protocol import Array, EpisodeData, StateTree
 from optix_torch._arrays import resolve_device
 from optix_torch._loading import all_seeded, load_batches, on_device
@@ -120,7 +120,7 @@ class MLAgent(ModelAgent):
         except (RuntimeError, IndexError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise AgentError(f"The model cannot learn from a batch: {_first_line(error)}") from error
+            raise AgentError(f"The model cannot learn from a batch: {first_line(error)}") from error
 
     # --- what the framework fills in ----------------------------------------------------------------------------------
 
@@ -132,10 +132,10 @@ class MLAgent(ModelAgent):
             with torch.no_grad(), seeded(0, self._device), in_eval_mode(self.model):
                 outputs = self._run(moved)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            shapes = _shape(moved)
-            raise ConfigError(f"The model cannot be run on inputs {shapes}: {_first_line(error)}") from error
+            shapes = shapes_of(moved)
+            raise ConfigError(f"The model cannot be run on inputs {shapes}: {first_line(error)}") from error
         return Sample(
-            targets=None if targets is None else _as_array(targets), outputs=_shape(outputs), inputs=_shape(moved)
+            targets=None if targets is None else _as_array(targets), outputs=shapes_of(outputs), inputs=shapes_of(moved)
         )
 
     def _fit(self, batches: Iterable[Any], seed: int) -> float:
@@ -301,15 +301,3 @@ class _FlatMovers(_Movers):
 
 def _as_array(value: Any) -> Array:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return tuple(tuple(part.shape) for part in value)
-    if isinstance(value, dict):
-        return tuple(tuple(part.shape) for part in value.values())
-    return tuple(value.shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -180,3 +180,30 @@ def _listed(values: Iterable[Any]) -> str:
 def spread(rows: Rows, at_most: int) -> Iterator[Array]:
     """Yield the numbers of at most so many rows, evenly spread over all, as one batch."""
     yield rows.numbers[np.unique(np.linspace(0, len(rows) - 1, min(at_most, len(rows))).astype(np.int64))]
+
+
+def numbers_in(value: Any) -> Any:
+    """Return arrays, alone or in a tuple, a list or a mapping, with real numbers as float32; None stays.
+
+    Raises:
+        ConfigError: one holds no numbers.
+    """
+    if value is None:
+        return None
+    if isinstance(value, tuple | list):
+        return tuple(map(numbers_in, value))
+    if isinstance(value, dict):
+        return {name: numbers_in(part) for name, part in value.items()}
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"The data set holds values of type {array.dtype}, which makes no array of numbers.")
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def shapes_of(value: Any) -> tuple[Any, ...]:
+    """Return the shape of an array or tensor, or those of each in a tuple, a list or a mapping."""
+    if isinstance(value, tuple | list):
+        return tuple(tuple(part.shape) for part in value)
+    if isinstance(value, dict):
+        return tuple(tuple(part.shape) for part in value.values())
+    return tuple(value.shape)

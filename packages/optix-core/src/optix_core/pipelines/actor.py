@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol, cast, runtime_checkable
 
+from optix_core.errors import ConfigError
 from optix_core.policies.recurrent import begin_anew
 from optix_protocol import Array, BaseAgent, Policy, RecurrentState, SupportsActionMasks, SupportsRecurrentState
 
@@ -17,6 +18,42 @@ class MeetsSpaces(Protocol):
     def meet_spaces(self, observation_space: Any, action_space: Any) -> None:
         """Hear which observations and actions a single environment has; refuse what does not fit."""
         ...
+
+
+class HasAgent:
+    """A pipeline with an agent, or without one until a run gives it its own."""
+
+    _agent: BaseAgent | None = None
+
+    @property
+    def agent(self) -> BaseAgent:
+        """Who acts, or learns.
+
+        Raises:
+            ConfigError: nobody yet.
+        """
+        if self._agent is None:
+            raise ConfigError(
+                "This pipeline has no agent: pass agent=, or give the pipeline to RLOptimizer(agent, ...)."
+            )
+        return self._agent
+
+    @agent.setter
+    def agent(self, agent: BaseAgent) -> None:
+        self._meet(agent)
+        self._agent = agent
+
+    def take_agent(self, agent: BaseAgent) -> None:
+        """Take this agent where there is none yet; a run gives its own to a pipeline that was made without one.
+
+        Raises:
+            ConfigError: it does not fit what the pipeline collects.
+        """
+        if self._agent is None:
+            self.agent = agent
+
+    def _meet(self, agent: BaseAgent) -> None:
+        """Refuse an agent that does not fit; tell the others what they are to learn from."""
 
 
 class Actor:

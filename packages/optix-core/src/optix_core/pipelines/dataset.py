@@ -12,6 +12,7 @@ from optix_core.data.loaders import WholeLoader, shuffled, taken_apart
 from optix_core.data.rows import Rows, columns_of, num_rows_of, parted, rows_of, spread, stacked
 from optix_core.errors import ConfigError, real_number, whole_number
 from optix_core.evaluation.held_out import HeldOutEvaluator, Metric
+from optix_core.pipelines.actor import HasAgent
 from optix_core.seeding import derive_seed
 from optix_protocol import Array, BaseAgent, EpisodeData, StateTree, SupportsBatches
 
@@ -22,7 +23,7 @@ _LOADER_WINDOW_ROWS = 8192
 """Rows of a window whose batches come from a loader that can only be gone through: all are in memory at once."""
 
 
-class DatasetPipeline:
+class DatasetPipeline(HasAgent):
     """Windows of batches from a data set; the score is measured on held-out rows.
 
     A window is an epoch unless ``window_size`` makes it smaller, and an episode is an epoch. The held-out rows are
@@ -91,7 +92,6 @@ class DatasetPipeline:
         default = len(source) if isinstance(source, Rows) else _LOADER_WINDOW_ROWS
         self.window_size = whole_number("window_size", default if window_size is None else window_size, least=1)
         self._metric = metric
-        self._agent: BaseAgent | None = None
         self._versions = (0, 0)
         self._epoch = self._position = self._num_rows = self._epoch_rows = 0
         self._stream: _Stream | None = None
@@ -121,22 +121,7 @@ class DatasetPipeline:
         rows = settings.rows if settings is not None else None if hasattr(data, "batch_sampler") else rows_of(data)
         return WholeLoader(data) if rows is None else rows
 
-    @property
-    def agent(self) -> BaseAgent:
-        """Who learns.
-
-        Raises:
-            ConfigError: nobody yet.
-        """
-        if self._agent is None:
-            raise ConfigError(
-                "This pipeline has no agent: pass agent=, or give the pipeline to RLOptimizer(agent, ...)."
-            )
-        return self._agent
-
-    @agent.setter
-    def agent(self, agent: BaseAgent) -> None:
-        self._agent = agent
+    def _meet(self, agent: BaseAgent) -> None:
         if isinstance(agent, SupportsBatches):
             columns = columns_of(self._data.data) if isinstance(self._data, Rows) else None
             agent.meet_data(self._sample(agent), targets=None if columns is None else parted(columns)[1])
@@ -147,15 +132,6 @@ class DatasetPipeline:
             )
         elif not isinstance(self._data, Rows):
             raise ConfigError(f"{type(agent).__name__} takes arrays: pass a data set with rows, and no loader.")
-
-    def take_agent(self, agent: BaseAgent) -> None:
-        """Teach this agent where there is none yet.
-
-        Raises:
-            ConfigError: the data do not fit it.
-        """
-        if self._agent is None:
-            self.agent = agent
 
     def evaluator(self, agent: BaseAgent) -> HeldOutEvaluator:
         """Return what measures the agent on the held-out rows: how a run judges unless it is told otherwise."""

@@ -12,7 +12,7 @@ import numpy as np
 from optix_core.environments.endings import EndingInfos
 from optix_core.errors import AgentError, ConfigError, EnvError, in_one_line, real_number, whole_number
 from optix_core.pipelines.actions import action_encoder
-from optix_core.pipelines.actor import Actor, MeetsSpaces
+from optix_core.pipelines.actor import Actor, HasAgent, MeetsSpaces
 from optix_core.pipelines.boundaries import Boundary, Episode, every_n_seconds, every_n_steps
 from optix_core.pipelines.feed import END, Feed, FeedCounts, Reconnect, WhenFull, require_source
 from optix_core.pipelines.items import Item, ItemReader
@@ -23,7 +23,7 @@ _ALL_INVALID = 1000
 """So many items in a row that cannot be used end the run."""
 
 
-class LivePipeline:
+class LivePipeline(HasAgent):
     """Collects windows ``[T, 1]`` from a stream that a thread of its own reads.
 
     The agent acts on every observation that comes, the source receives the action, and the item after it tells the
@@ -101,33 +101,12 @@ class LivePipeline:
         self._versions = (0, 0)
         self._over = False
         self._give_up: Callable[[], bool] = lambda: False
-        self._agent: BaseAgent | None = None
         if agent is not None:
             self.agent = agent
 
-    @property
-    def agent(self) -> BaseAgent:
-        """Who acts.
-
-        Raises:
-            ConfigError: nobody yet.
-        """
-        if self._agent is None:
-            raise ConfigError(
-                "This pipeline has no agent: pass agent=, or give the pipeline to RLOptimizer(agent, ...)."
-            )
-        return self._agent
-
-    @agent.setter
-    def agent(self, agent: BaseAgent) -> None:
+    def _meet(self, agent: BaseAgent) -> None:
         if isinstance(agent, MeetsSpaces) and self.observation_space is not None and self.action_space is not None:
             agent.meet_spaces(self.observation_space, self.action_space)
-        self._agent = agent
-
-    def take_agent(self, agent: BaseAgent) -> None:
-        """Act with this agent where there is none yet."""
-        if self._agent is None:
-            self.agent = agent
 
     def give_up_when(self, condition: Callable[[], bool]) -> None:
         """Wait for no further item once this is true: the window in hand is given out as it is."""

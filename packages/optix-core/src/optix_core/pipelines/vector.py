@@ -20,7 +20,7 @@ from optix_core.environments.masks import MaskReader
 from optix_core.environments.outcomes import ObservationCheck, infos_of, observations_of, require_rewards
 from optix_core.errors import ConfigError, EnvError, OptixWarning, one_of, whole_number
 from optix_core.pipelines.actions import action_encoder, check_actions
-from optix_core.pipelines.actor import Actor, MeetsSpaces, overlooked_masks
+from optix_core.pipelines.actor import Actor, HasAgent, MeetsSpaces, overlooked_masks
 from optix_core.pipelines.arguments import the_environment
 from optix_core.pipelines.buffers import RunningEpisodes, WindowBuffers
 from optix_core.pipelines.held import CLOSED, HeldEnvironments
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EnvSource: TypeAlias = "str | EnvSpec | gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]]"
 
 
-class VectorBatchPipeline(HeldEnvironments):
+class VectorBatchPipeline(HasAgent, HeldEnvironments):
     """Collects windows ``[T, N]`` from ``N`` environments, without a reset between windows.
 
     Time limits are kept apart from terminations, the true final observation of every episode is delivered, and the
@@ -107,7 +107,6 @@ class VectorBatchPipeline(HeldEnvironments):
             self._shown = (self.num_envs, *(self._envs.single_observation_space.shape or ()))
             self._read_masks = MaskReader(self._envs.single_action_space, self.num_envs)
             self._mode = mode
-            self._agent: BaseAgent | None = None
             if agent is not None:
                 self.agent = agent
         except BaseException:
@@ -125,37 +124,13 @@ class VectorBatchPipeline(HeldEnvironments):
         self._next_seed: int | None = None
         self._has_warned = False
 
-    @property
-    def agent(self) -> BaseAgent:
-        """Who acts.
-
-        Raises:
-            ConfigError: nobody yet.
-        """
-        if self._agent is None:
-            raise ConfigError(
-                "This pipeline has no agent: pass agent=, or give the pipeline to RLOptimizer(agent, ...)."
-            )
-        return self._agent
-
-    @agent.setter
-    def agent(self, agent: BaseAgent) -> None:
+    def _meet(self, agent: BaseAgent) -> None:
         if self._mode is not None and not isinstance(agent, SupportsPolicy):
             raise ConfigError(
                 f"mode={self._mode!r} needs an agent with make_policy(); leave mode out to act through act()."
             )
         if isinstance(agent, MeetsSpaces):
             agent.meet_spaces(self._envs.single_observation_space, self._envs.single_action_space)
-        self._agent = agent
-
-    def take_agent(self, agent: BaseAgent) -> None:
-        """Act with this agent where there is none yet; a run gives its own to a pipeline that was made without one.
-
-        Raises:
-            ConfigError: it cannot act in these environments.
-        """
-        if self._agent is None:
-            self.agent = agent
 
     def windows(self) -> Iterator[EpisodeData]:
         """Yield windows without end; a later call continues where the last one stopped."""
