@@ -168,6 +168,21 @@ class Evolves(Protocol):
 
 
 @runtime_checkable
+class Watches(Protocol):
+    """A scheduler that goes on where a run would end, and says when the policy has to learn again."""
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the policy only acts at present."""
+        ...
+
+    @property
+    def num_alarms(self) -> int:
+        """How often it has had to learn again."""
+        ...
+
+
+@runtime_checkable
 class JudgesReturns(Protocol):
     """An evaluator that knows whether its scores are returns of training episodes, and nothing of the user's own."""
 

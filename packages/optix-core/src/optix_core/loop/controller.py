@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from optix_core.convergence import Assessment, DegradationTest, Screen, Watchdog
+from optix_core.convergence import Assessment, DegradationTest, Screen
 from optix_core.loop.adapters import complete_scheduler
 from optix_core.loop.budget import Budget, Progress, StopReason
-from optix_core.loop.capabilities import JudgesReturns, Scheduler
+from optix_core.loop.capabilities import JudgesReturns, Scheduler, Watches
 from optix_core.loop.counters import decode
 from optix_core.loop.decision import Evidence
 from optix_core.loop.diagnostics import DiagnosticsWatch, Symptom
@@ -112,6 +112,7 @@ class LoopController:
 
     def __post_init__(self) -> None:
         self._judge = complete_scheduler(self.scheduler)
+        self._watch = self.scheduler if isinstance(self.scheduler, Watches) else None  # asked for at every window
 
     @property
     def assessment(self) -> Assessment:
@@ -261,11 +262,11 @@ class LoopController:
 
     @property
     def _is_watching(self) -> bool:
-        return isinstance(self.scheduler, Watchdog) and self.scheduler.is_watching
+        return self._watch is not None and self._watch.is_watching
 
     @property
     def _num_alarms(self) -> int:
-        return self.scheduler.num_alarms if isinstance(self.scheduler, Watchdog) else 0
+        return self._watch.num_alarms if self._watch is not None else 0
 
     def _forget_what_was_good(self, env_steps: int) -> None:
         """Compare with nothing that was earned before these steps: what scores mean has changed."""
