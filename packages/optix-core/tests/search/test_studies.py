@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -45,9 +44,7 @@ def test_a_lock_dies_with_its_owner_and_a_living_one_is_named(search, tmp_path, 
         with pytest.raises(ConfigError, match="is locked by another process"):
             search(n_trials=1, storage=path)
         holder.kill()
-    began = time.monotonic()
-    search(n_trials=1, storage=path)
-    assert time.monotonic() - began < 20  # Optuna's own locks take half a minute
+    search(n_trials=1, storage=path)  # with the same patience: a lock that stayed would be named again
 
 
 @pytest.mark.parametrize(
